@@ -1,0 +1,20 @@
+"""The nouns that pass between the rooms: numpy only, no files but the manifest, no Paddle."""
+
+from medseg_paddle.core.geometry import Geometry, LabelMap, Volume
+from medseg_paddle.core.labels import Label, LabelSet
+from medseg_paddle.core.manifest import MANIFEST_NAME, SPLITS, Case, Manifest, Split, fingerprint, sha256
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SPLITS",
+    "Case",
+    "Geometry",
+    "Label",
+    "LabelMap",
+    "LabelSet",
+    "Manifest",
+    "Split",
+    "Volume",
+    "fingerprint",
+    "sha256",
+]

@@ -1,0 +1,91 @@
+"""The classes of a segmentation: names, indices, colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from medseg_paddle.errors import RecipeError
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), told apart by colour-blind readers too.
+_PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class.
+
+    Attributes
+    ----------
+    index : int
+        Value in a label map; 0 is the background.
+    name : str
+        What a person calls it.
+    color : tuple of int
+        Red, green, blue, 0..255.
+    """
+
+    index: int
+    name: str
+    color: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a data set or a model, background first, indices without a gap.
+
+    Raises
+    ------
+    RecipeError
+        Indices are not 0, 1, 2, ... or a name occurs twice.
+    """
+
+    labels: tuple[Label, ...]
+
+    def __post_init__(self) -> None:
+        if [label.index for label in self.labels] != list(range(len(self.labels))) or len(self.labels) < 2:
+            raise RecipeError(
+                f"labels must be numbered 0, 1, 2, ... without a gap, got {[la.index for la in self.labels]}",
+                hint="give the background index 0 and the classes 1, 2, ... in order",
+            )
+        if len({label.name for label in self.labels}) != len(self.labels):
+            raise RecipeError("two labels have the same name", hint="give every label a name of its own")
+
+    @classmethod
+    def from_names(cls, names: tuple[str, ...] | list[str]) -> LabelSet:
+        """Label set with the default colours; ``names[0]`` is the background."""
+        return cls(
+            tuple(
+                Label(i, name, (0, 0, 0) if i == 0 else _PALETTE[(i - 1) % len(_PALETTE)])
+                for i, name in enumerate(names)
+            )
+        )
+
+    @classmethod
+    def generic(cls, num_classes: int) -> LabelSet:
+        """``background``, ``class 1``, ``class 2``, ... for data that names nothing."""
+        return cls.from_names(["background", *(f"class {i}" for i in range(1, num_classes))])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in index order."""
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def foreground(self) -> tuple[Label, ...]:
+        """All labels but the background."""
+        return self.labels[1:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self.labels)

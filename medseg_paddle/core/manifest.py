@@ -1,0 +1,211 @@
+"""A data set: what there is to segment, and who is held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medseg_paddle.core.labels import Label, LabelSet
+from medseg_paddle.errors import DataError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to segment.
+
+    Attributes
+    ----------
+    id : str
+        Unique in the data set.
+    image : Path
+        The picture, or one slice of a volume as a picture.
+    label : Path or None
+        Label map of the same size; None where nobody annotated.
+    roi : Path or None
+        Region of interest (non-zero = inside); scores are taken inside it only.
+    patient : str
+        Never in two splits.
+    volume : str
+        Slices with the same ``volume`` are scored together as one whole case.
+    order : int
+        Position of the slice in its volume.
+    spacing : tuple of float or None
+        mm along row and column index.
+    """
+
+    id: str
+    image: Path
+    label: Path | None = None
+    roi: Path | None = None
+    patient: str = ""
+    volume: str = ""
+    order: int = 0
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def group(self) -> str:
+        """Name of the whole case this image is scored with."""
+        return self.volume or self.id
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set with its classes and splits.
+
+    Attributes
+    ----------
+    name : str
+    labels : LabelSet
+    splits : dict
+        ``"train" | "val" | "test"`` to the tuple of its cases.
+    root : Path
+        Folder that the files lie in.
+    fingerprints : dict
+        SHA-256 of every file, by path relative to ``root``.
+    source : dict
+        What ``prepare`` read and with which settings.
+
+    Raises
+    ------
+    DataError
+        A patient is in two splits, or an id occurs twice.
+    """
+
+    name: str
+    labels: LabelSet
+    splits: dict[Split, tuple[Case, ...]]
+    root: Path
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: dict[str, str] = {}
+        ids: set[str] = set()
+        for split, cases in self.splits.items():
+            for case in cases:
+                if case.id in ids:
+                    raise DataError(f"case '{case.id}' occurs twice", hint="give every case an id of its own")
+                ids.add(case.id)
+                if case.patient and seen.setdefault(case.patient, split) != split:
+                    raise DataError(
+                        f"patient '{case.patient}' is in both '{seen[case.patient]}' and '{split}'",
+                        hint="move all images of a patient to one split; scores would be too good otherwise",
+                    )
+
+    def to_json(self) -> str:
+        """The manifest as text; paths are relative to ``root``."""
+
+        def relative(path: Path | None) -> str | None:
+            return None if path is None else path.relative_to(self.root).as_posix()
+
+        return json.dumps(
+            {
+                "version": MANIFEST_VERSION,
+                "name": self.name,
+                "labels": [asdict(label) for label in self.labels],
+                "splits": {
+                    split: [
+                        {
+                            "id": case.id,
+                            "image": relative(case.image),
+                            "label": relative(case.label),
+                            "roi": relative(case.roi),
+                            "patient": case.patient,
+                            "volume": case.volume,
+                            "order": case.order,
+                            "spacing": case.spacing,
+                        }
+                        for case in cases
+                    ]
+                    for split, cases in self.splits.items()
+                },
+                "source": self.source,
+                "fingerprints": self.fingerprints,
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read ``manifest.json`` (or the folder that holds it).
+
+        Raises
+        ------
+        DataError
+            Missing, not JSON, of another version, or a path that leaves the data set's folder.
+        """
+        path = path / MANIFEST_NAME if path.is_dir() else path
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw["version"] != MANIFEST_VERSION:
+                raise DataError(
+                    f"{path}: manifest version {raw['version']}, this program reads {MANIFEST_VERSION}",
+                    hint="prepare the data again with this version",
+                )
+            root = path.parent.resolve()
+            return cls(
+                name=raw["name"],
+                labels=LabelSet(tuple(Label(la["index"], la["name"], tuple(la["color"])) for la in raw["labels"])),
+                splits={
+                    split: tuple(_case(entry, root, path) for entry in raw["splits"].get(split, ()))
+                    for split in SPLITS
+                },
+                root=root,
+                fingerprints=raw["fingerprints"],
+                source=raw["source"],
+            )
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{path} is not there", hint="run `medseg prepare` first, or correct `dataset_root` in the recipe"
+            ) from error
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is not a manifest ({type(error).__name__}: {error})", hint="prepare the data again"
+            ) from error
+
+
+def _case(entry: dict[str, Any], root: Path, manifest: Path) -> Case:
+    def absolute(value: str | None) -> Path | None:
+        if value is None:
+            return None
+        path = (root / value).resolve()
+        if not path.is_relative_to(root):
+            raise DataError(f"{manifest}: '{value}' lies outside the data set", hint="prepare the data again")
+        return path
+
+    image = absolute(entry["image"])
+    assert image is not None  # noqa: S101  (the key is always written)
+    return Case(
+        id=entry["id"],
+        image=image,
+        label=absolute(entry["label"]),
+        roi=absolute(entry["roi"]),
+        patient=entry["patient"],
+        volume=entry["volume"],
+        order=entry["order"],
+        spacing=None if entry["spacing"] is None else (entry["spacing"][0], entry["spacing"][1]),
+    )
+
+
+def fingerprint(paths: Iterable[Path], root: Path) -> dict[str, str]:
+    """SHA-256 of files, by path relative to `root`."""
+    return {path.relative_to(root).as_posix(): sha256(path) for path in paths}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

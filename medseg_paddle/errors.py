@@ -1,0 +1,61 @@
+"""Everything that can go wrong because of what a user gave us.
+
+The tree::
+
+    MedsegError            message, hint, exit code
+    ├── RecipeError   (2)  a recipe, an option or an argument is wrong
+    ├── DataError     (3)  an image, a label, a list or a series is wrong
+    ├── ModelError    (4)  a checkpoint, a bundle or an export is wrong
+    └── SetupError    (5)  the machine lacks something: device, disk, package, port
+
+The command line prints ``message`` and ``hint`` without a traceback and exits with the code.
+Anything that is not a :class:`MedsegError` is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class MedsegError(Exception):
+    """Base of all errors a user can cause and mend.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the name of the file, key or device.
+    hint : str
+        What to do about it, in the imperative.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}"
+
+
+class RecipeError(MedsegError):
+    """A recipe, an option or an argument is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(MedsegError):
+    """An image, a label, a list or a series is wrong (exit code 3)."""
+
+    exit_code = 3
+
+
+class ModelError(MedsegError):
+    """A checkpoint, a bundle or an export is wrong (exit code 4)."""
+
+    exit_code = 4
+
+
+class SetupError(MedsegError):
+    """The machine lacks something: a device, disk, a package, a port (exit code 5)."""
+
+    exit_code = 5
