@@ -1,0 +1,37 @@
+"""What all parts of a recipe share: frozen, no unknown keys, and a word of help for typing errors."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Spec(BaseModel):
+    """A part of a recipe: immutable, refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key '{key}'",
+                        {"key": str(key), "known": sorted(cls.model_fields)},
+                    )
+        return data
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """``did you mean 'x'?`` or the list of what is known."""
+    lowered = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{lowered[close[0]]}'?"
+    return f"known here: {', '.join(known)}"

@@ -1,0 +1,151 @@
+"""The `prepare` section of a recipe: how a source folder becomes a data set."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from medseg_paddle.config.base import Spec
+from medseg_paddle.core import SPLITS
+
+IGNORE_INDEX = 255
+
+
+def _glob(pattern: str) -> str:
+    path = PurePosixPath(pattern)
+    if not pattern or path.is_absolute() or ".." in path.parts:
+        raise PydanticCustomError(
+            "glob",
+            "'{pattern}' must be a pattern below the source folder, such as 'images/*.png'",
+            {"pattern": pattern},
+        )
+    return pattern
+
+
+def _regex(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise PydanticCustomError(
+            "regex",
+            "'{pattern}' is not a regular expression ({error})",
+            {"pattern": pattern, "error": str(error)},
+        ) from None
+    if groups == 0:
+        raise PydanticCustomError(
+            "regex", "'{pattern}' needs a group in parentheses, such as '(\\d+)_'", {"pattern": pattern}
+        )
+    return pattern
+
+
+Glob = Annotated[str, AfterValidator(_glob)]
+Regex = Annotated[str, AfterValidator(_regex)]
+
+
+class WindowSpec(Spec):
+    """The range of intensities that becomes 0..255."""
+
+    level: float = Field(
+        ge=-100_000, le=100_000, allow_inf_nan=False, description="centre of the window, HU for CT"
+    )
+    width: float = Field(
+        gt=0, le=1_000_000, allow_inf_nan=False, description="full width of the window, HU for CT"
+    )
+
+
+class PrepareSet(Spec):
+    """Files that go to one split."""
+
+    split: Literal["train", "val", "test", "auto"] = Field(
+        "auto", description="where these images go; `auto` deals patients out by the fractions"
+    )
+    images: Glob = Field(description="pattern of the images below the source folder; `**` descends")
+    labels: Glob = Field(description="pattern of the label maps below the source folder")
+    rois: Glob | None = Field(
+        None, description="pattern of region-of-interest masks (reader `pairs`); scores are taken inside only"
+    )
+    only: Glob | None = Field(
+        None,
+        description="text file below the source folder; its lines begin with the images to take",
+    )
+
+
+class PrepareSpec(Spec):
+    """How `medseg prepare` reads a source folder: which files belong together, and who is held out."""
+
+    reader: Literal["pairs", "dicom", "nifti"] = Field(
+        "pairs",
+        description="`pairs`: pictures with label pictures; `dicom`: series with one label PNG per slice; "
+        "`nifti`: volumes with label volumes",
+    )
+    sets: tuple[PrepareSet, ...] = Field(min_length=1, description="which files go to which split")
+    key: Regex | None = Field(
+        None,
+        description="regular expression, searched in the path below the source folder; its groups, joined by "
+        "`-`, are equal for an image and its label and name the case; default: the file name without its ending",
+    )
+    patient: Regex | None = Field(
+        None,
+        description="regular expression, searched in the image's path below the source folder; its groups name "
+        "the patient; default: the case's key, for `dicom` the header's PatientID",
+    )
+    label_map: (
+        dict[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=IGNORE_INDEX)]] | None
+    ) = Field(
+        None,
+        description="stored label value to class index, 255 for pixels to leave out of loss and scores; "
+        "default: stored values are class indices",
+    )
+    val_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the patients for validation, from `auto` or else from `train` sets",
+    )
+    test_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the patients for the test, from `auto` or else from `train` sets",
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the split")
+    window: WindowSpec | None = Field(None, description="intensities to grey values, for `dicom` and `nifti`")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PrepareSpec:
+        if (self.window is None) != (self.reader == "pairs"):
+            raise PydanticCustomError(
+                "window",
+                "reader '{reader}' {verb} `window`",
+                {"reader": self.reader, "verb": "takes no" if self.reader == "pairs" else "needs"},
+            )
+        if self.reader != "pairs" and any(part.rois for part in self.sets):
+            raise PydanticCustomError("rois", "`rois` are read by reader 'pairs' only", {})
+        if self.val_fraction + self.test_fraction >= 1:
+            raise PydanticCustomError(
+                "fractions", "`val_fraction` and `test_fraction` leave nothing to train on", {}
+            )
+        named = {part.split for part in self.sets}
+        for split in SPLITS[1:]:
+            if split in named and self.fraction(split) > 0:
+                raise PydanticCustomError(
+                    "fraction_unused",
+                    "a set has `split: {split}`, so `{split}_fraction` must be 0, or that set's split `auto`",
+                    {"split": split},
+                )
+        drawn = self.val_fraction + self.test_fraction
+        if "auto" in named and drawn == 0:
+            raise PydanticCustomError("auto", "`split: auto` needs `val_fraction` or `test_fraction`", {})
+        if drawn > 0 and not named & {"auto", "train"}:
+            raise PydanticCustomError(
+                "fraction_unused", "a fraction needs a set with `split: auto` or `train`", {}
+            )
+        return self
+
+    def fraction(self, split: str) -> float:
+        """Share of the drawn patients that goes to `split`, ``"val"`` or ``"test"``."""
+        return self.val_fraction if split == "val" else self.test_fraction

@@ -1,0 +1,201 @@
+"""The recipe: everything a run depends on, as one frozen value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from medseg_paddle.config.base import Spec
+from medseg_paddle.config.components import (
+    DatasetSpec,
+    DeterministicTransform,
+    EvalDataset,
+    Loss,
+    Model,
+    NamedDataset,
+    Normalize,
+    Optimizer,
+    Schedule,
+    TrainDataset,
+)
+from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.core import LabelSet, Split
+
+
+class ValidationOptions(Spec):
+    """PaddleSeg's `test_config`: what the evaluations during training do."""
+
+    auc_roc: bool = Field(False, description="also measure the area under the ROC curve (slower)")
+
+
+class InferenceSpec(Spec):
+    """How an image larger than a patch is predicted; the same in validation, evaluation and the bundle."""
+
+    mode: Literal["whole", "tiles"] = Field("whole", description="the image at once, or overlapping tiles")
+    tile: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="height and width of a tile")
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="share that neighbouring tiles share")
+    divisor: PositiveInt = Field(16, description="sides are padded to a multiple of this many pixels")
+
+
+class ExportSpec(Spec):
+    """What an exported model must fulfil."""
+
+    tolerance: PositiveFloat = Field(
+        1e-4, description="greatest difference of a probability between the exported and the trained model"
+    )
+    samples: PositiveInt = Field(3, description="validation images the two are compared on")
+
+
+class Recipe(Spec):
+    """Everything a run depends on. PaddleSeg's words for its concepts, ours beside them.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A value is wrong; :func:`medseg_paddle.config.load_recipe` turns it into a RecipeError with file and line.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        "run", description="name of the run's folder; the file's name where absent"
+    )
+    description: str = Field("", description="what the recipe is for, in a sentence")
+    labels: tuple[str, ...] | None = Field(
+        None, description="names of the classes, background first; a manifest knows its own"
+    )
+    prepare: PrepareSpec | None = Field(None, description="how `medseg prepare` reads the source folder")
+
+    batch_size: PositiveInt = Field(description="images per iteration and device")
+    iters: PositiveInt = Field(description="iterations of the training")
+    train_dataset: TrainDataset = Field(description="images to learn from")
+    val_dataset: EvalDataset | None = Field(None, description="images that choose the best checkpoint")
+    test_dataset: EvalDataset | None = Field(
+        None, description="held-out images for `medseg evaluate`; the validation set's folder, mode test, where absent"
+    )
+    test_config: ValidationOptions = Field(ValidationOptions(), description="evaluations during training")
+    model: Model = Field(description="the network")
+    loss: Loss = Field(description="what is minimised")
+    optimizer: Optimizer = Field(description="how")
+    lr_scheduler: Schedule = Field(description="learning rate over the iterations")
+    to_static_training: bool = Field(False, description="train the static graph")
+
+    seed: NonNegativeInt = Field(42, description="seed of weights, order and augmentation")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to compute; auto takes a GPU if there is one")
+    precision: Literal["fp32", "fp16"] = Field("fp32", description="fp16 trains with mixed precision, on GPU only")
+    amp_level: Literal["O1", "O2"] = Field("O1", description="mixed precision: some operators (O1) or all (O2)")
+    use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
+    num_workers: NonNegativeInt = Field(0, description="processes that load images beside the training")
+    save_interval: PositiveInt = Field(500, description="iterations between evaluations, each with a checkpoint")
+    log_iters: PositiveInt = Field(10, description="iterations between log lines and points of the curves")
+    keep_checkpoint_max: PositiveInt = Field(2, description="latest checkpoints kept, besides the best one")
+    overlays: NonNegativeInt = Field(4, description="validation images drawn on the dashboard at each evaluation")
+
+    inference: InferenceSpec = Field(InferenceSpec(), description="how whole images are predicted")
+    export: ExportSpec = Field(ExportSpec(), description="what an exported model must fulfil")
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, the background included."""
+        assert self.model.num_classes is not None  # noqa: S101  (filled in by _agree)
+        return self.model.num_classes
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images the model takes."""
+        assert self.model.in_channels is not None  # noqa: S101  (filled in by _agree)
+        return self.model.in_channels
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes by name; generic names where the recipe gives none."""
+        return LabelSet.from_names(self.labels) if self.labels else LabelSet.generic(self.num_classes)
+
+    @property
+    def ignore_index(self) -> int:
+        """Label value that is neither learned nor scored."""
+        return getattr(self.train_dataset, "ignore_index", 255)
+
+    @property
+    def preprocessing(self) -> tuple[DeterministicTransform, ...]:
+        """What is done to an image before the model sees it, in evaluation and prediction."""
+        scored = self.val_dataset or self.test_dataset
+        if scored is not None:
+            return scored.transforms
+        return tuple(t for t in self.train_dataset.transforms if isinstance(t, Normalize))
+
+    @property
+    def preprocessing_specs(self) -> list[dict[str, Any]]:
+        """The same as plain mappings, without PaddleSeg's keys that have one allowed value or concern labels."""
+        fixed = {"keep_ratio", "size_divisor", "label_padding_value"}
+        return [t.model_dump(exclude=fixed) for t in self.preprocessing]
+
+    def dataset(self, split: Split) -> DatasetSpec | None:
+        """Where the images of a split are named; None where the recipe has no such split."""
+        if split == "train":
+            return self.train_dataset
+        if split == "val":
+            return self.val_dataset
+        if self.test_dataset is not None or self.val_dataset is None:
+            return self.test_dataset
+        if getattr(self.val_dataset, "type", None) == "Dataset" and getattr(self.val_dataset, "test_path", None) is None:
+            return None
+        return self.val_dataset.model_copy(update={"mode": "test"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _agree_on_classes_and_channels(cls, data: Any) -> Any:
+        """Give the model the data set's class and channel count where it names none, as PaddleSeg does."""
+        if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+            return data
+        model = dict(data["model"])
+        sets = [data[key] for key in ("train_dataset", "val_dataset", "test_dataset") if isinstance(data.get(key), dict)]
+        named = NamedDataset.model_fields["type"].annotation.__args__  # type: ignore[union-attr]
+        for key, source in (("num_classes", "num_classes"), ("in_channels", "img_channels")):
+            default = 2 if key == "num_classes" else 3
+            said: dict[str, Any] = {"model": model[key]} if model.get(key) is not None else {}
+            for dataset in sets:
+                value = dataset.get(source, default if dataset.get("type") in named or source == "img_channels" else None)
+                if value is not None:
+                    said.setdefault(f"{dataset.get('mode', 'train')} data", value)
+            if key == "num_classes" and data.get("labels"):
+                said["labels"] = len(data["labels"])
+            if len(set(map(str, said.values()))) > 1:
+                raise PydanticCustomError(
+                    "disagreement",
+                    "{key} disagree: {said}",
+                    {"key": key, "said": ", ".join(f"{where} says {value}" for where, value in said.items())},
+                )
+            if not said:
+                raise PydanticCustomError("disagreement", "{key}: nobody says how many", {"key": f"model.{key}"})
+            model[key] = next(iter(said.values()))
+        return {**data, "model": model}
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        def fail(message: str) -> None:
+            raise PydanticCustomError("inconsistent", "{message}", {"message": message})
+
+        outputs = {"U2Net": 7, "U2Netp": 7}.get(self.model.type, 1)
+        if getattr(self.model, "is_deepsup", False):
+            outputs = 5
+        if len(self.loss.coef) != outputs:
+            fail(f"{self.model.type} has {outputs} output(s), but loss.coef has {len(self.loss.coef)} value(s)")
+        if len(self.loss.types) not in (1, len(self.loss.coef)):
+            fail(f"loss.types has {len(self.loss.types)} entries for {len(self.loss.coef)} coefficients")
+        for loss in self.loss.types:
+            if loss.type == "MixedLoss" and len(loss.losses) != len(loss.coef):
+                fail(f"MixedLoss has {len(loss.losses)} losses and {len(loss.coef)} coefficients")
+        train = [t for t in self.train_dataset.transforms if isinstance(t, Normalize)]
+        for name in ("val_dataset", "test_dataset"):
+            scored = getattr(self, name)
+            if scored is not None and [t for t in scored.transforms if isinstance(t, Normalize)] != train:
+                fail(f"train_dataset and {name} normalise differently; the model would see other numbers than it learned")
+        for scored in (self.val_dataset, self.test_dataset):
+            if scored is not None and scored.mode == "train":
+                fail("val_dataset or test_dataset has mode train; a score on training images says nothing")
+        if self.val_dataset and self.test_dataset and self.val_dataset.transforms != self.test_dataset.transforms:
+            fail("val_dataset and test_dataset have different transforms; one preprocessing travels in the bundle")
+        if self.test_dataset and self.val_dataset and self.test_dataset == self.val_dataset:
+            fail("test_dataset is the validation set; a score on it would be too good")
+        return self
