@@ -1,0 +1,149 @@
+"""Training images as the endless stream that the loop reads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.core import Case
+from medseg_paddle.engine.paddleseg_adapter.transforms import FIXED_SIZE, TrainingTransform
+from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.images import read_image, read_label, size_of
+from medseg_paddle.preprocess.augment import foreground_indices
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the labels of a data set hold: pixels per class, and the sizes of the images."""
+
+    pixels: tuple[int, ...]
+    sizes: frozenset[tuple[int, int]]
+
+
+def survey(
+    cases: Sequence[Case], recipe: Recipe, progress: Callable[[int, int, str], None] | None = None
+) -> Survey:
+    """Look at every label before the training starts.
+
+    Raises
+    ------
+    DataError
+        A label is missing, of another size than its image, or holds a value that is no class.
+    """
+    pixels = np.zeros(recipe.num_classes, np.int64)
+    sizes = set()
+    for done, case in enumerate(cases, start=1):
+        label = labelled(case, recipe)
+        if size_of(case.image) != label.shape:
+            raise DataError(
+                f"{case.image} is {size_of(case.image)} pixels (rows, columns), its label {case.label} {label.shape}",
+                hint="export image and label at the same size; a stretched mask would teach the wrong border",
+            )
+        pixels += np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
+        sizes.add(label.shape)
+        if progress is not None:
+            progress(done, len(cases), "checking labels")
+    return Survey(tuple(int(n) for n in pixels), frozenset(sizes))
+
+
+def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:
+    """The label of a case, HW integers, every value a class or the ignored one.
+
+    Raises
+    ------
+    DataError
+        No label, unreadable, or a value that is no class.
+    """
+    if case.label is None:
+        raise DataError(f"{case.image} has no label", hint="training and evaluation need a label for every image")
+    label = read_label(case.label)
+    wrong = label[(label >= recipe.num_classes) & (label != recipe.ignore_index)]
+    if wrong.size:
+        values, counts = np.unique(wrong, return_counts=True)
+        listed = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:5], counts[:5], strict=True))
+        raise DataError(
+            f"{case.label}: label value {listed} for {recipe.num_classes} classes (0..{recipe.num_classes - 1})",
+            hint="correct num_classes, or map the values: `medseg prepare` with `label_map: {255: 1}`",
+        )
+    return label
+
+
+def require_stackable(recipe: Recipe, found: Survey) -> None:
+    """See that images of a batch will have one size.
+
+    Raises
+    ------
+    RecipeError
+        They would not.
+    """
+    fixed = any(t.type in FIXED_SIZE for t in recipe.train_dataset.transforms)
+    if not fixed and recipe.batch_size > 1 and len(found.sizes) > 1:
+        raise RecipeError(
+            f"the training images have {len(found.sizes)} different sizes and cannot be stacked to a batch",
+            hint="add RandomAffinePatch, RandomPaddingCrop or Resize to train_dataset.transforms, or set batch_size: 1",
+        )
+
+
+class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
+    """Position in the stream -> augmented image and label.
+
+    Each pass over the cases is in a fresh order. Everything drawn at a position depends on the seed and
+    the position alone: not on workers, not on when the run was interrupted.
+    """
+
+    def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
+        self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
+        self._cases, self._recipe = tuple(cases), recipe
+        self._transform = TrainingTransform(recipe.train_dataset.transforms)
+        self._cache: OrderedDict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]] = OrderedDict()
+        self._cached_bytes, self._limit = 0, recipe.train_dataset.cache_mb << 20
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        """Images in one pass; the sampler goes beyond it."""
+        return len(self._cases)
+
+    def case_at(self, position: int) -> Case:
+        """The case that stands at a position of the stream."""
+        return self._cases[self._index(position)]
+
+    def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
+        """``img`` float32 CHW and ``label`` int64 HW."""
+        image, label, foreground = self._decoded(self._index(position))
+        rng = np.random.default_rng([self._recipe.seed, 1, position])
+        image, label = self._transform(image.astype(np.float32), label, rng, foreground)
+        return {"img": image, "label": label}
+
+    def _index(self, position: int) -> int:
+        epoch, place = divmod(position, len(self._cases))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self._recipe.seed, 0, epoch])
+            self._order = (epoch, rng.permutation(len(self._cases)))
+        return int(self._order[1][place])
+
+    def _decoded(self, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        case = self._cases[index]
+        image = read_image(case.image, self._recipe.in_channels)
+        narrow = image.astype(np.uint8)
+        # An 8-bit picture is kept as it is: a quarter of the memory.
+        kept = narrow if np.array_equal(narrow, image) else image
+        label = labelled(case, self._recipe)
+        entry = (kept, label, foreground_indices(label, self.ignore_index).astype(np.int32))
+        size = sum(array.nbytes for array in entry)
+        if size <= self._limit:
+            self._cache[index] = entry
+            self._cached_bytes += size
+            while self._cached_bytes > self._limit:
+                _, old = self._cache.popitem(last=False)
+                self._cached_bytes -= sum(array.nbytes for array in old)
+        return entry

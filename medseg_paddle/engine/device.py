@@ -1,0 +1,45 @@
+"""Where Paddle computes."""
+
+from __future__ import annotations
+
+import paddle
+
+from medseg_paddle.errors import SetupError
+
+
+def set_device(device: str, precision: str = "fp32") -> str:
+    """Choose the device of this process.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``, ``"gpu"`` or ``"auto"`` (a GPU if there is one).
+    precision : str
+        ``"fp16"`` needs a GPU.
+
+    Returns
+    -------
+    str
+        What was chosen, ``"cpu"`` or ``"gpu:N"``.
+
+    Raises
+    ------
+    SetupError
+        The device is not there, or cannot compute in that precision.
+    """
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if device == "gpu" and gpus == 0:
+        why = "Paddle sees none" if paddle.is_compiled_with_cuda() else "the installed Paddle is the CPU build"
+        raise SetupError(
+            f"device gpu is asked for, but {why}",
+            hint="set `device: cpu` (or auto), or install paddlepaddle-gpu; `medseg doctor` shows what is there",
+        )
+    use_gpu = gpus > 0 and device != "cpu"
+    if precision == "fp16" and not use_gpu:
+        raise SetupError(
+            "precision fp16 works on GPU only; on CPU Paddle would silently compute in fp32",
+            hint="set `precision: fp32`, or train on a GPU",
+        )
+    chosen = f"gpu:{paddle.distributed.ParallelEnv().device_id}" if use_gpu else "cpu"
+    paddle.set_device(chosen)
+    return chosen

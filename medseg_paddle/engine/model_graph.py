@@ -1,0 +1,42 @@
+"""The network's graph for VisualDL, drawn by a process of its own.
+
+VisualDL 2.5.3 reads only Paddle's former program format, which Paddle 3 writes in a process that was
+started with ``FLAGS_enable_pir_api=0``; such a process must not export models, so it is not the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def start_drawing(run_folder: Path) -> subprocess.Popen[bytes]:
+    """Start the process that draws; it ends by itself, and leaves no file if it fails."""
+    return subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+        [sys.executable, "-m", __name__, str(run_folder)],
+        env={**os.environ, "FLAGS_enable_pir_api": "0", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _draw(run_folder: Path) -> None:
+    import paddle
+    from visualdl import LogWriter
+
+    from medseg_paddle.engine.models import build_model
+    from medseg_paddle.run import Run
+
+    recipe = Run.open(run_folder).recipe
+    model = build_model(recipe)
+    model.eval()
+    shape = [-1, recipe.in_channels, 256, 256]
+    with LogWriter(str(run_folder), file_name="vdlrecords.graph.log", write_to_disk=False) as writer:
+        writer.add_graph(model, [paddle.static.InputSpec(shape, "float32", "image")])
+
+
+if __name__ == "__main__":
+    _draw(Path(sys.argv[1]))

@@ -1,0 +1,25 @@
+"""PaddleSeg 2.8.0 on Paddle 3: all that it needs to run as it should, in one place.
+
+`paddleseg.core.train()` is called as it is; nothing in the installed package is edited. While it runs,
+four names that it looks up are replaced. Each has a test in ``tests/engine/test_paddleseg_fixes.py``
+that fails when the fix is no longer needed.
+
+====================================  =========================================================================
+replaced while training               because
+====================================  =========================================================================
+``paddleseg.core.train.evaluate``     the stock one concatenates 0-D tensors (ValueError on Paddle 3) and scores
+                                      pooled pixels; ours scores whole cases and picks by foreground Dice
+``visualdl.LogWriter``                a resumed run started a new file, and VisualDL shows only the newest one;
+                                      the stock writer also labels any score mIoU
+``paddle.io.DistributedBatchSampler`` a data set smaller than a batch looped for ever without a word; a resumed
+                                      run saw the first images again
+``sys.stdout``                        PaddleSeg prints its log; it goes to the run's ``train.log``
+====================================  =========================================================================
+
+Losses are ours (`losses.py`): the stock CrossEntropyLoss raises a type-promotion TypeError on Paddle 3, the
+stock DiceLoss returns a 0-D value that `train()` cannot index, and changes the caller's labels.
+"""
+
+from paddleseg.cvlibs import manager
+
+__all__ = ["manager"]

@@ -1,0 +1,100 @@
+"""Losses under PaddleSeg's names that work on Paddle 3. See the package's docstring for why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F  # noqa: N812
+from paddle import nn
+
+from medseg_paddle.config import components
+from medseg_paddle.config.components import Loss, component_arguments
+
+
+class CrossEntropyLoss(nn.Layer):  # type: ignore[misc]
+    """Cross-entropy, mean over the pixels that are not ignored.
+
+    With `weight` the mean is weighted, ``sum(w_y * ce) / sum(w_y)``. A batch in which every pixel is
+    ignored gives 0 with zero gradients.
+    """
+
+    def __init__(self, weight: tuple[float, ...] | None = None, ignore_index: int = 255) -> None:
+        super().__init__()
+        self._weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
+        self._ignore_index = ignore_index
+
+    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Loss of shape [1] from logits ``[N, K, H, W]`` and labels int64 ``[N, H, W]``."""
+        logits = logits.astype("float32")
+        keep, safe = _without_ignored(labels, self._ignore_index)
+        pixels = F.cross_entropy(logits, safe.unsqueeze(1), axis=1, reduction="none").squeeze(1)
+        weight = keep if self._weight is None else keep * paddle.gather(self._weight, safe.flatten()).reshape(safe.shape)
+        return ((pixels * weight).sum() / weight.sum().clip(min=1e-6)).reshape([1])
+
+
+class DiceLoss(nn.Layer):  # type: ignore[misc]
+    """``1 - mean_k (2 sum p_k y_k + s) / (sum p_k + sum y_k + s)``, sums over the batch.
+
+    Soft Dice on probabilities after Milletari et al. 2016 (https://arxiv.org/abs/1606.04797), with the
+    linear denominator of Sudre et al. 2017 (https://arxiv.org/abs/1707.03237).
+    """
+
+    def __init__(
+        self,
+        weight: tuple[float, ...] | None = None,
+        ignore_index: int = 255,
+        smooth: float = 1.0,
+        background: bool = True,
+    ) -> None:
+        super().__init__()
+        self._weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
+        self._ignore_index, self._smooth, self._background = ignore_index, smooth, background
+
+    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Loss of shape [1] from logits ``[N, K, H, W]`` and labels int64 ``[N, H, W]``."""
+        keep, safe = _without_ignored(labels, self._ignore_index)
+        keep = keep.unsqueeze(1)
+        probabilities = F.softmax(logits.astype("float32"), axis=1) * keep
+        truth = paddle.moveaxis(F.one_hot(safe, logits.shape[1]), -1, 1) * keep
+        both = (probabilities * truth).sum([0, 2, 3])
+        either = (probabilities + truth).sum([0, 2, 3])
+        dice = (2 * both + self._smooth) / (either + self._smooth)
+        weight = paddle.ones_like(dice) if self._weight is None else self._weight
+        first = 0 if self._background else 1
+        dice, weight = dice[first:], weight[first:]
+        return (1 - (dice * weight).sum() / weight.sum()).reshape([1])
+
+
+class MixedLoss(nn.Layer):  # type: ignore[misc]
+    """Weighted losses of one output; `train()` knows the class by this name and adds the parts up."""
+
+    def __init__(self, losses: list[nn.Layer], coef: tuple[float, ...]) -> None:
+        super().__init__()
+        self.losses = nn.LayerList(losses)
+        self._coef = coef
+
+    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> list[paddle.Tensor]:
+        """The weighted parts, each of shape [1]."""
+        return [coef * loss(logits, labels) for coef, loss in zip(self._coef, self.losses, strict=True)]
+
+
+def build_losses(spec: Loss, ignore_index: int) -> dict[str, list[Any]]:
+    """The ``losses`` argument of `train()`: one loss per output of the model."""
+    types = spec.types * len(spec.coef) if len(spec.types) == 1 else spec.types
+    return {"types": [_build(loss, ignore_index) for loss in types], "coef": list(spec.coef)}
+
+
+def _build(spec: components.LossType, ignore_index: int) -> nn.Layer:
+    if isinstance(spec, components.MixedLoss):
+        return MixedLoss([_build(loss, ignore_index) for loss in spec.losses], spec.coef)
+    arguments = component_arguments(spec)
+    if arguments["ignore_index"] is None:
+        arguments["ignore_index"] = ignore_index
+    return {"CrossEntropyLoss": CrossEntropyLoss, "DiceLoss": DiceLoss}[spec.type](**arguments)
+
+
+def _without_ignored(labels: paddle.Tensor, ignore_index: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """1.0 where a pixel counts, and labels with 0 in place of the ignored value; the input stays."""
+    counts = labels != ignore_index
+    return counts.astype("float32"), paddle.where(counts, labels, paddle.zeros_like(labels))

@@ -1,0 +1,269 @@
+"""One training: the recipe's parts put together around `paddleseg.core.train()`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.core import Case, LabelSet
+from medseg_paddle.engine import model_graph
+from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable, survey
+from medseg_paddle.engine.models import ForwardFunction, build_model, count_parameters
+from medseg_paddle.engine.optimizers import build_optimizer
+from medseg_paddle.engine.paddleseg_adapter.loop import run_train
+from medseg_paddle.engine.paddleseg_adapter.losses import build_losses
+from medseg_paddle.engine.scoring import Scored, score_cases
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.overlay import draw_comparison
+from medseg_paddle.metrics.overlap import CaseCounts
+from medseg_paddle.metrics.report import Report
+from medseg_paddle.run import Run
+
+
+class Listener(Protocol):
+    """Who wants to know how the training goes."""
+
+    def surveyed(self, done: int, total: int, what: str) -> None:
+        """A label was looked at before the start."""
+
+    def started(self, facts: dict[str, Any], first_iter: int, iters: int) -> None:
+        """The loop begins."""
+
+    def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
+        """A few iterations are done."""
+
+    def validated(self, step: int, report: Report, best: bool) -> None:
+        """The validation cases were scored."""
+
+
+class Validation:
+    """What `train()` calls in place of PaddleSeg's evaluation: whole cases, foreground Dice.
+
+    Keeps the run's history, draws on the dashboard, and returns the score that picks the best
+    checkpoint. A resumed run knows the best score from before.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        cases: Sequence[Case],
+        labels: LabelSet,
+        dashboard: Dashboard | None,
+        listener: Listener,
+        first_iter: int,
+        trained: paddle.nn.Layer,
+    ) -> None:
+        self._run, self._cases, self._labels = run, cases, labels
+        self._dashboard, self._listener = dashboard, listener
+        self._iteration, self._trained = first_iter, trained
+        history = [entry for entry in run.history() if entry["iter"] <= first_iter]
+        if dashboard is not None:
+            run.set_history(history)
+        self._best = {kind: max((e["score"] for e in history if e["weights"] == kind), default=-1.0) for kind in ("model", "ema")}
+
+    def __call__(self, model: paddle.nn.Layer, _dataset: Any, **_options: Any) -> tuple[float, float, None, None, None]:
+        """Score, note, draw. The first value picks the best checkpoint (greatest wins)."""
+        recipe, kind = self._run.recipe, "model" if model is self._trained else "ema"
+        if kind == "model":
+            self._iteration = min((self._iteration // recipe.save_interval + 1) * recipe.save_interval, recipe.iters)
+        if self._dashboard is None:  # not rank 0, which alone saves checkpoints
+            return -1.0, 0.0, None, None, None
+        counts: dict[str, CaseCounts] = {}
+        shown: dict[str, Scored] = {}
+        forward = ForwardFunction(model, recipe.amp_level if recipe.precision == "fp16" else None)
+        for scored in score_cases(forward, self._cases, recipe, counts, probabilities=recipe.test_config.auc_roc):
+            group = scored.case.group
+            if group in shown or len(shown) < recipe.overlays:
+                former = shown.get(group)
+                if former is None or _foreground(scored) > _foreground(former):
+                    shown[group] = scored
+        report = Report.from_counts(counts, self._labels)
+        score = report.mean_foreground_dice
+        best = score > self._best[kind]
+        before, self._best[kind] = self._best[kind], max(score, self._best[kind])
+        self._note(report, kind, score)
+        self._draw(self._dashboard, report, list(shown.values()), "" if kind == "model" else "EMA ")
+        self._listener.validated(self._iteration, report, best)
+        # train() starts its own memory of the best score at -1 whenever it is called.
+        return (score if best else min(before, score) - 2.0), 0.0, None, None, None
+
+    def _note(self, report: Report, kind: str, score: float) -> None:
+        dice = {label.name: report.summary[label.name]["dice"].mean for label in self._labels.foreground}
+        entry = {"iter": self._iteration, "weights": kind, "score": score, "dice": dice}
+        self._run.set_history([*self._run.history(), entry])
+
+    def _draw(self, dashboard: Dashboard, report: Report, shown: list[Scored], prefix: str) -> None:
+        dashboard.scalar(f"Validation/{prefix}mean foreground Dice", report.mean_foreground_dice, self._iteration)
+        for label in self._labels.foreground:
+            summary = report.summary[label.name]
+            dashboard.scalar(f"Validation/{prefix}Dice {label.name}", summary["dice"].mean, self._iteration)
+            dashboard.scalar(f"Validation/{prefix}IoU {label.name}", summary["iou"].mean, self._iteration)
+            if self._run.recipe.test_config.auc_roc:
+                dashboard.scalar(f"Validation/{prefix}AUC {label.name}", summary["auc"].mean, self._iteration)
+        if not prefix:
+            for scored in shown:
+                picture = draw_comparison(
+                    scored.image.astype(np.uint8), scored.truth, scored.prediction, self._labels
+                )
+                dashboard.image(f"Validation/{scored.case.group}", picture, self._iteration)
+
+
+class _LoopWriter:
+    """The writer that `train()` fills: passes points on to the dashboard and the listener."""
+
+    def __init__(self, dashboard: Dashboard, listener: Listener, images_per_iteration: int) -> None:
+        self._dashboard, self._listener, self._images = dashboard, listener, images_per_iteration
+        self._latest: dict[str, float] = {}
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        self._dashboard.add_scalar(tag, value, step)
+        self._latest[tag] = float(np.asarray(value).ravel()[0])
+        if tag == "Train/batch_cost":
+            self._listener.iterated(
+                step,
+                self._latest["Train/loss"],
+                self._latest["Train/lr"],
+                self._images / max(self._latest[tag], 1e-9),
+            )
+
+    def close(self) -> None:
+        self._dashboard.close()
+
+
+def fit(
+    run: Run,
+    train_cases: Sequence[Case],
+    val_cases: Sequence[Case],
+    labels: LabelSet,
+    *,
+    device: str,
+    resume: bool,
+    listener: Listener,
+) -> None:
+    """Train `run.recipe` in the folder of `run`.
+
+    Parameters
+    ----------
+    run : Run
+    train_cases, val_cases : sequence of Case
+        Without validation cases no best checkpoint is chosen; the last one is used.
+    labels : LabelSet
+    device : str
+        As :func:`medseg_paddle.engine.device.set_device` returned it; noted on the dashboard.
+    resume : bool
+        Go on from the latest checkpoint, if there is one.
+    listener : Listener
+
+    Raises
+    ------
+    MedsegError
+        Something in the data does not fit the recipe; nothing was trained.
+    """
+    recipe = run.recipe
+    _look_at_data(train_cases, val_cases, recipe, listener)
+    checkpoint = run.last_checkpoint if resume else None
+    first_iter = 0 if checkpoint is None else run.iteration_of(checkpoint)
+    _seed(recipe.seed)
+    environment = paddle.distributed.ParallelEnv()
+    images_per_iteration = recipe.batch_size * environment.nranks
+    with paddle.utils.unique_name.guard():  # names of optimiser states must not depend on what ran before
+        model = build_model(recipe)
+        optimizer = build_optimizer(recipe, model)
+        dashboard = Dashboard(run.path, images_per_iteration) if environment.rank == 0 else None
+        facts = {"model": recipe.model.type, "parameters": count_parameters(model), "device": device}
+        listener.started(facts, first_iter, recipe.iters)
+        graph = None
+        if dashboard is not None and first_iter == 0:
+            graph = model_graph.start_drawing(run.path)
+            _introduce(dashboard, recipe, facts, labels if val_cases else None)
+        writer: Any = _LoopWriter(dashboard, listener, images_per_iteration) if dashboard is not None else None
+        validation = Validation(run, val_cases, labels, dashboard, listener, first_iter, model)
+        with run.log.open("a", encoding="utf-8") as log:
+            run_train(
+                model,
+                TrainingStream(train_cases, recipe),
+                cases=len(train_cases),
+                evaluate=validation,
+                writer=writer,
+                log=log,
+                first_iter=first_iter,
+                iters=recipe.iters,
+                resume_from=checkpoint,
+                batch_size=recipe.batch_size,
+                val_dataset=val_cases or None,
+                optimizer=optimizer,
+                save_dir=str(run.checkpoints),
+                save_interval=recipe.save_interval,
+                log_iters=min(recipe.log_iters, recipe.iters),
+                num_workers=recipe.num_workers,
+                losses=build_losses(recipe.loss, recipe.ignore_index),
+                keep_checkpoint_max=recipe.keep_checkpoint_max,
+                use_ema=recipe.use_ema,
+                precision=recipe.precision,
+                amp_level=recipe.amp_level,
+                to_static_training=recipe.to_static_training,
+            )
+        if dashboard is not None:
+            dashboard.close()
+        if graph is not None:
+            graph.wait(timeout=120)
+
+
+def _look_at_data(train: Sequence[Case], val: Sequence[Case], recipe: Recipe, listener: Listener) -> None:
+    found = survey(train, recipe, listener.surveyed)
+    require_stackable(recipe, found)
+    _require_foreground(found, f"the training set ({len(train)} images)")
+    if val:
+        _require_foreground(survey(val, recipe, listener.surveyed), f"the validation set ({len(val)} images)")
+    twice = {case.image.resolve() for case in train} & {case.image.resolve() for case in val}
+    if twice:
+        raise DataError(
+            f"{len(twice)} image(s) are in the training and the validation set, for example {sorted(twice)[0]}",
+            hint="remove them from one of the lists; the best checkpoint would be chosen on learned images",
+        )
+
+
+def _require_foreground(found: Survey, where: str) -> None:
+    if not sum(found.pixels[1:]):
+        raise DataError(
+            f"no foreground pixel in {where}: every label is background",
+            hint="check the labels' values (0 and 255 need `label_map: {255: 1}` in prepare) and the list of labels",
+        )
+
+
+def _introduce(dashboard: Dashboard, recipe: Recipe, facts: dict[str, Any], labels: LabelSet | None) -> None:
+    settings = {
+        "recipe": recipe.name,
+        "model": facts["model"],
+        "parameters": facts["parameters"],
+        "device": facts["device"],
+        "batch_size": recipe.batch_size,
+        "iters": recipe.iters,
+        "optimizer": recipe.optimizer.type,
+        "learning_rate": recipe.lr_scheduler.learning_rate,
+        "lr_scheduler": recipe.lr_scheduler.type,
+        "loss": "+".join(loss.type for loss in recipe.loss.types),
+        "precision": recipe.precision,
+        "seed": recipe.seed,
+    }
+    curves = ["Train/loss"]
+    if labels is not None:
+        curves += [f"Validation/Dice {label.name}" for label in labels.foreground]
+    dashboard.hyper_parameters(settings, curves)
+
+
+def _foreground(scored: Scored) -> int:
+    return int(np.count_nonzero((scored.truth != 0) & (scored.truth != 255)))
+
+
+def _seed(seed: int) -> None:
+    paddle.seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (PaddleSeg's and Paddle's code draw from it)
+

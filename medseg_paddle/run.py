@@ -1,0 +1,162 @@
+"""A training's folder: the only place that knows the names of the files in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg_paddle.config import Recipe, dump_recipe, load_recipe
+from medseg_paddle.errors import ModelError, SetupError
+from medseg_paddle.io.files import require_writable, write_text
+
+_RECIPE = "recipe.yml"
+_PROVENANCE = "provenance.json"
+_HISTORY = "validation.jsonl"
+_LOG = "train.log"
+_CHECKPOINTS = "checkpoints"
+_BEST = "best_model"
+_EMA_BEST = "ema_best_model"
+_WEIGHTS = "model.pdparams"
+_EMA_WEIGHTS = "ema_model.pdparams"
+_OPTIMIZER = "model.pdopt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder where a recipe was trained.
+
+    Attributes
+    ----------
+    path : Path
+    recipe : Recipe
+        As resolved when the run was started.
+    """
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, provenance: dict[str, Any], *, overwrite: bool = False) -> Run:
+        """Start a run's folder.
+
+        Raises
+        ------
+        SetupError
+            The folder holds a run already, or cannot be written.
+        """
+        if (path / _RECIPE).exists() and not overwrite:
+            raise SetupError(
+                f"{path} holds a run already",
+                hint="go on with it by --resume, replace it by --overwrite, or name another --output",
+            )
+        if path.exists() and not (path / _RECIPE).exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SetupError(f"{path} is there and is no run", hint="name a new or empty folder as --output")
+        require_writable(path)
+        run = cls(path, recipe)
+        if overwrite:
+            run._clear()
+        write_text(path / _RECIPE, dump_recipe(recipe))
+        write_text(path / _PROVENANCE, json.dumps(provenance, indent=1))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run's folder.
+
+        Raises
+        ------
+        ModelError
+            There is no run in it.
+        """
+        if not (path / _RECIPE).is_file():
+            raise ModelError(f"{path} is not a run (no {_RECIPE} in it)", hint="give the folder that `medseg train` made")
+        return cls(path, load_recipe(path / _RECIPE))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, git, machine, data fingerprints, as noted when the run was started."""
+        try:
+            content = json.loads((self.path / _PROVENANCE).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ModelError(f"{self.path / _PROVENANCE} cannot be read: {error}", hint="train again") from error
+        return dict(content)
+
+    @property
+    def log(self) -> Path:
+        """Text log of the training."""
+        return self.path / _LOG
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder that `paddleseg.core.train()` saves to."""
+        return self.path / _CHECKPOINTS
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Weights to use: the best by validation, the last where nothing was validated.
+
+        Raises
+        ------
+        ModelError
+            Nothing has been saved yet.
+        """
+        for path in (
+            self.checkpoints / _EMA_BEST / _EMA_WEIGHTS if self.recipe.use_ema else None,
+            self.checkpoints / _BEST / _WEIGHTS,
+        ):
+            if path is not None and path.is_file():
+                return path
+        last = self.last_checkpoint
+        if last is None:
+            raise ModelError(f"{self.path} has no checkpoint yet", hint="train it first, or resume it")
+        return last / _WEIGHTS
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Folder of the latest complete checkpoint, None where there is none."""
+        found = {}
+        for folder in self.checkpoints.glob("iter_*"):
+            number = re.fullmatch(r"iter_(\d+)", folder.name)
+            if number and (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file():
+                found[int(number[1])] = folder
+        return found[max(found)] if found else None
+
+    @staticmethod
+    def iteration_of(checkpoint: Path) -> int:
+        """The iteration a checkpoint folder was saved at."""
+        return int(checkpoint.name.removeprefix("iter_"))
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where `medseg export` writes unless told otherwise."""
+        return self.path / "bundle"
+
+    def evaluation_folder(self, split: str) -> Path:
+        """Where `medseg evaluate` writes unless told otherwise."""
+        return self.path / "evaluation" / split
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry per evaluation during training, oldest first: ``iter``, ``score``, ``dice`` by class."""
+        path = self.path / _HISTORY
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    def set_history(self, entries: list[dict[str, Any]]) -> None:
+        """Replace the history; the file is whole at any time."""
+        write_text(self.path / _HISTORY, "".join(json.dumps(entry) + "\n" for entry in entries))
+
+    def _clear(self) -> None:
+        """Remove what a former run left, and only that."""
+        for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG):
+            (self.path / name).unlink(missing_ok=True)
+        for event_file in self.path.glob("*vdlrecords*"):
+            event_file.unlink()
+        for event_file in self.path.glob("*vdlgraph*"):
+            event_file.unlink()
+        for folder in (self.checkpoints, self.bundle_folder, self.path / "evaluation"):
+            shutil.rmtree(folder, ignore_errors=True)
