@@ -1,0 +1,77 @@
+"""How long work says how far it is: a live bar on a terminal, plain lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class ProgressBar:
+    """One task's progress with ETA; a context manager.
+
+    Parameters
+    ----------
+    title : str
+        What is being done.
+    total : int
+        Steps to do.
+    done : int
+        Steps done before.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        # The stream is taken now: while PaddleSeg trains, sys.stdout is its log file.
+        self._console = Console(file=sys.stdout)
+        self._title, self._total, self._first = title, total, done
+        self._done, self._note = done, ""
+        self._started = self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> ProgressBar:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say how many steps are done, and a word on them."""
+        self._done, self._note = done, note or self._note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=self._note)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or done >= self._total:
+            self._last_line = time.monotonic()
+            self._console.print(f"{self._title} {done}/{self._total} {self._note} ETA {self._eta()}", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        (self._bar.console if self._bar is not None else self._console).print(text, highlight=False, soft_wrap=True)
+
+    def _eta(self) -> str:
+        fresh = self._done - self._first
+        if fresh <= 0:
+            return "-:--"
+        seconds = int((time.monotonic() - self._started) / fresh * max(self._total - self._done, 0))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02}"

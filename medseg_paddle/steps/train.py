@@ -1,0 +1,163 @@
+"""From a recipe to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.core import LabelSet
+from medseg_paddle.engine import cpu
+from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.cases import labels_of, load_cases
+from medseg_paddle.metrics.report import Report
+from medseg_paddle.run import Run
+from medseg_paddle.steps.progress import ProgressBar
+from medseg_paddle.steps.provenance import provenance
+
+# Keys that may differ between a run and its resumption: they do not change what is learned.
+_MAY_CHANGE = frozenset(
+    {"iters", "save_interval", "log_iters", "keep_checkpoint_max", "num_workers", "overlays", "device", "description",
+     "inference", "export", "test_dataset", "prepare"}
+)  # fmt: skip
+
+
+def train(
+    recipe: Path | Recipe,
+    *,
+    output: Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str | None = None,
+) -> Run:
+    """Train a recipe with `paddleseg.core.train()`.
+
+    Parameters
+    ----------
+    recipe : Path or Recipe
+        A YAML file, or what :func:`medseg_paddle.config.load_recipe` made of one.
+    output : Path, optional
+        The run's folder; ``outputs/<name>`` where absent.
+    overrides : sequence of str
+        ``key=value`` changes of a recipe file.
+    resume : bool
+        Go on from the latest checkpoint in `output`; start if there is none.
+    overwrite : bool
+        Replace a run in `output`.
+    device : str, optional
+        ``"auto"``, ``"cpu"`` or ``"gpu"``, in place of the recipe's.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RecipeError, DataError, ModelError, SetupError
+        Before anything is trained.
+    """
+    cpu.apply_defaults()
+    resolved = load_recipe(recipe, overrides) if not isinstance(recipe, Recipe) else recipe
+    if device is not None:
+        resolved = resolved.model_copy(update={"device": device})
+    folder = output or Path("outputs") / resolved.name
+    splits = {"train": load_cases(resolved.train_dataset)}
+    if resolved.val_dataset is not None:
+        splits["val"] = load_cases(resolved.val_dataset)
+    labels = class_names(resolved)
+
+    from medseg_paddle.engine.device import set_device
+    from medseg_paddle.engine.training import fit
+
+    chosen = set_device(resolved.device, resolved.precision)
+    going_on = resume and (folder / "recipe.yml").exists()
+    if going_on:
+        run = _continued(Run.open(folder), resolved)
+    else:
+        run = Run.create(folder, resolved, provenance(splits, chosen), overwrite=overwrite)
+    with _TrainingProgress(run) as listener:
+        fit(
+            run,
+            splits["train"],
+            splits.get("val", ()),
+            labels,
+            device=chosen,
+            resume=going_on,
+            listener=listener,
+        )
+    return run
+
+
+def class_names(recipe: Recipe) -> LabelSet:
+    """The classes, as the data's manifest or the recipe names them.
+
+    Raises
+    ------
+    DataError
+        The manifest has another number of classes than the model.
+    """
+    labels = labels_of(recipe.train_dataset) or recipe.label_set
+    if len(labels) != recipe.num_classes:
+        raise DataError(
+            f"{recipe.train_dataset.dataset_root} has {len(labels)} classes ({', '.join(labels.names)}), "
+            f"the model {recipe.num_classes}",
+            hint="correct model.num_classes, or prepare the data again",
+        )
+    return labels
+
+
+def _continued(run: Run, wanted: Recipe) -> Run:
+    """The run with the wanted recipe, if that goes on with the same training."""
+    before, now = run.recipe.model_dump(), wanted.model_dump()
+    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != before[key]]
+    if changed:
+        raise RecipeError(
+            f"{run.path} was trained with another {', '.join(changed)}",
+            hint="resume with the run's own recipe.yml, or start a new run with --output",
+        )
+    last = run.last_checkpoint
+    if last is not None and run.iteration_of(last) >= wanted.iters:
+        raise RecipeError(
+            f"{run.path} is finished: {run.iteration_of(last)} of {wanted.iters} iterations",
+            hint="to train longer give more, for example --set iters=" + str(2 * wanted.iters),
+        )
+    return Run(run.path, wanted)
+
+
+class _TrainingProgress:
+    """Shows a training on the terminal."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._bar = ProgressBar("checking", 1)
+        self._score = ""
+
+    def __enter__(self) -> _TrainingProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+    def surveyed(self, done: int, total: int, what: str) -> None:
+        """See :class:`medseg_paddle.engine.training.Listener`."""
+
+    def started(self, facts: dict[str, Any], first_iter: int, iters: int) -> None:
+        """See :class:`medseg_paddle.engine.training.Listener`."""
+        self._bar = ProgressBar("training", iters, first_iter)
+        self._bar.__enter__()
+        word = f"resuming at iteration {first_iter}" if first_iter else "training"
+        self._bar.say(
+            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {facts['device']}, into {self._run.path}"
+        )
+
+    def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
+        """See :class:`medseg_paddle.engine.training.Listener`."""
+        self._bar.update(step, f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s{self._score}")
+
+    def validated(self, step: int, report: Report, best: bool) -> None:
+        """See :class:`medseg_paddle.engine.training.Listener`."""
+        self._score = f"  Dice {report.mean_foreground_dice:.4f}"
+        mark = "  best so far, saved" if best else ""
+        self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
