@@ -1,0 +1,339 @@
+"""An exported model, complete in one folder: the only place that knows the file names in it.
+
+========================  =====================================================================
+``bundle.json``           labels, preprocessing, inference plan, parity, provenance, versions
+``model.json``            the static graph, height and width free
+``model.pdiparams``       its weights
+``sample/input.npy``      a part of a validation picture, ``[H, W, C]`` on the 0..255 scale
+``sample/output.npy``     the probabilities of that picture, ``[K, H, W]`` float32
+``SHA256SUMS``            checksums of all files above, as ``sha256sum -c`` reads them
+========================  =====================================================================
+
+The checksums tell a damaged or edited bundle from a whole one. They are no signature: who can
+write the folder can write new checksums. :attr:`Bundle.id` names the exact content; compare it with
+the id that the export printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.core import Label, LabelSet, sha256
+from medseg_paddle.errors import MedsegError, ModelError, SetupError
+from medseg_paddle.io.files import new_folder, write_text
+from medseg_paddle.preprocess import InferencePlan, Preprocessing
+
+BUNDLE_VERSION = 1
+
+_DESCRIPTION = "bundle.json"
+_GRAPH_PREFIX = "model"
+_SAMPLE_INPUT = "sample/input.npy"
+_SAMPLE_OUTPUT = "sample/output.npy"
+_CHECKSUMS = "SHA256SUMS"
+_GRAPH_FILES = (f"{_GRAPH_PREFIX}.json", f"{_GRAPH_PREFIX}.pdiparams")
+_REQUIRED = (_DESCRIPTION, *_GRAPH_FILES, _SAMPLE_INPUT, _SAMPLE_OUTPUT)
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
+
+
+class ParityError(ModelError):
+    """The exported graph does not compute what the trained model computes (exit code 4)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The intensity window that a volume is turned to grey values with; see `window_to_uint8`."""
+
+    level: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported graph is from the trained model.
+
+    Attributes
+    ----------
+    shapes : tuple
+        Shapes ``(N, C, H, W)`` of the batches compared, each once.
+    max_difference : float
+        Largest absolute difference of a probability.
+    differing_pixels : float
+        Share of pixels, 0..1, whose most probable class differs.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    max_difference: float
+    differing_pixels: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says about its model.
+
+    Attributes
+    ----------
+    name : str
+        Of the recipe.
+    created : str
+        When it was exported, ISO 8601 with time zone.
+    labels : LabelSet
+    in_channels : int
+        1 (grey) or 3 (RGB, or grey three times).
+    window : Window or None
+        How volumes become pictures; None for a model of pictures.
+    preprocessing : Preprocessing
+    plan : InferencePlan
+    tolerance : float
+        Largest difference of a probability that the export allowed.
+    provenance : dict
+        Where the weights come from: the run's own record.
+    recipe : dict
+        The resolved recipe.
+    versions : dict
+        Packages at export.
+    """
+
+    name: str
+    created: str
+    labels: LabelSet
+    in_channels: int
+    window: Window | None
+    preprocessing: Preprocessing
+    plan: InferencePlan
+    tolerance: float
+    provenance: dict[str, Any]
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A bundle in the making, in a folder that takes its name only when all is well."""
+
+    path: Path
+    description: Description
+
+    @property
+    def graph_prefix(self) -> Path:
+        """Where to save the static graph: a path without suffix."""
+        return self.path / _GRAPH_PREFIX
+
+    def accept(self, parity: Parity, sample_input: NDArray[Any], sample_output: NDArray[np.float32]) -> None:
+        """Take the measured parity and the sample, or refuse the export.
+
+        Raises
+        ------
+        ParityError
+            Nothing was compared, or the difference is above the tolerance or not a number.
+        ModelError
+            The graph's number of classes is not that of the label set.
+        """
+        tolerance = self.description.tolerance
+        if not parity.shapes or not parity.max_difference <= tolerance:
+            raise ParityError(
+                f"the exported graph differs from the trained model by {parity.max_difference:.3g} in"
+                f" probability, {tolerance:.3g} is allowed; {parity.differing_pixels:.3%} of the pixels"
+                " change class",
+                hint="nothing was exported; look for layers that behave differently in a static graph"
+                " (dropout, branches on random or data), or raise `export.tolerance` if this is acceptable",
+            )
+        if len(sample_output) != len(self.description.labels):
+            raise ModelError(
+                f"the graph returns {len(sample_output)} classes, the labels are"
+                f" {', '.join(self.description.labels.names)}",
+                hint="export with the recipe that the checkpoint was trained with",
+            )
+        for name, array in ((_SAMPLE_INPUT, sample_input), (_SAMPLE_OUTPUT, sample_output)):
+            target = self.path / name
+            target.parent.mkdir(exist_ok=True)
+            np.save(target, array, allow_pickle=False)
+        content = {
+            "version": BUNDLE_VERSION,
+            **asdict(self.description),
+            "labels": [asdict(label) for label in self.description.labels],
+            "preprocessing": self.description.preprocessing.specs,
+            "parity": asdict(parity),
+        }
+        write_text(self.path / _DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported model whose files have been checked.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    id : str
+        16 hexadecimal digits that change with any byte of any file.
+    description : Description
+    parity : Parity
+        Measured at export.
+    """
+
+    path: Path
+    id: str
+    description: Description
+    parity: Parity
+
+    @property
+    def graph_prefix(self) -> Path:
+        """Path of the graph and its weights without suffix."""
+        return self.path / _GRAPH_PREFIX
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes, background first."""
+        return self.description.labels
+
+    def sample(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Read a picture ``[H, W, C]`` (0..255) and its probabilities ``[K, H, W]`` as computed at export."""
+        picture, probabilities = (
+            np.load(self.path / name, allow_pickle=False) for name in (_SAMPLE_INPUT, _SAMPLE_OUTPUT)
+        )
+        return picture, probabilities
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(
+        cls, destination: Path, description: Description, *, overwrite: bool = False
+    ) -> Iterator[Draft]:
+        """Make a bundle; it appears at `destination` complete when the block ends, else not at all.
+
+        Parameters
+        ----------
+        destination : Path
+            Folder to make.
+        description : Description
+        overwrite : bool
+            Replace an older bundle there (a folder that holds anything else is never replaced).
+
+        Yields
+        ------
+        Draft
+            Save the graph at its ``graph_prefix``, then call its ``accept``.
+
+        Raises
+        ------
+        SetupError
+            `destination` is taken or cannot be written.
+        """
+        taken = destination.is_dir() and any(destination.iterdir())
+        if taken and not (destination / _DESCRIPTION).is_file():
+            raise SetupError(
+                f"{destination} is not empty and not a bundle", hint="name a new folder for the bundle"
+            )
+        with new_folder(destination, overwrite=overwrite) as folder:
+            yield Draft(folder, description)
+            # Every block that did not raise must have come through `accept`, which writes the description.
+            missing = [name for name in _REQUIRED if not (folder / name).is_file()]
+            if missing:
+                raise RuntimeError(f"the bundle was not finished: {', '.join(missing)} missing")
+            lines = [f"{sha256(folder / name)}  {name}" for name in sorted(_files(folder))]
+            write_text(folder / _CHECKSUMS, "\n".join(lines) + "\n")
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read a bundle and check every byte of it.
+
+        Raises
+        ------
+        ModelError
+            Not a bundle, of another version, or a file is changed, missing, not listed or a link.
+        """
+        if not (path / _DESCRIPTION).is_file():
+            raise ModelError(
+                f"{path} is not a bundle ({_DESCRIPTION} is not there)",
+                hint="give the folder that `medseg export` wrote, not the run or one of its files",
+            )
+        digest = _verify(path)
+        try:
+            content = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
+            version = content["version"]
+            known = _parse(content) if version == BUNDLE_VERSION else None
+        except (KeyError, TypeError, ValueError, AttributeError, MedsegError) as error:
+            raise ModelError(
+                f"{path / _DESCRIPTION} is not readable ({type(error).__name__}: {error})", hint=_AGAIN
+            ) from error
+        if known is None:
+            raise ModelError(
+                f"{path} is a bundle of version {version}, this program reads version {BUNDLE_VERSION}",
+                hint="export the run again with this program, or use the program that made the bundle",
+            )
+        missing = [name for name in _REQUIRED if not (path / name).is_file()]
+        if missing:
+            raise ModelError(f"{path} lacks {', '.join(missing)}", hint=_AGAIN)
+        return cls(path, digest, *known)
+
+
+_AGAIN = "copy the whole bundle again from its source, or export the run again"
+
+
+def _parse(content: dict[str, Any]) -> tuple[Description, Parity]:
+    values = {field.name: content[field.name] for field in fields(Description)}
+    labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
+    values["labels"] = LabelSet(tuple(labels))
+    values["window"] = None if values["window"] is None else Window(**values["window"])
+    values["preprocessing"] = Preprocessing.from_specs(values["preprocessing"])
+    values["plan"] = InferencePlan(**values["plan"])
+    parity = content["parity"]
+    shapes = tuple(tuple(shape) for shape in parity["shapes"])
+    return Description(**values), Parity(shapes, parity["max_difference"], parity["differing_pixels"])
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of all files below `folder` but the checksums, relative, with ``/``; links are refused."""
+    found = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ModelError(
+                f"{folder}: '{name}' is a link or a special file, a bundle holds plain files",
+                hint="copy the bundle with its files (for example `cp -rL`)",
+            )
+        if path.is_file() and name != _CHECKSUMS:
+            found.add(name)
+    return found
+
+
+def _verify(folder: Path) -> str:
+    """Check all files against the checksums; the bundle's id."""
+    present = _files(folder)
+    try:
+        sums = (folder / _CHECKSUMS).read_bytes()
+        expected = _checksums(sums.decode("utf-8"), folder)
+        if missing := sorted(expected.keys() - present):
+            raise ModelError(f"{folder} lacks {', '.join(missing)}", hint=_AGAIN)
+        if extra := sorted(present - expected.keys()):
+            raise ModelError(
+                f"{folder} holds files that do not belong to the bundle: {', '.join(extra)}",
+                hint="move them elsewhere; a bundle is used as it was exported",
+            )
+        if changed := sorted(name for name, digest in expected.items() if sha256(folder / name) != digest):
+            raise ModelError(f"{folder}: {', '.join(changed)} changed since the export", hint=_AGAIN)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder} cannot be read: {error}", hint=_AGAIN) from error
+    return hashlib.sha256(sums).hexdigest()[:16]
+
+
+def _checksums(text: str, folder: Path) -> dict[str, str]:
+    expected: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _CHECKSUM_LINE.fullmatch(line)
+        name = match[2] if match else ""
+        parts = PurePosixPath(name).parts
+        if not match or name.startswith("/") or "\\" in name or ".." in parts or name in expected:
+            raise ModelError(f"{folder / _CHECKSUMS}: line '{line[:120]}' is not valid", hint=_AGAIN)
+        expected[name] = match[1]
+    return expected

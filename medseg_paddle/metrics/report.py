@@ -1,0 +1,182 @@
+"""What was measured, case by case and in summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medseg_paddle.core import LabelSet
+from medseg_paddle.errors import RecipeError
+from medseg_paddle.metrics.overlap import METRICS, CaseCounts, ClassScores
+
+MEAN = "mean"
+"""Name of the summary over all foreground classes."""
+
+TABLE_HEADER = ("class", "", *METRICS)
+"""Column titles of :meth:`Report.table_rows`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one class in one case."""
+
+    case: str
+    name: str
+    scores: ClassScores
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Summary of one score; cases where it is NaN are left out.
+
+    Attributes
+    ----------
+    mean, sd, median : float
+        ``sd`` is the sample standard deviation (n - 1), NaN for fewer than two values.
+    n : int
+        Number of values.
+    """
+
+    mean: float
+    sd: float
+    median: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+        Every case and foreground class.
+    summary : dict
+        Class name to score name to Statistics over the cases. Where there are several classes,
+        ``"mean"`` holds the plain average over the foreground classes of each statistic, and
+        the number of all values; with one class it equals that class.
+    """
+
+    rows: tuple[Row, ...]
+    summary: dict[str, dict[str, Statistics]]
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, CaseCounts], labels: LabelSet) -> Report:
+        """Score every case.
+
+        Parameters
+        ----------
+        counts : mapping
+            Case id to its counts.
+        labels : LabelSet
+            Names of the classes; the background gets no score.
+
+        Raises
+        ------
+        RecipeError
+            A class has the name of the summary over all classes.
+        """
+        if MEAN in labels.names:
+            raise RecipeError(
+                f"a class is named '{MEAN}', which stands for the average over all classes in a report",
+                hint="give the class another name",
+            )
+        rows = []
+        for case, case_counts in counts.items():
+            if case_counts.num_classes != len(labels):
+                raise ValueError(f"case {case} counts {case_counts.num_classes} classes, not {len(labels)}")
+            for label, scores in zip(labels.foreground, case_counts.scores(), strict=True):
+                rows.append(Row(case, label.name, scores))
+        classes = {
+            label.name: {
+                metric: _statistics(getattr(row.scores, metric) for row in rows if row.name == label.name)
+                for metric in METRICS
+            }
+            for label in labels.foreground
+        }
+        over_classes = {
+            metric: _average([statistics[metric] for statistics in classes.values()]) for metric in METRICS
+        }
+        return cls(tuple(rows), {**classes, MEAN: over_classes})
+
+    @property
+    def mean_foreground_dice(self) -> float:
+        """Average over the foreground classes of the mean Dice over the cases (NaN left out both times)."""
+        return self.summary[MEAN]["dice"].mean
+
+    def to_csv(self) -> str:
+        """One line per case and class, an empty field where a score is NaN."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("case", "class", *METRICS, "truth_pixels", "predicted_pixels"))
+        for row in self.rows:
+            values = (getattr(row.scores, metric) for metric in METRICS)
+            writer.writerow(
+                (
+                    row.case,
+                    row.name,
+                    *("" if math.isnan(value) else f"{value:.6f}" for value in values),
+                    row.scores.truth_pixels,
+                    row.scores.predicted_pixels,
+                )
+            )
+        return stream.getvalue()
+
+    def to_json(self) -> str:
+        """Rows and summary, ``null`` where a score is NaN."""
+        content = {
+            "mean_foreground_dice": self.mean_foreground_dice,
+            "summary": {
+                name: {metric: asdict(value) for metric, value in scores.items()}
+                for name, scores in self.summary.items()
+            },
+            "cases": [{"case": row.case, "class": row.name, **asdict(row.scores)} for row in self.rows],
+        }
+        return json.dumps(_without_nan(content), indent=1, allow_nan=False)
+
+    def table_rows(self) -> list[tuple[str, ...]]:
+        """Return the summary as text, mean, SD, median, n per class; columns as in :data:`TABLE_HEADER`."""
+        names = [name for name in self.summary if name != MEAN or len(self.summary) > 2]
+        rows: list[tuple[str, ...]] = []
+        for name in names:
+            scores = [self.summary[name][metric] for metric in METRICS]
+            rows.append((name, "mean", *(_text(score.mean) for score in scores)))
+            rows.append(("", "SD", *(_text(score.sd) for score in scores)))
+            rows.append(("", "median", *(_text(score.median) for score in scores)))
+            rows.append(("", "n", *(str(score.n) for score in scores)))
+        return rows
+
+
+def _statistics(values: Iterable[float]) -> Statistics:
+    valid = [value for value in values if not math.isnan(value)]
+    if not valid:
+        return Statistics(math.nan, math.nan, math.nan, 0)
+    sd = statistics.stdev(valid) if len(valid) > 1 else math.nan
+    return Statistics(statistics.fmean(valid), sd, statistics.median(valid), len(valid))
+
+
+def _average(parts: list[Statistics]) -> Statistics:
+    return Statistics(
+        _statistics(part.mean for part in parts).mean,
+        _statistics(part.sd for part in parts).mean,
+        _statistics(part.median for part in parts).mean,
+        sum(part.n for part in parts),
+    )
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

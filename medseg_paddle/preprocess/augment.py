@@ -1,0 +1,275 @@
+"""Random changes of training images: geometry, intensity, elastic deformation.
+
+Every transform is a frozen dataclass, called with an image (HWC float32, 0..255), its label
+(HW integer) and a generator. It returns new arrays, leaves its inputs alone, and gives the same
+answer for the same state of the generator.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.errors import RecipeError
+from medseg_paddle.preprocess import specs as spec_of
+
+Image = NDArray[np.float32]
+LabelArray = NDArray[Any]
+
+_IGNORE = 255
+
+
+def foreground_indices(label: LabelArray, ignore_index: int = _IGNORE) -> NDArray[np.int64]:
+    """Row and column of all pixels that are neither background nor ignored, shape (n, 2).
+
+    Find them once for a case and hand them to every draw of :class:`RandomAffinePatch`.
+    """
+    return np.argwhere((label != 0) & (label != ignore_index))
+
+
+@dataclass(frozen=True)
+class RandomAffinePatch:
+    """Cut a patch, turned, scaled and flipped, in one interpolation from the source.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Rows, columns of the patch.
+    rotation : float
+        Largest angle in degrees, either way.
+    scale : tuple of float
+        Smallest and largest magnification; drawn evenly on a logarithmic scale.
+    flip_horizontal, flip_vertical, rotate90 : float
+        Probability of a mirror image, and of a turn by 90, 180 or 270 degrees.
+    foreground : float
+        Share of patches with a random foreground pixel in the centre; the others lie anywhere
+        inside the image.
+    border : {"reflect", "ignore"}
+        Beyond the image: its reflection, or black with label 255 (ignored by loss and scores).
+    """
+
+    size: tuple[int, int]
+    rotation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip_horizontal: float = 0.0
+    flip_vertical: float = 0.0
+    rotate90: float = 0.0
+    foreground: float = 0.0
+    border: Literal["reflect", "ignore"] = "reflect"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        object.__setattr__(self, "size", spec_of.whole_pair(self.size, f"{name}.size"))
+        scale = spec_of.numbers(self.scale, f"{name}.scale")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise RecipeError(
+                f"{name}.scale must be [lowest, highest] above 0, got {list(scale)}", hint="correct it"
+            )
+        object.__setattr__(self, "scale", scale)
+        spec_of.number(self.rotation, f"{name}.rotation", 0, 180)
+        for key in ("flip_horizontal", "flip_vertical", "rotate90", "foreground"):
+            spec_of.number(getattr(self, key), f"{name}.{key}", 0, 1)
+        if self.border not in ("reflect", "ignore"):
+            raise RecipeError(f"{name}.border '{self.border}' is unknown", hint="use reflect or ignore")
+
+    def __call__(
+        self,
+        image: Image,
+        label: LabelArray,
+        rng: np.random.Generator,
+        foreground: NDArray[np.integer] | None = None,
+    ) -> tuple[Image, LabelArray]:
+        """Draw a patch; `foreground` is from :func:`foreground_indices`, else looked for in `label`."""
+        turns = int(rng.integers(1, 4)) if rng.random() < self.rotate90 else 0
+        rows, columns = self.size if turns % 2 == 0 else self.size[::-1]
+        magnification = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
+        angle = math.radians(rng.uniform(-self.rotation, self.rotation))
+        centre = self._foreground_centre(label, rng, foreground)
+        if centre is None:
+            centre = (
+                _inside(label.shape[0], rows, magnification, rng),
+                _inside(label.shape[1], columns, magnification, rng),
+            )
+        to_source = _affine(centre, (rows, columns), magnification, angle) @ _turned((rows, columns), turns)
+        if rng.random() < self.flip_horizontal:
+            to_source = to_source @ np.array([[-1, 0, self.size[1] - 1], [0, 1, 0], [0, 0, 1]], dtype=float)
+        if rng.random() < self.flip_vertical:
+            to_source = to_source @ np.array([[1, 0, 0], [0, -1, self.size[0] - 1], [0, 0, 1]], dtype=float)
+        return self._warped(image, label, to_source[:2])
+
+    def _foreground_centre(
+        self, label: LabelArray, rng: np.random.Generator, foreground: NDArray[np.integer] | None
+    ) -> tuple[int, int] | None:
+        if rng.random() >= self.foreground:
+            return None
+        foreground = foreground_indices(label) if foreground is None else foreground
+        if len(foreground) == 0:
+            return None
+        row, column = foreground[rng.integers(len(foreground))]
+        return int(row), int(column)
+
+    def _warped(
+        self, image: Image, label: LabelArray, matrix: NDArray[np.float64]
+    ) -> tuple[Image, LabelArray]:
+        border = cv2.BORDER_REFLECT_101 if self.border == "reflect" else cv2.BORDER_CONSTANT
+        size = (self.size[1], self.size[0])
+        patch = cv2.warpAffine(
+            image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border
+        )
+        mask = cv2.warpAffine(
+            _for_opencv(label),
+            matrix,
+            size,
+            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            borderMode=border,
+            borderValue=_IGNORE,
+        )
+        return patch.reshape(*self.size, image.shape[2]), np.asarray(mask).astype(label.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class RandomIntensity:
+    """Change brightness, contrast and gamma and add noise; the label stays.
+
+    Attributes
+    ----------
+    brightness : float
+        Largest shift, either way, as a share of the full scale of 255.
+    contrast : float
+        Distance from the mean is multiplied by ``1 / (1 + contrast)`` to ``1 + contrast``.
+    gamma : float
+        Exponent from ``1 / (1 + gamma)`` to ``1 + gamma``.
+    noise : float
+        Largest standard deviation of Gaussian noise, as a share of the full scale.
+    per_channel : bool
+        Draw brightness, contrast and gamma for every channel by itself.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    per_channel: bool = False
+
+    def __post_init__(self) -> None:
+        spec_of.number(self.brightness, "RandomIntensity.brightness", 0, 1)
+        spec_of.number(self.contrast, "RandomIntensity.contrast", 0, 10)
+        spec_of.number(self.gamma, "RandomIntensity.gamma", 0, 10)
+        spec_of.number(self.noise, "RandomIntensity.noise", 0, 1)
+
+    def __call__(self, image: Image, label: LabelArray, rng: np.random.Generator) -> tuple[Image, LabelArray]:
+        """Return a changed image, clipped to 0..255, and a copy of the label."""
+        draws = image.shape[2] if self.per_channel else 1
+        result = image / np.float32(255)
+        if self.contrast:
+            mean = result.mean(axis=(0, 1) if self.per_channel else None, dtype=np.float32)
+            result = (result - mean) * _factor(self.contrast, draws, rng) + mean
+        if self.brightness:
+            result += rng.uniform(-self.brightness, self.brightness, draws).astype(np.float32)
+        if self.gamma:
+            np.clip(result, 0, 1, out=result)
+            result = np.power(result, _factor(self.gamma, draws, rng))
+        if self.noise:
+            deviation = np.float32(rng.uniform(0, self.noise))
+            result += deviation * rng.standard_normal(result.shape, dtype=np.float32)
+        np.clip(result, 0, 1, out=result)
+        result *= np.float32(255)
+        return result, label.copy()
+
+
+@dataclass(frozen=True)
+class ElasticDeformation:
+    """Shift pixels along a smooth random field (Simard et al., ICDAR 2003), reflecting at the border.
+
+    Attributes
+    ----------
+    alpha : float
+        Root mean square of the shift along each axis, in pixels.
+    sigma : float
+        Smoothness of the field: standard deviation of the Gaussian, in pixels.
+    prob : float
+        Probability that anything happens.
+    """
+
+    alpha: float
+    sigma: float
+    prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        spec_of.number(self.alpha, "ElasticDeformation.alpha", 0)
+        spec_of.number(self.sigma, "ElasticDeformation.sigma", 0.001)
+        spec_of.number(self.prob, "ElasticDeformation.prob", 0, 1)
+
+    def __call__(self, image: Image, label: LabelArray, rng: np.random.Generator) -> tuple[Image, LabelArray]:
+        """Move image (linear) and label (nearest neighbour) along one and the same field."""
+        if rng.random() >= self.prob:
+            return image.copy(), label.copy()
+        rows, columns = label.shape
+        x = self._field((rows, columns), rng) + np.arange(columns, dtype=np.float32)
+        y = self._field((rows, columns), rng) + np.arange(rows, dtype=np.float32)[:, None]
+        moved = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        mask = cv2.remap(_for_opencv(label), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+        return moved.reshape(image.shape), np.asarray(mask).astype(label.dtype, copy=False)
+
+    def _field(self, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+        noise = rng.standard_normal(size, dtype=np.float32)
+        smooth = np.asarray(
+            cv2.GaussianBlur(noise, (0, 0), self.sigma, borderType=cv2.BORDER_REFLECT), np.float32
+        )
+        deviation = float(np.sqrt(np.mean(np.square(smooth))))
+        smooth *= np.float32(self.alpha / max(deviation, 1e-12))
+        return smooth
+
+
+TrainTransform = RandomAffinePatch | RandomIntensity | ElasticDeformation
+
+TRAIN_TRANSFORMS: dict[str, type[TrainTransform]] = {
+    "ElasticDeformation": ElasticDeformation,
+    "RandomAffinePatch": RandomAffinePatch,
+    "RandomIntensity": RandomIntensity,
+}
+"""What a recipe may name under ``train_dataset.transforms``, beside PaddleSeg's own."""
+
+
+def _inside(length: int, side: int, magnification: float, rng: np.random.Generator) -> int:
+    """Where the pixel ``side // 2`` of a patch may lie so that the patch (unturned) stays in the image."""
+    first = math.ceil(side // 2 / magnification)
+    last = math.floor(length - 1 - (side - 1 - side // 2) / magnification)
+    # Whole pixels: without turning and scaling, a patch is a plain copy and stays sharp.
+    return int(rng.integers(first, last + 1)) if first <= last else length // 2
+
+
+def _affine(
+    centre: tuple[int, int], size: tuple[int, int], magnification: float, angle: float
+) -> NDArray[np.float64]:
+    """Patch (x, y, 1) to source (x, y, 1): the patch's pixel ``size // 2`` shows the source's `centre`."""
+    cos, sin = math.cos(angle) / magnification, math.sin(angle) / magnification
+    x, y = size[1] // 2, size[0] // 2
+    return np.array(
+        [[cos, -sin, centre[1] - cos * x + sin * y], [sin, cos, centre[0] - sin * x - cos * y], [0, 0, 1]]
+    )
+
+
+def _turned(size: tuple[int, int], turns: int) -> NDArray[np.float64]:
+    """Patch (x, y, 1) after `turns` quarter turns to (x, y, 1) before them, when it had `size`; exact."""
+    matrix = np.eye(3)
+    rows, columns = size
+    for _ in range(turns):
+        matrix = matrix @ np.array([[0, -1, columns - 1], [1, 0, 0], [0, 0, 1]], dtype=float)
+        rows, columns = columns, rows
+    return matrix
+
+
+def _factor(spread: float, draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    limit = math.log1p(spread)
+    return np.exp(rng.uniform(-limit, limit, draws)).astype(np.float32)
+
+
+def _for_opencv(label: LabelArray) -> LabelArray:
+    """Return the label in a type OpenCV can warp; float32 holds every integer up to 2**24."""
+    return label if label.dtype in (np.uint8, np.uint16, np.int16) else label.astype(np.float32)

@@ -1,0 +1,123 @@
+"""From a run to a bundle."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.bundle import Bundle, Description, Window
+from medseg_paddle.config import Recipe
+from medseg_paddle.core import Case
+from medseg_paddle.engine import cpu
+from medseg_paddle.errors import RecipeError
+from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.images import read_image
+from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
+from medseg_paddle.run import Run
+from medseg_paddle.steps.provenance import versions
+from medseg_paddle.steps.train import class_names
+
+# Validation pictures are compared in parts of at most this side: differences do not grow with the
+# size, the time does, and less of a patient's picture travels in the bundle.
+_SIDE = 320
+
+
+def export(run: Path | Run, *, output: Path | None = None, overwrite: bool = False) -> Bundle:
+    """Freeze the best checkpoint of a run into a self-contained bundle.
+
+    The exported graph, loaded as it will be in use, must give the trained model's probabilities on
+    validation pictures, else nothing is written.
+
+    Parameters
+    ----------
+    run : Path or Run
+        Folder that :func:`medseg_paddle.train` made.
+    output : Path, optional
+        The bundle's folder; ``bundle`` inside the run where absent.
+    overwrite : bool
+        Replace an older bundle there.
+
+    Returns
+    -------
+    Bundle
+        As read back from the disk. It holds a part (at most 320 x 320 pixels) of the first
+        validation picture as its sample.
+
+    Raises
+    ------
+    ParityError
+        The graph differs beyond ``export.tolerance``.
+    ModelError
+        No run, no checkpoint, or one of another model.
+    RecipeError, DataError
+        The validation pictures are not there.
+    SetupError
+        The folder is taken or cannot be written, or the recipe's device is not there.
+    """
+    cpu.apply_defaults()
+    source = run if isinstance(run, Run) else Run.open(run)
+    recipe, checkpoint = source.recipe, source.best_checkpoint
+    pictures = _pictures(recipe)
+    description = _describe(source)
+    preprocessing, plan = description.preprocessing, description.plan
+    destination = output or source.bundle_folder
+    with Bundle.create(destination, description, overwrite=overwrite) as draft:
+        # Loaded here, not before: a destination that is taken costs no waiting.
+        from medseg_paddle.engine.device import set_device
+        from medseg_paddle.engine.models import ForwardFunction, load_model
+        from medseg_paddle.engine.static_graph import compare, load_static, save_static
+
+        device = set_device(recipe.device)
+        model = load_model(recipe, checkpoint)
+        save_static(model, draft.graph_prefix, recipe.in_channels)
+        static = load_static(draft.graph_prefix, device, threads=cpu.available_cores())
+        parity = compare(ForwardFunction(model), static, pictures, preprocessing, plan)
+        draft.accept(parity, pictures[0], segment(static, pictures[0], preprocessing, plan))
+    return Bundle.open(destination)
+
+
+def _describe(run: Run) -> Description:
+    recipe = run.recipe
+    window = recipe.prepare.window if recipe.prepare is not None else None
+    return Description(
+        name=recipe.name,
+        created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        labels=class_names(recipe),
+        in_channels=recipe.in_channels,
+        window=None if window is None else Window(window.level, window.width),
+        preprocessing=Preprocessing.from_specs(recipe.preprocessing_specs),
+        plan=InferencePlan(**recipe.inference.model_dump()),
+        tolerance=recipe.export.tolerance,
+        provenance=run.provenance,
+        recipe=recipe.model_dump(mode="json"),
+        versions=versions(),
+    )
+
+
+def _pictures(recipe: Recipe) -> list[NDArray[np.float32]]:
+    """Parts of validation pictures, spread over the set, and one more of an awkward size."""
+    if recipe.val_dataset is None:
+        raise RecipeError(
+            "the recipe has no val_dataset, on which the exported graph is compared with the trained model",
+            hint="add val_dataset to the recipe and train again",
+        )
+    cases = _spread(load_cases(recipe.val_dataset), recipe.export.samples)
+    pictures = [_centre(read_image(case.image, recipe.in_channels), _SIDE) for case in cases]
+    height, width = pictures[0].shape[:2]
+    # Odd, unequal sides: no multiple of any network's divisor, so that padding takes part.
+    odd = pictures[0][: height * 3 // 4 | 1, : width * 3 // 5 | 1]
+    return [*pictures, np.ascontiguousarray(odd)]
+
+
+def _spread(cases: Sequence[Case], count: int) -> list[Case]:
+    places = np.linspace(0, len(cases) - 1, min(count, len(cases))).round().astype(int)
+    return [cases[place] for place in places]
+
+
+def _centre(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])

@@ -1,0 +1,320 @@
+"""A bundle on new pictures and volumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.core import LabelMap, LabelSet, Volume
+from medseg_paddle.errors import DataError, MedsegError, SetupError
+from medseg_paddle.io.files import require_writable, write_bytes, write_text
+from medseg_paddle.io.images import read_image, write_image, write_label
+from medseg_paddle.io.nifti import write_label_nifti
+from medseg_paddle.io.overlay import contact_sheet, draw_overlay
+from medseg_paddle.predictor import Predictor, Segmentation
+from medseg_paddle.preprocess.orientation import Upright
+from medseg_paddle.preprocess.window import window_to_uint8
+from medseg_paddle.steps.predict_inputs import Failure, Input, find_inputs
+from medseg_paddle.steps.progress import ProgressBar
+
+SUMMARY_JSON = "summary.json"
+SUMMARY_CSV = "summary.csv"
+
+_SHEET_SLICES = 16
+_SHEET_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class ClassExtent:
+    """How much of a class was found.
+
+    Attributes
+    ----------
+    name : str
+    elements : int
+        Pixels of a picture, voxels of a volume.
+    millilitres : float or None
+        Of a volume; None for a picture.
+    """
+
+    name: str
+    elements: int
+    millilitres: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written for one input.
+
+    Attributes
+    ----------
+    name : str
+    source : Path
+    files : tuple of str
+        Names in the output folder.
+    extents : tuple of ClassExtent
+        Of every class but the background.
+    seconds : float
+        Time of the prediction.
+    """
+
+    name: str
+    source: Path
+    files: tuple[str, ...]
+    extents: tuple[ClassExtent, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """All results, and all that failed.
+
+    Attributes
+    ----------
+    output : Path
+    bundle_id : str
+    results : tuple of Result
+    failures : tuple of Failure
+    """
+
+    output: Path
+    bundle_id: str
+    results: tuple[Result, ...]
+    failures: tuple[Failure, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.results)} segmented by bundle {self.bundle_id}, results in {self.output}"]
+        for result in self.results:
+            found = ", ".join(
+                f"{extent.name} {extent.elements} px"
+                if extent.millilitres is None
+                else f"{extent.name} {extent.millilitres:.2f} ml"
+                for extent in result.extents
+            )
+            lines.append(f"  {result.name}: {found}")
+        return "\n".join(lines)
+
+    def require_complete(self) -> None:
+        """Raise if anything failed.
+
+        Raises
+        ------
+        DataError
+            With the list of failures.
+        """
+        if self.failures:
+            listed = "".join(f"\n  {failure.message} ({failure.hint})" for failure in self.failures)
+            total = len(self.results) + len(self.failures)
+            raise DataError(
+                f"{len(self.failures)} of {total} inputs could not be segmented:{listed}",
+                hint=f"mend these and predict them again; the other results are in {self.output}",
+            )
+
+
+def predict(
+    bundle: Path,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    probabilities: bool = False,
+    overlays: bool = True,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> PredictionSummary:
+    """Segment pictures and volumes; go on past bad ones.
+
+    For a picture, `output` gets ``<name>_mask.png`` (class indices in the picture's size) and
+    ``<name>_overlay.png``; for a volume ``<name>_mask.nii.gz`` on its own grid and an overlay of the
+    slices with findings; ``<name>_probabilities.npz`` on request (array ``probabilities``, float32, as
+    in :class:`Segmentation`); for all together ``summary.json`` and ``summary.csv``.
+
+    Parameters
+    ----------
+    bundle : Path
+    inputs : sequence of Path
+        Pictures, NIfTI volumes, and folders; see :func:`find_inputs`.
+    output : Path
+        Folder for the results; none of the inputs may lie directly in it.
+    probabilities, overlays : bool
+        Write these too.
+    device : str, optional
+        ``"auto"``, ``"cpu"`` or ``"gpu"``; auto where absent.
+    overwrite : bool
+        Write into a folder that holds something; an earlier prediction's results are removed.
+
+    Returns
+    -------
+    PredictionSummary
+        Its ``failures`` tell what could not be segmented.
+
+    Raises
+    ------
+    SetupError
+        `output` is not empty, cannot be written or holds inputs; the disk is full; no such device.
+    ModelError
+        The bundle is not whole.
+    """
+    found, failures = find_inputs(inputs)
+    _require_apart(output, found)
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise SetupError(f"{output} is not empty", hint="name a new folder, or pass --overwrite")
+    require_writable(output)
+    predictor = Predictor(bundle, device or "auto")
+    _remove_earlier(output)
+    results: list[Result] = []
+    failed = list(failures)
+    with ProgressBar("predicting", len(found)) as bar:
+        for done, one in enumerate(found, start=1):
+            try:
+                results.append(_one(predictor, one, output, probabilities=probabilities, overlays=overlays))
+            except SetupError:  # a full disk does not get better with the next file
+                raise
+            except MedsegError as error:
+                failed.append(Failure.of(one.source, error))
+                bar.say(f"failed: {failed[-1].message}")
+            bar.update(done, one.name)
+    summary = PredictionSummary(output, predictor.bundle.id, tuple(results), tuple(failed))
+    write_text(output / SUMMARY_CSV, _csv(summary))
+    write_text(output / SUMMARY_JSON, _json(summary))
+    return summary
+
+
+def _one(predictor: Predictor, one: Input, output: Path, *, probabilities: bool, overlays: bool) -> Result:
+    """Predict one input; everything is computed before the first file is written."""
+    labels = predictor.bundle.labels
+    if one.is_volume:
+        source: Volume | NDArray[np.float32] = one.read_volume()
+    else:
+        source = read_image(one.source, predictor.bundle.description.in_channels)
+    answer = predictor.predict(source, probabilities=probabilities)
+    overlay = _overlay(predictor, source, answer) if overlays else None
+    files = []
+
+    def target(ending: str) -> Path:
+        files.append(f"{one.name}_{ending}")
+        return output / files[-1]
+
+    if overlay is not None:
+        write_image(target("overlay.png"), overlay)
+    if answer.probabilities is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, probabilities=answer.probabilities)
+        write_bytes(target("probabilities.npz"), buffer.getvalue())
+    if isinstance(answer.labels, LabelMap):
+        write_label_nifti(target("mask.nii.gz"), answer.labels)
+    else:
+        write_label(target("mask.png"), answer.labels)
+    return Result(one.name, one.source, tuple(files), _extents(answer, labels), answer.seconds)
+
+
+def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:
+    counts = np.bincount(answer.array.ravel(), minlength=len(labels))
+    millilitres = None
+    if isinstance(answer.labels, LabelMap):
+        millilitres = abs(float(np.linalg.det(answer.labels.geometry.affine[:3, :3]))) / 1000
+    return tuple(
+        ClassExtent(
+            label.name,
+            int(counts[label.index]),
+            None if millilitres is None else float(counts[label.index]) * millilitres,
+        )
+        for label in labels.foreground
+    )
+
+
+def _overlay(
+    predictor: Predictor, source: Volume | NDArray[np.float32], answer: Segmentation
+) -> NDArray[np.uint8]:
+    labels = predictor.bundle.labels
+    if not isinstance(source, Volume):
+        return draw_overlay(np.rint(source).astype(np.uint8), answer.array, labels)
+    window = predictor.bundle.description.window
+    if window is None:
+        raise ValueError("a volume was predicted by a bundle without a window")
+    upright = Upright.of(source.geometry)
+    shown = _slices_to_show(answer.array)
+    pictures = [
+        draw_overlay(
+            np.ascontiguousarray(window_to_uint8(upright.apply(source.array[k]), window.level, window.width)),
+            np.ascontiguousarray(upright.apply(answer.array[k])),
+            labels,
+        )
+        for k in shown
+    ]
+    return contact_sheet(pictures, titles=[f"slice {k + 1}" for k in shown], columns=_SHEET_COLUMNS)
+
+
+def _slices_to_show(labels: NDArray[Any]) -> list[int]:
+    """Slices with findings, at most a sheet of them, evenly spread; without findings, of all slices."""
+    candidates = np.flatnonzero(labels.reshape(len(labels), -1).any(axis=1))
+    if not candidates.size:
+        candidates = np.arange(len(labels))
+    places = np.linspace(0, len(candidates) - 1, min(_SHEET_SLICES, len(candidates))).round().astype(int)
+    return [int(candidates[place]) for place in places]
+
+
+def _require_apart(output: Path, inputs: Sequence[Input]) -> None:
+    """See that results do not lie among the inputs: a second run would take masks for pictures."""
+    folder = output.resolve()
+    for one in inputs:
+        if folder in (one.source.resolve(), one.source.resolve().parent):
+            raise SetupError(
+                f"{output} holds inputs ({one.source}); results would be taken for pictures the next time",
+                hint="name another folder for the results, for example a new one inside it",
+            )
+
+
+def _remove_earlier(output: Path) -> None:
+    """Remove the results that an earlier summary in `output` lists, so that two bundles' never mix."""
+    try:
+        earlier = json.loads((output / SUMMARY_JSON).read_text(encoding="utf-8"))
+        names = [str(name) for result in earlier["results"] for name in result["files"]]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(
+            f"{output / SUMMARY_JSON} is no summary of predictions", hint="name a new folder for the results"
+        ) from error
+    for name in [*names, SUMMARY_CSV, SUMMARY_JSON]:
+        if Path(name).name == name:
+            (output / name).unlink(missing_ok=True)
+
+
+def _csv(summary: PredictionSummary) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("name", "source", "class", "pixels_or_voxels", "millilitres"))
+    for result in summary.results:
+        for extent in result.extents:
+            volume = "" if extent.millilitres is None else f"{extent.millilitres:.6g}"
+            writer.writerow((result.name, result.source, extent.name, extent.elements, volume))
+    return buffer.getvalue()
+
+
+def _json(summary: PredictionSummary) -> str:
+    content = {
+        "bundle": summary.bundle_id,
+        "results": [
+            {
+                "name": result.name,
+                "source": str(result.source),
+                "files": result.files,
+                "seconds": round(result.seconds, 3),
+                "classes": [vars(extent) for extent in result.extents],
+            }
+            for result in summary.results
+        ],
+        "failures": [
+            {"source": str(failure.source), "message": failure.message, "hint": failure.hint}
+            for failure in summary.failures
+        ],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg_paddle.errors import DataError, ModelError, SetupError
+from medseg_paddle.steps.predict import predict
+from medseg_paddle.steps.predict_inputs import find_inputs
+
+RNG = np.random.default_rng(8)
+
+
+def grey(path: Path, size: tuple[int, int] = (21, 34)) -> np.ndarray:
+    """Write a picture; what the threshold model must say of it."""
+    values = RNG.integers(0, 256, size).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return (values > 127).astype(np.uint8)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_pictures_of_any_size_get_masks_of_their_size(exported, tmp_path):
+    one = grey(tmp_path / "in" / "one.png", (17, 33))
+    two = grey(tmp_path / "two.bmp", (101, 64))
+    summary = predict(exported, [tmp_path / "in", tmp_path / "two.bmp"], tmp_path / "out")
+    assert summary.failures == ()
+    summary.require_complete()
+    assert names(tmp_path / "out") == {
+        *("one_mask.png", "one_overlay.png", "two_mask.png", "two_overlay.png"),
+        *("summary.json", "summary.csv"),
+    }
+    assert pixels(tmp_path / "out" / "one_mask.png").dtype == np.uint8
+    np.testing.assert_array_equal(pixels(tmp_path / "out" / "one_mask.png"), one)
+    np.testing.assert_array_equal(pixels(tmp_path / "out" / "two_mask.png"), two)
+    assert pixels(tmp_path / "out" / "one_overlay.png").shape[2] == 3
+    rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").open()))
+    assert [(r["name"], r["class"], int(r["pixels_or_voxels"]), r["millilitres"]) for r in rows] == [
+        ("one", "bright", one.sum(), ""),
+        ("two", "bright", two.sum(), ""),
+    ]
+    assert f"one: bright {one.sum()} px" in str(summary)
+
+
+def test_probabilities_only_on_request_and_overlays_only_when_wanted(exported, tmp_path):
+    expected = grey(tmp_path / "a.png")
+    predict(exported, [tmp_path / "a.png"], tmp_path / "out", probabilities=True, overlays=False)
+    assert names(tmp_path / "out") == {"a_mask.png", "a_probabilities.npz", "summary.json", "summary.csv"}
+    kept = np.load(tmp_path / "out" / "a_probabilities.npz")["probabilities"]
+    assert kept.shape == (2, *expected.shape)
+    np.testing.assert_array_equal(kept.argmax(axis=0), expected)
+
+
+def test_a_marker_on_the_left_stays_on_the_left(exported, tmp_path, write_series):
+    """The patient's left front, upper end: found again there by nibabel, in RAS millimetres."""
+    hounsfield = np.full((5, 40, 60), -1000, np.int16)
+    hounsfield[3:, 4:9, 45:55] = 200
+    write_series(tmp_path / "case" / "ct", hounsfield, origin=(-21.0, -16.0, 100.0))
+    summary = predict(exported, [tmp_path / "case"], tmp_path / "out")
+    image = nibabel.load(tmp_path / "out" / "case_ct_mask.nii.gz")
+    found = np.argwhere(np.asarray(image.dataobj) == 1)
+    assert len(found) == 2 * 5 * 10
+    low, high = (
+        (nibabel.affines.apply_affine(image.affine, found)).min(0),
+        nibabel.affines.apply_affine(image.affine, found).max(0),
+    )
+    # LPS x = -21 + 0.7 column, y = -16 + 0.8 row, z = 100 + 2 slice; RAS is (-x, -y, z).
+    np.testing.assert_allclose(high, [21 - 0.7 * 45, 16 - 0.8 * 4, 108], atol=1e-4)
+    np.testing.assert_allclose(low, [21 - 0.7 * 54, 16 - 0.8 * 8, 106], atol=1e-4)
+    assert high[0] < 0 < low[1]
+    (extent,) = summary.results[0].extents
+    assert extent.elements == 100
+    assert extent.millilitres == pytest.approx(100 * 2 * 0.8 * 0.7 / 1000)
+    assert (tmp_path / "out" / "case_ct_overlay.png").is_file()
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIL", "SAR"])
+def test_a_nifti_mask_lies_on_the_grid_of_its_volume(exported, tmp_path, axes):
+    values = RNG.integers(0, 256, (9, 7, 8)).astype(np.int16)
+    target = nibabel.orientations.axcodes2ornt(axes)
+    image = nibabel.Nifti1Image(values, np.diag([0.5, 0.6, 3, 1])).as_reoriented(
+        nibabel.orientations.ornt_transform(nibabel.orientations.axcodes2ornt("RAS"), target)
+    )
+    nibabel.save(image, tmp_path / "v.nii.gz")
+    summary = predict(exported, [tmp_path / "v.nii.gz"], tmp_path / "out")
+    mask = nibabel.load(tmp_path / "out" / "v_mask.nii.gz")
+    np.testing.assert_allclose(mask.affine, image.affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(image.dataobj) > 127)
+    assert summary.results[0].extents[0].millilitres == pytest.approx(
+        (values > 127).sum() * 0.5 * 0.6 * 3 / 1000
+    )
+
+
+def test_an_overlay_is_drawn_where_nothing_is_found(exported, tmp_path, write_series):
+    write_series(tmp_path / "air", np.full((3, 16, 16), -1000, np.int16))
+    summary = predict(exported, [tmp_path / "air"], tmp_path / "out")
+    assert summary.results[0].extents[0].elements == 0
+    assert (tmp_path / "out" / "air_overlay.png").is_file()
+
+
+def test_a_folder_of_several_series_gives_a_result_for_each(exported, tmp_path, write_series):
+    for number in (5, 6):
+        write_series(
+            tmp_path / "both", np.full((2, 16, 16), 100 * (number - 4), np.int16), uid=f"1.2.{number}"
+        )
+        (tmp_path / "both" / "000.dcm").rename(tmp_path / "both" / f"{number}-0.dcm")
+        (tmp_path / "both" / "001.dcm").rename(tmp_path / "both" / f"{number}-1.dcm")
+    summary = predict(exported, [tmp_path / "both"], tmp_path / "out", overlays=False)
+    assert {r.name: r.extents[0].elements for r in summary.results} == {"both_5": 0, "both_6": 512}
+
+
+def test_a_bad_file_is_carried_past_and_listed(exported, tmp_path, write_series):
+    folder = tmp_path / "in"
+    good = [grey(folder / "a.png"), grey(folder / "z.png")]
+    (folder / "m.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    (folder / "empty.jpg").write_bytes(b"")
+    Image.fromarray(RNG.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(folder / "colour.png")
+    (folder / "v.nii").write_bytes(b"no volume")
+    write_series(tmp_path / "gap", np.zeros((4, 8, 8), np.int16))
+    (tmp_path / "gap" / "002.dcm").unlink()
+    (tmp_path / "nothing").mkdir()
+    missing = tmp_path / "missing.png"
+    inputs = [missing, folder, tmp_path / "gap", tmp_path / "nothing"]
+    summary = predict(exported, inputs, tmp_path / "out")
+    assert [result.name for result in summary.results] == ["a", "z"]
+    for name, expected in zip("az", good, strict=True):
+        np.testing.assert_array_equal(pixels(tmp_path / "out" / f"{name}_mask.png"), expected)
+    failed = {failure.source.name for failure in summary.failures}
+    assert failed == {"missing.png", "m.png", "empty.jpg", "colour.png", "v.nii", "gap", "nothing"}
+    assert all(failure.message and failure.hint for failure in summary.failures)
+    assert len(names(tmp_path / "out")) == 2 * 2 + 2
+    with pytest.raises(DataError, match=r"(?s)7 of 9 inputs.*in/m\.png.*/gap: series") as caught:
+        summary.require_complete()
+    assert caught.value.exit_code == 3
+    listed = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {Path(f["source"]).name for f in listed["failures"]} == failed
+    assert listed["bundle"] == summary.bundle_id
+
+
+def test_inputs_of_one_name_do_not_overwrite_each_other(exported, tmp_path):
+    expected = {
+        "left_scan": grey(tmp_path / "left" / "scan.png"),
+        "right_scan": grey(tmp_path / "right" / "scan.png"),
+        "right_scan_2": grey(tmp_path / "right" / "SCAN.bmp"),
+    }
+    inputs = [tmp_path / "left", tmp_path / "right" / "scan.png", tmp_path / "right" / "SCAN.bmp"]
+    summary = predict(exported, [*inputs, inputs[1]], tmp_path / "out", overlays=False)
+    assert [r.name.casefold() for r in summary.results] == list(expected)
+    for result, mask in zip(summary.results, expected.values(), strict=True):
+        np.testing.assert_array_equal(pixels(tmp_path / "out" / f"{result.name}_mask.png"), mask)
+
+
+def test_a_made_up_name_gives_way_to_a_real_one(tmp_path):
+    for name in ("d/a.png", "d/a.bmp", "d/d_a.png"):
+        grey(tmp_path / name)
+    found, failures = find_inputs([tmp_path / "d"])
+    assert failures == ()
+    assert len({one.name for one in found}) == 3
+    assert [one.name for one in found if one.source.name == "d_a.png"] == ["d_a"]
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    for name in ("s10.png", "s2.png", "s1.png"):
+        grey(tmp_path / name)
+    assert [one.name for one in find_inputs([tmp_path])[0]] == ["s1", "s2", "s10"]
+
+
+def test_stray_files_in_a_folder_are_passed_over(tmp_path):
+    grey(tmp_path / "a.png")
+    (tmp_path / "README.txt").write_text("notes")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    found, failures = find_inputs([tmp_path])
+    assert [one.name for one in found] == ["a"]
+    assert failures == ()
+
+
+def test_a_single_dicom_file_is_told_from_its_series(tmp_path, write_series):
+    write_series(tmp_path, np.zeros((2, 8, 8), np.int16))
+    _, (failure,) = find_inputs([tmp_path / "000.dcm"])
+    assert "folder" in failure.hint
+
+
+def test_results_inside_the_input_folder_are_no_input_the_second_time(exported, tmp_path):
+    grey(tmp_path / "a.png")
+    for again in (False, True):
+        summary = predict(exported, [tmp_path], tmp_path / "out", overwrite=again)
+        assert [result.name for result in summary.results] == ["a"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_results_among_the_inputs_are_refused(exported, tmp_path, overwrite):
+    grey(tmp_path / "a.png")
+    for inputs in ([tmp_path], [tmp_path / "a.png"]):
+        with pytest.raises(SetupError, match="holds inputs"):
+            predict(exported, inputs, tmp_path, overwrite=overwrite)
+    assert names(tmp_path) == {"a.png"}
+
+
+def test_earlier_results_are_replaced_as_a_whole_and_only_when_asked(exported, tmp_path):
+    grey(tmp_path / "a.png")
+    grey(tmp_path / "b.png")
+    out = tmp_path / "out"
+    predict(exported, [tmp_path / "a.png"], out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(SetupError, match="not empty") as caught:
+        predict(exported, [tmp_path / "b.png"], out)
+    assert "--overwrite" in caught.value.hint
+    predict(exported, [tmp_path / "b.png"], out, overwrite=True)
+    assert names(out) == {"b_mask.png", "b_overlay.png", "summary.json", "summary.csv", "notes.txt"}
+
+
+def test_a_summary_that_names_files_elsewhere_removes_nothing(exported, tmp_path):
+    grey(tmp_path / "a.png")
+    (tmp_path / "keep.txt").write_text("mine")
+    (tmp_path / "out").mkdir()
+    spoilt = {"results": [{"files": ["../keep.txt", str(tmp_path / "keep.txt")]}]}
+    (tmp_path / "out" / "summary.json").write_text(json.dumps(spoilt))
+    predict(exported, [tmp_path / "a.png"], tmp_path / "out", overwrite=True)
+    assert (tmp_path / "keep.txt").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(exported, tmp_path, monkeypatch):
+    grey(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("medseg_paddle.steps.predict.Predictor", None)  # a call would be a TypeError
+    with pytest.raises(SetupError):
+        predict(exported, [tmp_path / "a.png"], tmp_path / "file" / "out")
+    if os.getuid() != 0:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(SetupError):
+            predict(exported, [tmp_path / "a.png"], tmp_path / "closed" / "out")
+
+
+def test_a_full_disk_stops_the_work_and_leaves_no_half_file(exported, tmp_path, monkeypatch):
+    for name in "ab":
+        grey(tmp_path / f"{name}.png")
+
+    from medseg_paddle.io import files
+
+    flush, calls = files.os.fsync, iter(range(99))
+
+    def full_for_a_moment(descriptor):
+        if next(calls) == 0:
+            raise OSError(28, "No space left on device")
+        flush(descriptor)
+
+    monkeypatch.setattr("medseg_paddle.io.files.os.fsync", full_for_a_moment)
+    with pytest.raises(SetupError, match="No space left"):
+        predict(exported, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+    assert names(tmp_path / "out") == set()
+
+
+def test_a_spoilt_bundle_leaves_earlier_results_alone(bundle, tmp_path):
+    grey(tmp_path / "a.png")
+    predict(bundle, [tmp_path / "a.png"], tmp_path / "out")
+    before = names(tmp_path / "out")
+    (bundle / "model.json").write_text("{}")
+    with pytest.raises(ModelError):
+        predict(bundle, [tmp_path / "a.png"], tmp_path / "out", overwrite=True)
+    assert names(tmp_path / "out") == before

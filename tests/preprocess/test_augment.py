@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medseg_paddle.errors import RecipeError
+from medseg_paddle.preprocess import TRAIN_TRANSFORMS, foreground_indices
+from medseg_paddle.preprocess.augment import ElasticDeformation, RandomAffinePatch, RandomIntensity
+
+ROWS, COLUMNS = 60, 80
+ALL = [
+    RandomAffinePatch(
+        size=(32, 24), rotation=180, scale=(0.7, 1.4), flip_horizontal=0.5, rotate90=0.5, foreground=0.5
+    ),
+    RandomIntensity(brightness=0.2, contrast=0.3, gamma=0.4, noise=0.1),
+    ElasticDeformation(alpha=3, sigma=6, prob=1.0),
+]
+ids = [type(transform).__name__ for transform in ALL]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def coordinates() -> tuple[np.ndarray, np.ndarray]:
+    """Image whose channels are row and column, label that numbers the pixels."""
+    rows, columns = np.mgrid[0:ROWS, 0:COLUMNS]
+    image = np.stack([rows, columns], axis=-1).astype(np.float32)
+    return image, (rows * COLUMNS + columns).astype(np.uint16)
+
+
+def blobs(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = rng(seed)
+    image = generator.uniform(0, 255, (ROWS, COLUMNS, 3)).astype(np.float32)
+    label = np.zeros((ROWS, COLUMNS), np.uint8)
+    label[30:34, 50:55] = 1
+    return image, label
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ALL[0],
+        RandomAffinePatch(size=(17, 31), rotation=45, scale=(0.5, 2), flip_vertical=0.5, foreground=1.0),
+        ElasticDeformation(alpha=2, sigma=5, prob=1.0),
+    ],
+    ids=["square", "odd", "elastic"],
+)
+def test_image_and_label_move_together(transform, seed):
+    image, label = transform(*coordinates(), rng(seed))
+    rows, columns = np.divmod(label.astype(int), COLUMNS)
+    inside = (rows > 1) & (rows < ROWS - 2) & (columns > 1) & (columns < COLUMNS - 2)
+    assert inside.any()
+    # The label is the nearest pixel to the place that the image shows.
+    assert np.abs(image[..., 0] - rows)[inside].max() <= 0.5 + 0.02
+    assert np.abs(image[..., 1] - columns)[inside].max() <= 0.5 + 0.02
+
+
+@pytest.mark.parametrize("transform", ALL, ids=ids)
+def test_inputs_stay_and_the_same_generator_gives_the_same_answer(transform):
+    image, label = blobs()
+    kept = image.copy(), label.copy()
+    first, second = transform(image, label, rng(3)), transform(image, label, rng(3))
+    other = transform(image, label, rng(4))
+    np.testing.assert_array_equal(image, kept[0])
+    np.testing.assert_array_equal(label, kept[1])
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    assert (first[0] != other[0]).any()
+    first[0][:], first[1][:] = 0, 0
+    np.testing.assert_array_equal(image, kept[0])
+    np.testing.assert_array_equal(label, kept[1])
+
+
+@pytest.mark.parametrize(
+    "transform", [RandomIntensity(), ElasticDeformation(3, 6, 0.0)], ids=["intensity", "elastic"]
+)
+def test_a_transform_that_does_nothing_still_returns_new_arrays(transform):
+    image, label = blobs()
+    new_image, new_label = transform(image, label, rng())
+    np.testing.assert_allclose(new_image, image, atol=1e-4)
+    assert not np.shares_memory(new_image, image)
+    assert not np.shares_memory(new_label, label)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("transform", ALL, ids=ids)
+def test_shapes_and_types(transform, channels, kind):
+    image = np.full((ROWS, COLUMNS, channels), 100, np.float32)
+    label = np.full((ROWS, COLUMNS), 2, kind)
+    new_image, new_label = transform(image, label, rng())
+    size = getattr(transform, "size", (ROWS, COLUMNS))
+    assert new_image.shape == (*size, channels)
+    assert new_image.dtype == np.float32
+    assert new_label.shape == size
+    assert new_label.dtype == kind
+    assert (new_label == 2).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_without_turn_and_scale_a_patch_is_a_plain_copy(seed):
+    image, _ = blobs(seed)
+    numbers = np.arange(ROWS * COLUMNS, dtype=np.uint16).reshape(ROWS, COLUMNS)
+    patch, where = RandomAffinePatch(size=(20, 31))(image, numbers, rng(seed))
+    row, column = divmod(int(where[0, 0]), COLUMNS)
+    np.testing.assert_array_equal(where, numbers[row : row + 20, column : column + 31])
+    np.testing.assert_allclose(patch, image[row : row + 20, column : column + 31], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"flip_horizontal": 1.0}, {"flip horizontal"}),
+        ({"flip_vertical": 1.0}, {"flip vertical"}),
+        ({"rotate90": 1.0}, {"turn 1", "turn 2", "turn 3"}),
+    ],
+)
+@pytest.mark.parametrize("side", [24, 25])
+def test_flips_and_quarter_turns_of_a_whole_image_are_exact(arguments, expected, side):
+    image = rng(1).uniform(0, 255, (side, side, 1)).astype(np.float32)
+    label = np.arange(side * side, dtype=np.uint16).reshape(side, side)
+    known = {
+        "same": label,
+        "flip horizontal": label[:, ::-1],
+        "flip vertical": label[::-1],
+        **{f"turn {k}": np.rot90(label, k) for k in (1, 2, 3)},
+    }
+    seen = set()
+    for seed in range(20):
+        patch, where = RandomAffinePatch(size=(side, side), **arguments)(image, label, rng(seed))
+        names = [name for name, array in known.items() if np.array_equal(array, where)]
+        assert len(names) == 1
+        seen.add(names[0])
+        np.testing.assert_allclose(patch[..., 0], image.reshape(-1)[where], atol=1e-3)
+    assert seen == expected
+
+
+def test_a_quarter_turn_of_an_oblong_patch_is_exact():
+    image, numbers = coordinates()
+    for seed in range(10):
+        _, where = RandomAffinePatch(size=(10, 21), rotate90=1.0)(image, numbers, rng(seed))
+        rows, columns = np.divmod(where.astype(int), COLUMNS)
+        box = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+        assert box in {(10, 21), (21, 10)}
+        assert len(np.unique(where)) == 210
+
+
+def test_a_turn_has_the_angle_and_a_scale_the_size_that_was_asked_for():
+    image, numbers = coordinates()
+    angles, sizes = [], []
+    for seed in range(200):
+        patch, _ = RandomAffinePatch(size=(9, 9), rotation=30, scale=(2, 4))(image, numbers, rng(seed))
+        along = patch[4, 7] - patch[4, 1]  # rows, columns moved in the source for 6 pixels in the patch
+        angles.append(np.degrees(np.arctan2(along[0], along[1])))
+        sizes.append(6 / np.hypot(*along))
+    assert -30.5 < min(angles) < -25
+    assert 25 < max(angles) < 30.5
+    assert 1.95 < min(sizes) < 2.1
+    assert 3.8 < max(sizes) < 4.1
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_patches_lie_inside_the_image_where_they_fit(seed):
+    label = np.arange(ROWS * COLUMNS, dtype=np.uint16).reshape(ROWS, COLUMNS)
+    _, where = RandomAffinePatch(size=(ROWS, 70))(np.zeros((ROWS, COLUMNS, 1), np.float32), label, rng(seed))
+    assert len(np.unique(where)) == ROWS * 70
+
+
+def test_every_place_is_reached():
+    numbers = np.arange(100, dtype=np.uint16).reshape(10, 10)
+    image = np.zeros((10, 10, 1), np.float32)
+    transform = RandomAffinePatch(size=(4, 5))
+    corners = {int(transform(image, numbers, rng(seed))[1][0, 0]) for seed in range(600)}
+    assert corners == {row * 10 + column for row in range(7) for column in range(6)}
+
+
+@pytest.mark.parametrize("precomputed", [True, False])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"rotation": 180, "scale": (0.5, 2), "flip_horizontal": 0.5, "rotate90": 0.5}]
+)
+def test_foreground_patches_have_foreground_in_the_centre(arguments, precomputed):
+    image, label = blobs()
+    pixels = foreground_indices(label) if precomputed else None
+    transform = RandomAffinePatch(size=(24, 24), foreground=1.0, **arguments)
+    for seed in range(40):
+        _, patch = transform(image, label, rng(seed), pixels)
+        assert patch[11:13, 11:13].any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_odd_patch_has_the_foreground_pixel_in_the_very_centre_however_it_is_turned(seed):
+    image, numbers = coordinates()
+    transform = RandomAffinePatch(
+        size=(11, 21), rotation=90, flip_horizontal=0.5, flip_vertical=0.5, rotate90=1.0, foreground=1.0
+    )
+    _, where = transform(image, numbers, rng(seed), np.array([[25, 40]]))
+    assert where[5, 10] == 25 * COLUMNS + 40
+
+
+def test_the_share_of_foreground_patches_is_as_asked():
+    label = np.zeros((200, 200), np.uint8)
+    label[0, 0] = 1  # in the corner: only a patch that is centred on it shows it in the centre
+    image, transform = np.zeros((200, 200, 1), np.float32), RandomAffinePatch(size=(8, 8), foreground=0.3)
+    generator, pixels = rng(), foreground_indices(label)
+    hits = sum(bool(transform(image, label, generator, pixels)[1][4, 4]) for _ in range(1000))
+    assert 250 < hits < 350
+
+
+def test_the_precomputed_pixels_are_used_and_not_the_mask():
+    image, label = blobs()
+    _, patch = RandomAffinePatch(size=(5, 5), foreground=1.0)(
+        image, np.arange(ROWS * COLUMNS, dtype=np.uint16).reshape(label.shape), rng(), np.array([[7, 9]])
+    )
+    assert patch[2, 2] == 7 * COLUMNS + 9
+
+
+def test_an_image_without_foreground_gives_patches_from_anywhere():
+    image, _ = blobs()
+    _, patch = RandomAffinePatch(size=(8, 8), foreground=1.0)(
+        image, np.zeros((ROWS, COLUMNS), np.uint8), rng()
+    )
+    assert patch.shape == (8, 8)
+
+
+def test_ignored_pixels_are_no_foreground():
+    label = np.array([[0, 255, 2], [1, 0, 255]], np.uint8)
+    assert foreground_indices(label).tolist() == [[0, 2], [1, 0]]
+    assert foreground_indices(label, ignore_index=1).tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+def test_beyond_the_border_is_the_reflection_or_ignored():
+    image, label = np.full((6, 6, 1), 80, np.float32), np.ones((6, 6), np.uint8)
+    reflected = RandomAffinePatch(size=(16, 16))(image, label, rng())
+    assert (reflected[0] == 80).all()
+    assert (reflected[1] == 1).all()
+    ignored = RandomAffinePatch(size=(16, 16), border="ignore")(image, label, rng())
+    assert (ignored[1] == 255).sum() == 256 - 36
+    assert (ignored[0][..., 0][ignored[1] == 255] == 0).all()
+
+
+def test_intensity_stays_in_range_and_leaves_the_label():
+    image, label = blobs()
+    transform = RandomIntensity(brightness=0.8, contrast=3, gamma=2, noise=0.5, per_channel=True)
+    for seed in range(10):
+        changed, same = transform(image, label, rng(seed))
+        assert changed.min() >= 0
+        assert changed.max() <= 255
+        np.testing.assert_array_equal(same, label)
+
+
+def test_brightness_shifts_contrast_keeps_the_mean_gamma_keeps_the_ends():
+    grey, label = np.full((8, 8, 1), 127.5, np.float32), np.zeros((8, 8), np.uint8)
+    shifts = [RandomIntensity(brightness=0.1)(grey, label, rng(s))[0][0, 0, 0] - 127.5 for s in range(200)]
+    assert -25.51 < min(shifts) < -23
+    assert 23 < max(shifts) < 25.51
+
+    steps = np.array([[[100.0], [120.0], [140.0]]], np.float32)
+    spread = [RandomIntensity(contrast=0.5)(steps, label[:1, :3], rng(s))[0] for s in range(200)]
+    factors = [float(image[0, 2, 0] - image[0, 0, 0]) / 40 for image in spread]
+    assert 1 / 1.5 - 0.01 < min(factors) < 0.7
+    assert 1.45 < max(factors) < 1.51
+    assert all(abs(image.mean() - 120) < 0.01 for image in spread)
+
+    ends = np.array([[[0.0], [127.5], [255.0]]], np.float32)
+    curves = np.array(
+        [RandomIntensity(gamma=1.0)(ends, label[:1, :3], rng(s))[0].ravel() for s in range(200)]
+    )
+    np.testing.assert_allclose(curves[:, [0, 2]], [[0, 255]] * 200, atol=1e-3)
+    exponents = np.log(curves[:, 1] / 255) / np.log(0.5)
+    assert 0.49 < exponents.min() < 0.55
+    assert 1.8 < exponents.max() < 2.01
+
+
+def test_noise_has_at_most_the_deviation_asked_for():
+    grey, label = np.full((64, 64, 1), 127.5, np.float32), np.zeros((64, 64), np.uint8)
+    deviations = [RandomIntensity(noise=0.1)(grey, label, rng(s))[0].std() / 255 for s in range(60)]
+    assert min(deviations) < 0.02
+    assert 0.09 < max(deviations) < 0.104
+
+
+def test_channels_change_together_unless_asked_otherwise():
+    grey, label = np.full((8, 8, 3), 127.5, np.float32), np.zeros((8, 8), np.uint8)
+    together = RandomIntensity(brightness=0.2)(grey, label, rng())[0][0, 0]
+    apart = RandomIntensity(brightness=0.2, per_channel=True)(grey, label, rng())[0][0, 0]
+    assert len(set(together.tolist())) == 1
+    assert len(set(apart.tolist())) == 3
+
+
+def test_elastic_shifts_have_the_size_asked_for_and_are_smooth():
+    rows, columns = np.mgrid[0:200, 0:200]
+    image = np.stack([rows, columns], axis=-1).astype(np.float32)
+    moved, _ = ElasticDeformation(alpha=4, sigma=10, prob=1.0)(image, np.zeros((200, 200), np.uint8), rng())
+    shift = (moved - image)[20:-20, 20:-20]
+    assert 2.5 < np.sqrt(np.mean(shift**2)) < 5.5
+    assert np.abs(np.diff(shift, axis=0)).max() < 2
+
+
+def test_the_recipe_names_all_three():
+    assert set(TRAIN_TRANSFORMS) == set(ids)
+    assert TRAIN_TRANSFORMS["RandomAffinePatch"](size=[4, 5], scale=[1, 2]) == RandomAffinePatch(
+        (4, 5), scale=(1.0, 2.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RandomAffinePatch(size=[0, 4]), "size"),
+        (lambda: RandomAffinePatch(size=[4, 4], scale=[2, 1]), "scale"),
+        (lambda: RandomAffinePatch(size=[4, 4], scale=[0, 1]), "scale"),
+        (lambda: RandomAffinePatch(size=[4, 4], rotation=-1), "rotation"),
+        (lambda: RandomAffinePatch(size=[4, 4], foreground=1.1), "foreground"),
+        (lambda: RandomAffinePatch(size=[4, 4], border="wrap"), "border"),
+        (lambda: RandomIntensity(noise=-1), "noise"),
+        (lambda: RandomIntensity(brightness="much"), "brightness"),
+        (lambda: ElasticDeformation(alpha=1, sigma=0), "sigma"),
+    ],
+)
+def test_wrong_parameters_are_recipe_errors(make, words):
+    with pytest.raises(RecipeError, match=words):
+        make()
