@@ -9,18 +9,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from medseg_paddle.io.files import write_bytes
+from medseg_paddle.run import Run
 
 
 def start_drawing(run_folder: Path) -> subprocess.Popen[bytes]:
-    """Start the process that draws; it ends by itself, and leaves no file if it fails."""
-    return subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-        [sys.executable, "-m", __name__, str(run_folder)],
-        env={**os.environ, "FLAGS_enable_pir_api": "0", "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Start the process that draws; it ends by itself, and says in the run's log why if it fails."""
+    with Run.open(run_folder).log.open("ab") as log:
+        return subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+            [sys.executable, "-m", __name__, str(run_folder)],
+            env={**os.environ, "FLAGS_enable_pir_api": "0", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
 
 
 def _draw(run_folder: Path) -> None:
@@ -28,14 +33,16 @@ def _draw(run_folder: Path) -> None:
     from visualdl import LogWriter
 
     from medseg_paddle.engine.models import build_model
-    from medseg_paddle.run import Run
 
     recipe = Run.open(run_folder).recipe
     model = build_model(recipe)
     model.eval()
     shape = [-1, recipe.in_channels, 256, 256]
-    with LogWriter(str(run_folder), file_name="vdlrecords.graph.log", write_to_disk=False) as writer:
+    # The writer makes an event file too, which would hide the training's own.
+    with tempfile.TemporaryDirectory() as scratch, LogWriter(scratch) as writer:
         writer.add_graph(model, [paddle.static.InputSpec(shape, "float32", "image")])
+        (drawn,) = Path(scratch).glob("vdlgraph*")
+        write_bytes(run_folder / "vdlgraph.model.log", drawn.read_bytes())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.core import Split
-from medseg_paddle.engine import cpu
+from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.files import new_folder, write_text
@@ -50,7 +50,6 @@ def evaluate(
     ------
     RecipeError, DataError, ModelError, SetupError
     """
-    cpu.apply_defaults()
     run = run if isinstance(run, Run) else Run.open(run)
     recipe = run.recipe
     spec = recipe.dataset(split)
@@ -62,6 +61,7 @@ def evaluate(
     cases = load_cases(spec)
     labels = class_names(recipe)
 
+    start_paddle()
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.models import ForwardFunction, load_model
     from medseg_paddle.engine.scoring import score_cases
@@ -89,7 +89,7 @@ def evaluate(
             "split": split,
             "checkpoint": checkpoint.relative_to(run.path).as_posix(),
             "images": len(cases),
-            "cases": len(counts),
+            "number_of_cases": len(counts),
         }
         write_text(new / "summary.json", json.dumps({**facts, **json.loads(report.to_json())}, indent=1))
     if not any(row.scores.truth_pixels for row in report.rows):

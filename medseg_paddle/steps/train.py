@@ -8,7 +8,7 @@ from typing import Any
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.core import LabelSet
-from medseg_paddle.engine import cpu
+from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import labels_of, load_cases
 from medseg_paddle.metrics.report import Report
@@ -58,7 +58,6 @@ def train(
     RecipeError, DataError, ModelError, SetupError
         Before anything is trained.
     """
-    cpu.apply_defaults()
     resolved = load_recipe(recipe, overrides) if not isinstance(recipe, Recipe) else recipe
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
@@ -68,6 +67,7 @@ def train(
         splits["val"] = load_cases(resolved.val_dataset)
     labels = class_names(resolved)
 
+    start_paddle()
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.training import fit
 

@@ -1,0 +1,135 @@
+"""The whole job in one go, on synthetic patients."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from medseg_paddle.config import load_recipe
+from medseg_paddle.config.shipped import shipped_recipes
+from medseg_paddle.errors import SetupError
+from medseg_paddle.metrics.report import Report
+from medseg_paddle.steps.evaluate import evaluate
+from medseg_paddle.steps.export import export
+from medseg_paddle.steps.phantom import phantom
+from medseg_paddle.steps.predict import predict
+from medseg_paddle.steps.prepare import prepare
+from medseg_paddle.steps.train import train
+
+_COHORT_SEED, _UNSEEN_SEED = 42, 4242
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    folder: Path
+    report: Report
+    seconds: float
+
+
+def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoResult:
+    """Write patients, prepare, train, evaluate, export, and segment a patient nobody has seen.
+
+    Parameters
+    ----------
+    output : Path
+        Folder to work in; what an earlier demo left there is replaced.
+    quick : bool
+        Fewer patients and iterations, to see that everything runs; the scores mean little.
+
+    Returns
+    -------
+    DemoResult
+    """
+    console = Console()
+    started = time.monotonic()
+    cohort, unseen = output / "cohort", output / "unseen"
+    dataset, run_folder, answers = output / "dataset", output / "run", output / "prediction"
+    recipe_file = _recipe()
+    patients = 8 if quick else 24
+    overrides = [f"{part}.dataset_root={dataset}" for part in ("train_dataset", "val_dataset")]
+    if quick:
+        overrides += ["iters=20", "save_interval=10", "log_iters=5"]
+    said = "".join(f" --set {override}" for override in overrides)
+
+    def step(number: int, title: str, command: str) -> None:
+        console.print()
+        console.print(f"[bold cyan]{number}/6[/] [bold]{title}[/]")
+        console.print(f"    [dim]$ medseg {command}[/]", soft_wrap=True, highlight=False)
+
+    step(1, "synthetic chest-CT patients, as DICOM", f"phantom {cohort} --patients {patients} --seed {_COHORT_SEED}")
+    phantom(cohort, patients=patients, seed=_COHORT_SEED, overwrite=True)
+    phantom(unseen, patients=1, seed=_UNSEEN_SEED, overwrite=True)
+
+    step(2, "a data set, split by patient", f"prepare {cohort} --config {recipe_file} --output {dataset}{said}")
+    recipe = load_recipe(recipe_file, overrides)
+    manifest = prepare(recipe, cohort, dataset, overwrite=True)
+    for split, cases in manifest.splits.items():
+        console.print(f"    {split}: {len({c.patient for c in cases})} patients, {len(cases)} slices")
+
+    step(3, "training", f"train --config {recipe_file} --output {run_folder}{said}")
+    run = train(recipe, output=run_folder, overwrite=True)
+
+    step(4, "scores on held-out patients", f"evaluate {run_folder}")
+    report = evaluate(run)
+    console.print(_scores(report))
+
+    step(5, "a bundle to take elsewhere", f"export {run_folder}")
+    bundle = export(run.path, overwrite=True)
+
+    patient = next(path for path in sorted(unseen.iterdir()) if path.is_dir()) / "ct"
+    step(6, "a patient nobody has seen, straight from DICOM", f"predict {bundle.path} {patient} --output {answers}")
+    predict(bundle.path, [patient], answers, overwrite=True)
+
+    seconds = time.monotonic() - started
+    console.print()
+    console.print(_where_to_look(output, run_folder, bundle.path, answers, report, seconds))
+    return DemoResult(output, report, seconds)
+
+
+def _recipe() -> Path:
+    for path in shipped_recipes():
+        if path.stem == "unet_medical":
+            return _short(path)
+    raise SetupError("the recipe unet_medical.yml is not there", hint="install the package again")
+
+
+def _short(path: Path) -> Path:
+    """The path as one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _scores(report: Report) -> Table:
+    table = Table("patient", "Dice", "IoU", "precision", "recall", "AUC", box=None, padding=(0, 2, 0, 4))
+    for row in report.rows:
+        s = row.scores
+        table.add_row(row.case, *(f"{value:.3f}" for value in (s.dice, s.iou, s.precision, s.recall, s.auc)))
+    mean = next(iter(report.summary.values()))
+    table.add_row(
+        "[bold]mean[/]",
+        *(f"[bold]{mean[key].mean:.3f}[/]" for key in ("dice", "iou", "precision", "recall", "auc")),
+    )
+    return table
+
+
+def _where_to_look(
+    output: Path, run: Path, bundle: Path, answers: Path, report: Report, seconds: float
+) -> Panel:
+    table = Table.grid(padding=(0, 2))
+    for what, where in (
+        ("held-out patients", f"mean tumour Dice {report.mean_foreground_dice:.3f}"),
+        ("pictures: truth, prediction", f"{run / 'evaluation' / 'test' / 'overlays'}"),
+        ("all scores", f"{run / 'evaluation' / 'test' / 'cases.csv'}"),
+        ("the unseen patient", f"{answers}"),
+        ("the bundle", f"{bundle}"),
+        ("curves in a browser", f"medseg board {output}"),
+    ):
+        table.add_row(f"[bold]{what}[/]", where)
+    return Panel(table, title=f"done in {seconds / 60:.1f} minutes", border_style="green", expand=False)

@@ -1,0 +1,54 @@
+"""What PaddleSeg 2.8.0 still does wrong on this Paddle. A test that fails here says: this fix can go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddleseg.models.losses import CrossEntropyLoss, DiceLoss
+from paddleseg.utils import metrics
+from visualdl import LogWriter
+
+LOGITS = paddle.zeros([1, 2, 4, 4])
+LABELS = paddle.full([1, 4, 4], 255, "int64")
+
+
+def test_stock_cross_entropy_cannot_be_computed() -> None:
+    with pytest.raises(TypeError):
+        CrossEntropyLoss()(LOGITS, LABELS)
+
+
+def test_stock_dice_cannot_be_indexed_and_changes_the_labels() -> None:
+    labels = LABELS.clone()
+    loss = DiceLoss()(LOGITS, labels)
+    assert loss.ndim == 0
+    assert (labels.numpy() == 0).any()
+
+
+def test_stock_evaluation_cannot_count_areas() -> None:
+    prediction, label = paddle.zeros([1, 1, 4, 4], "int64"), paddle.zeros([1, 1, 4, 4], "int64")
+    with pytest.raises(ValueError, match=r"(?i)concat|axis|rank|dimension"):
+        metrics.calculate_area(prediction, label, 2)
+
+
+def test_stock_sampler_is_empty_for_a_set_smaller_than_a_batch() -> None:
+    class Three(paddle.io.Dataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            return np.zeros(1)
+
+    assert len(list(paddle.io.DistributedBatchSampler(Three(), batch_size=4, shuffle=True, drop_last=True))) == 0
+
+
+def test_stock_writer_starts_a_new_file_for_each_session(tmp_path: Path) -> None:
+    import time
+
+    for _ in range(2):
+        with LogWriter(str(tmp_path)) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+        time.sleep(1.1)
+    assert len(list(tmp_path.glob("*vdlrecords*"))) == 2

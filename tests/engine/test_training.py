@@ -1,0 +1,204 @@
+"""Real trainings of a few steps, and what they leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from medseg_paddle.config import load_recipe
+from medseg_paddle.engine.data import TrainingStream
+from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
+from medseg_paddle.io.cases import load_cases
+from medseg_paddle.run import Run
+from medseg_paddle.steps.evaluate import evaluate
+from medseg_paddle.steps.train import train
+
+
+def weights_digest(checkpoint: Path) -> str:
+    state = paddle.load(str(checkpoint))
+    return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
+
+
+def test_a_training_leaves_a_complete_run(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run")
+    again = Run.open(run.path)
+    assert again.recipe == run.recipe
+    assert [entry["iter"] for entry in again.history()] == [6, 12]
+    assert again.best_checkpoint.is_file()
+    assert again.last_checkpoint is not None
+    assert again.last_checkpoint.name == "iter_12"
+    facts = again.provenance
+    assert facts["versions"]["paddleseg"] == "2.8.0"
+    assert facts["data"]["train"]["images"] == 6
+    assert len(facts["data"]["train"]["sha256"]) == 64
+    assert "[TRAIN] epoch" in again.log.read_text()
+    assert any(path.stat().st_size for path in run.path.glob("*vdlrecords*"))
+    assert list(run.path.glob("*vdlgraph*")), "the model's graph is on the dashboard"
+
+
+def test_the_dashboard_holds_curves_pictures_and_settings(disc_recipe_file: Path, tmp_path: Path) -> None:
+    from visualdl import LogReader
+
+    run = train(disc_recipe_file, output=tmp_path / "run")
+    (event_file,) = run.path.glob("vdlrecords*")
+    reader = LogReader(file_path=str(event_file))
+    tags = reader.get_tags()
+    assert {"Train/loss", "Train/lr", "Train/images per second"} <= set(tags["scalar"])
+    assert {"Validation/Dice disc", "Validation/IoU disc", "Validation/mean foreground Dice"} <= set(tags["scalar"])
+    assert not [tag for tag in tags["scalar"] if "mIoU" in tag], "a Dice is not an mIoU"
+    assert [record.id for record in reader.get_data("scalar", "Train/loss")] == [2, 4, 6, 8, 10, 12]
+    assert tags["image"]
+    assert "hyper_parameters" in tags
+
+
+def test_it_learns(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=120", "save_interval=60"])
+    report = evaluate(run)
+    assert report.mean_foreground_dice > 0.9
+    folder = run.evaluation_folder("test")
+    assert json.loads((folder / "summary.json").read_text())["number_of_cases"] == 2
+    assert (folder / "cases.csv").read_text().count("\n") == 3
+    assert len(list((folder / "overlays").glob("**/*.png"))) == 2
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_score(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=24", "save_interval=4", "keep_checkpoint_max=6"])
+    best = max(run.history(), key=lambda entry: entry["score"])
+    assert weights_digest(run.best_checkpoint) == weights_digest(run.checkpoints / f"iter_{best['iter']}" / "model.pdparams")
+    assert evaluate(run, split="val").mean_foreground_dice == pytest.approx(best["score"], abs=1e-9)
+
+
+def test_same_seed_same_weights_other_seed_others(disc_recipe_file: Path, tmp_path: Path) -> None:
+    digests = [
+        weights_digest(train(disc_recipe_file, output=tmp_path / f"{n}", overrides=[f"seed={seed}", "iters=6"]).best_checkpoint)
+        for n, seed in enumerate((1, 1, 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_interrupted(disc_recipe_file: Path, tmp_path: Path) -> None:
+    schedule = "lr_scheduler.decay_steps=12"
+    whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=[schedule])
+    train(disc_recipe_file, output=tmp_path / "parts", overrides=[schedule, "iters=6"])
+    parts = train(disc_recipe_file, output=tmp_path / "parts", overrides=[schedule], resume=True)
+    for run in (whole, parts):
+        assert [entry["iter"] for entry in run.history()] == [6, 12]
+    last = [run.checkpoints / "iter_12" / "model.pdparams" for run in (whole, parts)]
+    assert weights_digest(last[0]) == weights_digest(last[1])
+    assert whole.history() == parts.history()
+
+
+def test_a_resumed_run_keeps_a_better_checkpoint_from_before(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"])
+    run.set_history([{**run.history()[0], "score": 2.0}])  # better than anything to come
+    kept = weights_digest(run.best_checkpoint)
+    train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=12"], resume=True)
+    assert weights_digest(run.best_checkpoint) == kept
+
+
+def test_resuming_with_another_model_or_a_finished_run_is_refused(disc_recipe_file: Path, tmp_path: Path) -> None:
+    train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"])
+    with pytest.raises(RecipeError, match="another model"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["model.width=8"], resume=True)
+    with pytest.raises(RecipeError, match="is finished: 6 of 6"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"], resume=True)
+    with pytest.raises(SetupError, match="holds a run already"):
+        train(disc_recipe_file, output=tmp_path / "run")
+
+
+def test_a_set_smaller_than_a_batch_trains(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["batch_size=8", "iters=2", "log_iters=1"])
+    assert run.best_checkpoint.is_file()
+
+
+def test_the_moving_average_is_evaluated_and_used(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["use_ema=true", "iters=6"])
+    assert [entry["weights"] for entry in run.history()] == ["model", "ema"]
+    assert run.best_checkpoint.name == "ema_model.pdparams"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [("UNet", 1), ("UNetPlusPlus", 1), ("UNet3Plus", 1), ("AttentionUNet", 1), ("U2Netp", 7), ("ScalableUNet", 1)],
+)
+def test_every_model_trains_and_predicts(disc_recipe_file: Path, tmp_path: Path, kind: str, outputs: int) -> None:
+    text = disc_recipe_file.read_text().replace("SimpleUNet\n  width: 4", kind)
+    disc_recipe_file.write_text(text.replace("coef: [1]", f"coef: {[1] * outputs}"))
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1", "log_iters=1", "inference.divisor=32"])
+    assert run.best_checkpoint.is_file()
+
+
+def test_a_stream_depends_on_seed_and_position_alone(disc_recipe_file: Path) -> None:
+    transforms = "train_dataset.transforms=[{type: RandomPaddingCrop, crop_size: [32, 32]}, {type: RandomDistort}, {type: Normalize}]"
+    for overrides in ((), (transforms,)):
+        recipe = load_recipe(disc_recipe_file, overrides)
+        one, other = (TrainingStream(load_cases(recipe.train_dataset), recipe) for _ in range(2))
+        later = other[17]
+        np.random.default_rng().random()
+        for position in range(17):
+            one[position]
+        for key in ("img", "label"):
+            np.testing.assert_array_equal(one[17][key], later[key])
+        assert not np.array_equal(one[17]["img"], one[18]["img"])
+
+
+def test_every_pass_of_the_stream_shows_every_case_once(disc_recipe_file: Path) -> None:
+    recipe = load_recipe(disc_recipe_file)
+    stream = TrainingStream(load_cases(recipe.train_dataset), recipe)
+    passes = [[stream.case_at(position).id for position in range(start, start + 6)] for start in (0, 6)]
+    assert sorted(passes[0]) == sorted(passes[1])
+    assert len(set(passes[0])) == 6
+    assert passes[0] != passes[1]
+
+
+def test_loading_in_workers_gives_the_same_weights(disc_recipe_file: Path, tmp_path: Path) -> None:
+    digests = [
+        weights_digest(train(disc_recipe_file, output=tmp_path / str(n), overrides=[f"num_workers={n}", "iters=4"]).best_checkpoint)
+        for n in (0, 2)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_fp16_on_cpu_is_refused(disc_recipe_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="fp16 works on GPU only"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["precision=fp16"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1"])
+    recipe = run.path / "recipe.yml"
+    recipe.write_text(recipe.read_text().replace("width: 4", "width: 8"))
+    with pytest.raises(ModelError, match="another model"):
+        evaluate(run.path)
+
+
+def test_data_that_teaches_nothing_is_refused(disc_recipe_file: Path, discs: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for label in (discs / "labels").glob("train*.png"):
+        Image.fromarray(np.zeros((48, 48), np.uint8)).save(label)
+    with pytest.raises(DataError, match="no foreground pixel in the training set"):
+        train(disc_recipe_file, output=tmp_path / "run")
+
+
+def test_real_fundus_images_train(real_data: Path, tmp_path: Path) -> None:
+    recipe = Path(__file__).resolve().parents[2] / "configs" / "unet_optic_disc.yml"
+    root = real_data / "optic_disc_seg"
+    short = tmp_path / "short"
+    short.mkdir()
+    for split, count in (("train", 8), ("val", 2), ("test", 2)):
+        lines = (root / f"{split}_list.txt").read_text().splitlines()[:count]
+        (short / f"{split}_list.txt").write_text("\n".join(lines))
+    (short / "JPEGImages").symlink_to(root / "JPEGImages")
+    (short / "Annotations").symlink_to(root / "Annotations")
+    overrides = [f"train_dataset.dataset_root={short}", f"val_dataset.dataset_root={short}", "iters=12", "save_interval=6",
+                 "log_iters=2", "model.width=8"]  # fmt: skip
+    run = train(recipe, output=tmp_path / "run", overrides=overrides)
+    losses = [float(line.split("loss: ")[1].split(",")[0]) for line in run.log.read_text().splitlines() if "[TRAIN]" in line]
+    assert losses[-1] < losses[0]
