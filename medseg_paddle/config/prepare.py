@@ -86,12 +86,13 @@ class PrepareSpec(Spec):
     key: Regex | None = Field(
         None,
         description="regular expression, searched in the path below the source folder; its groups, joined by "
-        "`-`, are equal for an image and its label and name the case; default: the file name without its ending",
+        "`-`, are equal for an image and its label and name the case; default: the file name without its "
+        "ending, for `dicom` with the folder above the image's",
     )
     patient: Regex | None = Field(
         None,
-        description="regular expression, searched in the image's path below the source folder; its groups name "
-        "the patient; default: the case's key, for `dicom` the header's PatientID",
+        description="regular expression, searched in the image's path below the source folder; its groups "
+        "name the patient; default: the case's key, for `dicom` the header's PatientID",
     )
     label_map: (
         dict[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=IGNORE_INDEX)]] | None
@@ -116,18 +117,25 @@ class PrepareSpec(Spec):
     window: WindowSpec | None = Field(None, description="intensities to grey values, for `dicom` and `nifti`")
 
     @model_validator(mode="after")
-    def _consistent(self) -> PrepareSpec:
+    def _reader_fits(self) -> PrepareSpec:
         if (self.window is None) != (self.reader == "pairs"):
+            verb = "takes no" if self.reader == "pairs" else "needs"
             raise PydanticCustomError(
-                "window",
-                "reader '{reader}' {verb} `window`",
-                {"reader": self.reader, "verb": "takes no" if self.reader == "pairs" else "needs"},
+                "window", "reader '{reader}' {verb} `window`", {"reader": self.reader, "verb": verb}
             )
         if self.reader != "pairs" and any(part.rois for part in self.sets):
             raise PydanticCustomError("rois", "`rois` are read by reader 'pairs' only", {})
+        if self.reader == "dicom" and any(part.only for part in self.sets):
+            raise PydanticCustomError(
+                "only", "`only` lists pictures or NIfTI files; series are taken whole", {}
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> PrepareSpec:
         if self.val_fraction + self.test_fraction >= 1:
             raise PydanticCustomError(
-                "fractions", "`val_fraction` and `test_fraction` leave nothing to train on", {}
+                "fractions", "`val_fraction` and `test_fraction` leave no one to train on", {}
             )
         named = {part.split for part in self.sets}
         for split in SPLITS[1:]:

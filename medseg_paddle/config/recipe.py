@@ -35,7 +35,7 @@ class InferenceSpec(Spec):
 
     mode: Literal["whole", "tiles"] = Field("whole", description="the image at once, or overlapping tiles")
     tile: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="height and width of a tile")
-    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="share that neighbouring tiles share")
+    overlap: Annotated[float, Field(ge=0, le=0.95)] = Field(0.5, description="share that neighbouring tiles share")
     divisor: PositiveInt = Field(16, description="sides are padded to a multiple of this many pixels")
 
 

@@ -21,6 +21,10 @@ def shipped_recipes() -> tuple[Path, ...]:
     for folder in (package / "configs", package.parent / "configs"):
         if folder.is_dir():
             return tuple(
-                path for path in sorted(folder.rglob("*.yml")) if not any(p.startswith("_") for p in path.parts)
+                path
+                for path in sorted(folder.rglob("*.yml"))
+                if not any(p.startswith("_") for p in path.parts)
             )
-    raise SetupError("the recipes that come with medseg-paddle are not there", hint="install the package again")
+    raise SetupError(
+        "the recipes that come with medseg-paddle are not there", hint="install the package again"
+    )

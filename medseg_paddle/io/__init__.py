@@ -1,0 +1,1 @@
+"""Files in and out: pictures, DICOM series, NIfTI. Everything read strictly, everything written whole."""

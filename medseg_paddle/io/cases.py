@@ -1,0 +1,89 @@
+"""From the data set named in a recipe to its cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medseg_paddle.config.components import DatasetSpec, EvalList, EvalManifest, TrainList, TrainManifest
+from medseg_paddle.core import Case, LabelSet, Manifest
+from medseg_paddle.errors import DataError
+
+
+def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
+    """The cases of the split that ``spec.mode`` names, in the file's order.
+
+    Raises
+    ------
+    DataError
+        The folder, the list or a file in it is missing, or a line is not understood.
+    """
+    root = Path(spec.dataset_root)
+    if not root.is_dir():
+        raise DataError(
+            f"data folder {root} is not there",
+            hint="correct `dataset_root` in the recipe, or run `medseg prepare` to make it; nothing is downloaded",
+        )
+    if isinstance(spec, (TrainManifest, EvalManifest)):
+        cases = Manifest.load(root).splits[spec.mode]
+        origin = f"{root}, split {spec.mode}"
+    else:
+        path, separator = _list_file(spec, root)
+        cases = _read_list(path, root, separator)
+        origin = str(path)
+    if not cases:
+        raise DataError(f"{origin}: no image in it", hint="prepare the data with images in this split")
+    missing = [p for case in cases for p in (case.image, case.label, case.roi) if p is not None and not p.is_file()]
+    if missing:
+        shown = ", ".join(str(p) for p in missing[:3])
+        raise DataError(
+            f"{origin} names {len(missing)} file(s) that are not there: {shown}{' ...' if len(missing) > 3 else ''}",
+            hint="correct the list or `dataset_root`, or prepare the data again",
+        )
+    return cases
+
+
+def labels_of(spec: DatasetSpec) -> LabelSet | None:
+    """The classes that a manifest names; None for data sets that name none."""
+    if isinstance(spec, (TrainManifest, EvalManifest)):
+        return Manifest.load(Path(spec.dataset_root)).labels
+    return None
+
+
+def _list_file(spec: DatasetSpec, root: Path) -> tuple[Path, str]:
+    if isinstance(spec, (TrainList, EvalList)):
+        named = {"train": spec.train_path, "val": spec.val_path, "test": spec.test_path}[spec.mode]
+        if named is None:
+            raise DataError(
+                f"the recipe names no list for mode {spec.mode}", hint=f"add `{spec.mode}_path:` to the data set"
+            )
+        path = Path(named)
+        if not path.is_file() and (root / named).is_file():
+            path = root / named
+        return path, spec.separator
+    return root / f"{spec.mode}_list.txt", " "
+
+
+def _read_list(path: Path, root: Path, separator: str) -> tuple[Case, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"list {path} is not there", hint="correct the path in the recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"list {path} cannot be read: {error}", hint="save it as UTF-8 text") from None
+    cases: list[Case] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        parts = [part.strip() for part in line.strip().split(separator)]
+        if len(parts) not in (1, 2) or not all(parts):
+            raise DataError(
+                f"{path}, line {number}: expected `image{separator}label`, got {len(parts)} parts",
+                hint="paths with spaces need another `separator` in the recipe, such as ','",
+            )
+        label = root / parts[1] if len(parts) == 2 else None
+        cases.append(Case(id=Path(parts[0]).with_suffix("").as_posix(), image=root / parts[0], label=label))
+    ids = [case.id for case in cases]
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise DataError(f"{path}: '{twice}' is listed twice", hint="list every image once")
+    return tuple(cases)

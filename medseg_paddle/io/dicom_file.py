@@ -1,0 +1,224 @@
+"""One DICOM file: what its header says of its place and scale, and its rescaled pixels."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from medseg_paddle.errors import DataError
+
+# Direction cosines are often written with four digits.
+COSINE_TOLERANCE = 1e-3
+
+# What pydicom raises on damaged files and values.
+_READ_ERRORS = (
+    OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """What is needed of one file's header, checked on its own."""
+
+    path: Path
+    uid: str
+    patient_id: str
+    frame: str
+    size: tuple[int, int]
+    spacing: tuple[float, float]  # between rows, between columns
+    thickness: float | None
+    position: NDArray[np.float64]
+    across: NDArray[np.float64]  # unit vector along rising column index
+    down: NDArray[np.float64]  # unit vector along rising row index
+    height: float  # position along the normal, mm
+    slope: float
+    intercept: float
+    units: str
+
+
+def read_slice(path: Path) -> Slice:
+    """Read and check one file's header; a DataError says what cannot be placed or scaled."""
+    try:
+        header = read_header(path)
+    except InvalidDicomError as error:
+        raise DataError(f"{path} is not a DICOM file", hint="name DICOM files only") from error
+    _require_plain_image(header, path)
+    position = _numbers(header, "ImagePositionPatient", 3, path)
+    orientation = _numbers(header, "ImageOrientationPatient", 6, path)
+    spacing = _numbers(header, "PixelSpacing", 2, path)
+    if (spacing <= 0).any():
+        raise DataError(
+            f"{path}: PixelSpacing {spacing[0]:g} x {spacing[1]:g} mm must be above 0",
+            hint="export the series again from the archive; the spacing cannot be guessed",
+        )
+    across, down = orientation[:3], orientation[3:]
+    lengths = np.array([np.linalg.norm(across), np.linalg.norm(down)])
+    if (np.abs(lengths - 1) > COSINE_TOLERANCE).any() or abs(across @ down) > COSINE_TOLERANCE:
+        raise DataError(
+            f"{path}: ImageOrientationPatient {orientation.tolist()} is not two unit vectors at right angles",
+            hint="export the series again from the archive; the orientation cannot be guessed",
+        )
+    across, down = across / lengths[0], down / lengths[1]
+    slope, intercept = _rescale(header, path)
+    is_ct = text(header, "Modality") == "CT"
+    return Slice(
+        path=path,
+        uid=text(header, "SeriesInstanceUID"),
+        patient_id=text(header, "PatientID"),
+        frame=text(header, "FrameOfReferenceUID"),
+        size=(int(header.Rows), int(header.Columns)),
+        spacing=(float(spacing[0]), float(spacing[1])),
+        thickness=float(_numbers(header, "SliceThickness", 1, path)[0])
+        if header.get("SliceThickness")
+        else None,
+        position=position,
+        across=across,
+        down=down,
+        height=float(position @ np.cross(across, down)),
+        slope=slope,
+        intercept=intercept,
+        units="HU" if is_ct and (text(header, "RescaleType") or "HU") == "HU" else "arbitrary",
+    )
+
+
+def read_header(path: Path) -> pydicom.FileDataset:
+    """Read all but the pixels; pydicom's InvalidDicomError where the file is not DICOM."""
+    try:
+        with warnings.catch_warnings():
+            # pydicom warns of every value that is not quite by the book; what matters is checked here.
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(path, stop_before_pixels=True)
+    except InvalidDicomError:
+        raise
+    except _READ_ERRORS as error:
+        raise DataError(
+            f"{path} is damaged or truncated ({error})", hint="copy the file again from its source"
+        ) from error
+
+
+def _require_plain_image(header: pydicom.Dataset, path: Path) -> None:
+    kind = [str(part).upper() for part in header.get("ImageType") or ()]
+    if "LOCALIZER" in kind:
+        raise DataError(
+            f"{path} is a localizer (scout view)", hint="leave localizers out of the series' folder"
+        )
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise DataError(
+            f"{path} is a multi-frame image of {header.NumberOfFrames} frames",
+            hint="export the series as single-frame images",
+        )
+    photometric = text(header, "PhotometricInterpretation")
+    if photometric == "MONOCHROME1":
+        raise DataError(
+            f"{path} is MONOCHROME1 (low values shown white), so which end of its scale is dense is in doubt",
+            hint="export the series as MONOCHROME2 from the archive",
+        )
+    if photometric != "MONOCHROME2" or int(header.get("SamplesPerPixel") or 1) != 1:
+        raise DataError(
+            f"{path} is a {photometric or 'unstated'} picture (a colour or screen capture), not a grey scan",
+            hint="leave captures and reports out of the series' folder",
+        )
+    if "ModalityLUTSequence" in header:
+        raise DataError(
+            f"{path} scales its values by a table (ModalityLUTSequence)",
+            hint="export it with slope and intercept",
+        )
+
+
+def _rescale(header: pydicom.Dataset, path: Path) -> tuple[float, float]:
+    """Slope and intercept (PS3.3, C.11.1): a must for CT, 1 and 0 where an MR has none."""
+    present = [keyword in header for keyword in ("RescaleSlope", "RescaleIntercept")]
+    if not any(present) and text(header, "Modality") != "CT":
+        return 1.0, 0.0
+    slope = float(_numbers(header, "RescaleSlope", 1, path)[0])
+    intercept = float(_numbers(header, "RescaleIntercept", 1, path)[0])
+    if slope == 0:
+        raise DataError(
+            f"{path}: RescaleSlope 0 turns every value into {intercept:g}",
+            hint="export the series again from the archive",
+        )
+    return slope, intercept
+
+
+def read_pixels(one: Slice) -> NDArray[np.float32]:
+    """Rescaled values of one file."""
+    syntax = UID("")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(one.path)
+            syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+            _require_decoder(syntax, one.path)
+            stored = _stored_values(dataset, one.path)
+    except _READ_ERRORS as error:
+        coded = (
+            f", compressed as {syntax.name}," if syntax.is_transfer_syntax and syntax.is_compressed else ""
+        )
+        raise DataError(
+            f"{one.path}: pixels{coded} are damaged, truncated or of a kind that is not read ({error})",
+            hint="copy the file again from its source, or export it without compression",
+        ) from error
+    if stored.shape != one.size:
+        raise DataError(
+            f"{one.path}: pixels of shape {stored.shape}, header says {one.size}", hint="export it again"
+        )
+    return np.asarray(stored * one.slope + one.intercept, dtype=np.float32)
+
+
+def _require_decoder(syntax: UID, path: Path) -> None:
+    if not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise DataError(
+            f"{path} is compressed as {syntax.name} ({syntax}), for which no decoder is installed",
+            hint="decompress the series first (for example with `gdcmconv --raw`), or install pylibjpeg",
+        )
+
+
+def _stored_values(dataset: pydicom.Dataset, path: Path) -> NDArray[np.float64]:
+    """Take the ``BitsStored`` low bits; the others may hold old overlays."""
+    raw: NDArray[Any] = dataset.pixel_array
+    stored, allocated = int(dataset.BitsStored), 8 * raw.dtype.itemsize
+    if int(dataset.HighBit) != stored - 1 or not 1 <= stored <= allocated or raw.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: {stored} bits stored of {allocated} with high bit {dataset.HighBit} is not read",
+            hint="export the series with 16 allocated bits",
+        )
+    # Shifting up and down again extends the sign for signed types and clears the rest for unsigned.
+    shift = allocated - stored
+    return np.asarray((raw << shift) >> shift, dtype=np.float64)
+
+
+def _numbers(header: pydicom.Dataset, keyword: str, count: int, path: Path) -> NDArray[np.float64]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom reads values late, and warns of "nan"
+            values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: {keyword} is missing or not {count} finite number(s)",
+            hint="export the series again from the archive; it cannot be guessed",
+        )
+    return values
+
+
+def text(header: pydicom.Dataset, keyword: str) -> str:
+    """Value of an element as text, ``""`` where it is missing or empty."""
+    return str(header.get(keyword) or "").strip()

@@ -1,0 +1,145 @@
+"""Files and folders that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from medseg_paddle.errors import SetupError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with Unix line ends; see :func:`write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    The bytes go to a temporary name in the same folder (made if missing), are flushed to the disk,
+    and the name is then replaced.
+
+    Raises
+    ------
+    SetupError
+        The folder cannot be made, cannot be written, or the disk is full.
+    """
+    temporary = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile: its files are readable by their owner alone, whatever the umask says.
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a folder that appears all at once, or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to make. May exist if it is empty.
+    overwrite : bool
+        Replace an existing folder; it stays as it is until the new one is complete.
+
+    Yields
+    ------
+    Path
+        A temporary folder beside `path` to write into. It is renamed to `path` when the block ends,
+        and removed when the block raises.
+
+    Raises
+    ------
+    SetupError
+        `path` holds something and `overwrite` is false, `path` is a file, or its parent cannot be
+        written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise SetupError(f"{path} is a file, a folder is needed there", hint="name another folder")
+    if path.is_dir() and not overwrite and any(path.iterdir()):
+        raise SetupError(
+            f"{path} is there already and not empty", hint="name a new folder, or allow to overwrite"
+        )
+    temporary = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    try:
+        yield temporary
+        _swap(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder `path` if it is missing and see that a file can be written in it.
+
+    Raises
+    ------
+    SetupError
+        It cannot be made or written.
+    """
+    probe = _beside(path / "probe")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Put `temporary` where `path` is; `path` is back in its place if that fails."""
+    old = _beside(path)
+    try:
+        if path.exists():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a rename to the disk; some network file systems cannot, and the rename holds there anyway."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _not_writable(path: Path, error: OSError) -> SetupError:
+    return SetupError(
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="check the folder's owner, permissions and free space, or name another place "
+        "(a folder in a mounted volume, not the volume itself)",
+    )

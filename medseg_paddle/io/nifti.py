@@ -1,0 +1,144 @@
+"""NIfTI volumes in and label maps out.
+
+NIfTI's patient frame is RAS (x to the right, y to the front), ours is DICOM's LPS: the first two
+axes change sign. NIfTI's index is ``(i, j, k)``, ours ``(slice, row, column)`` is ``(k, j, i)``; voxels
+stay in the order in which the file has them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+
+from medseg_paddle.core import Geometry, LabelMap, Volume
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.files import write_bytes
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Reorders the columns of an affine from (i, j, k) to (slice, row, column) and back.
+_REVERSE_INDEX = np.eye(4)[[2, 1, 0, 3]]
+
+_READ_ERRORS = (
+    OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
+)  # fmt: skip
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI volume.
+
+    Returns
+    -------
+    Volume
+        float32 ``array[slice, row, column]`` = NIfTI ``[k, j, i]``, scaled by the header's slope and
+        intercept; units ``"arbitrary"``, for NIfTI does not say.
+
+    Raises
+    ------
+    DataError
+        Missing, truncated, not NIfTI; not three-dimensional; no orientation (sform and qform codes
+        both 0); not in millimetres; a voxel that is not finite.
+    """
+    array, geometry = _read(path)
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{path}: {int((~np.isfinite(array)).sum())} voxels are not finite numbers",
+            hint="export the volume again, or fill these voxels on purpose",
+        )
+    return Volume(array.astype(np.float32), geometry)
+
+
+def read_label_nifti(path: Path) -> Volume:
+    """Read a label volume's indices as they are stored; uint8 or uint16.
+
+    Raises
+    ------
+    DataError
+        As for :func:`read_nifti`, or a voxel that is not an integer in 0..65535.
+    """
+    array, geometry = _read(path)
+    wrong = ~((array >= 0) & (array <= 65535) & (array == np.rint(array)))
+    if wrong.any():
+        raise DataError(
+            f"{path}: {int(wrong.sum())} voxels are not label values, for example {array[wrong][0]:.4g}; "
+            "a label map holds integers from 0",
+            hint="threshold or round the mask on purpose and save it as 8-bit integers",
+        )
+    return Volume(array.astype(np.uint8 if array.max(initial=0) <= 255 else np.uint16), geometry)
+
+
+def write_label_nifti(path: Path, label_map: LabelMap) -> None:
+    """Write a label map so that NIfTI readers find every voxel at its place in the patient; atomic.
+
+    Parameters
+    ----------
+    path : Path
+        ``.nii`` or ``.nii.gz``.
+    label_map : LabelMap
+        uint8 or uint16.
+
+    Raises
+    ------
+    DataError
+        `path` has another ending.
+    """
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{path} is not a NIfTI name", hint="let it end in .nii or .nii.gz")
+    affine = _RAS_TO_LPS @ label_map.geometry.affine @ _REVERSE_INDEX
+    image = nib.Nifti1Image(np.ascontiguousarray(label_map.array.T), affine, dtype=label_map.array.dtype)
+    image.set_sform(affine, code="scanner")
+    # A qform holds no shear; where there is one (rounded positions), the sform speaks alone.
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    image.set_qform(affine, code="scanner" if np.allclose(axes.T @ axes, np.eye(3), atol=1e-5) else "unknown")
+    image.header.set_xyzt_units("mm")
+    data = image.to_bytes()
+    write_bytes(path, gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
+
+
+def _read(path: Path) -> tuple[NDArray[np.float64], Geometry]:
+    if not path.is_file():
+        raise DataError(f"{path} is not there", hint="check the path")
+    try:
+        image: Any = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise DataError(
+                f"{path} is {type(image).__name__}, not NIfTI", hint="convert it to NIfTI (.nii.gz)"
+            )
+        _require_plain_header(image, path)
+        array = np.asarray(image.dataobj, dtype=np.float64)
+    except _READ_ERRORS as error:
+        raise DataError(
+            f"{path} is damaged, truncated or not NIfTI ({error})", hint="copy the file again from its source"
+        ) from error
+    array = np.ascontiguousarray(array.T)
+    affine = _RAS_TO_LPS @ image.affine @ _REVERSE_INDEX
+    return array, Geometry(array.shape, affine)
+
+
+def _require_plain_header(image: Any, path: Path) -> None:
+    header = image.header
+    if len(image.shape) != 3 or 0 in image.shape:
+        raise DataError(
+            f"{path} has shape {image.shape}, three dimensions are read",
+            hint="save each time point or channel as a volume of its own",
+        )
+    if header.get_data_dtype().kind not in "iuf":
+        raise DataError(
+            f"{path} holds {header.get_data_dtype()} values", hint="save one grey value per voxel"
+        )
+    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        raise DataError(
+            f"{path} does not say how it lies in the patient (sform and qform codes are 0)",
+            hint="convert it again from DICOM (for example with dcm2niix), or set the codes on purpose",
+        )
+    units = header.get_xyzt_units()[0]
+    if units not in ("mm", "unknown"):
+        raise DataError(f"{path} is measured in {units}", hint="save it in millimetres")

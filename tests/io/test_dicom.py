@@ -1,0 +1,272 @@
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.dicom import find_series, read_series
+
+SERIES = "1.2.826.0.1.3680043.8.498.1"
+
+
+def make_slice(z: float, value: int = 0, **changes) -> Dataset:
+    """A 2 x 3 CT slice at height z whose stored values are value, value + 1, ..."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
+    ds.SeriesInstanceUID, ds.FrameOfReferenceUID, ds.PatientID = SERIES, "1.2.3", "P1"
+    ds.Modality, ds.SeriesDescription = "CT", "chest"
+    ds.ImagePositionPatient, ds.ImageOrientationPatient = [-10, -20, z], [1, 0, 0, 0, 1, 0]
+    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 9
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 2, 3, 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+    ds.PixelData = (value + np.arange(6, dtype=np.int16)).tobytes()
+    for keyword, new in changes.items():
+        if new is None:
+            delattr(ds, keyword)
+        else:
+            setattr(ds, keyword, new)
+    return ds
+
+
+def save(folder: Path, *slices: Dataset) -> Path:
+    folder.mkdir(exist_ok=True)
+    for index, ds in enumerate(slices):
+        ds.save_as(folder / f"{index}.dcm", enforce_file_format=True)
+    return folder
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_series(folder)
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_slices_are_in_order_of_position_whatever_their_names_and_numbers(tmp_path):
+    slices = [make_slice(z, int(10 * z), InstanceNumber=n) for n, z in enumerate([7.5, 2.5, 10, 5])]
+    volume = read_series(save(tmp_path, *slices))
+    assert volume.array[:, 0, 0].tolist() == [25, 50, 75, 100]
+    assert volume.array.dtype == np.float32
+    assert volume.units == "HU"
+    assert volume.geometry.frame_of_reference == "1.2.3"
+
+
+def test_geometry_maps_an_index_to_millimetres(tmp_path):
+    geometry = read_series(save(tmp_path, make_slice(5), make_slice(2.5))).geometry
+    # Slice 1, row 1, column 2: PixelSpacing is between rows first, then between columns.
+    assert geometry.to_lps(np.array([1, 1, 2])) == pytest.approx([-10 + 2 * 0.5, -20 + 0.7, 5.0])
+    assert geometry.spacing == pytest.approx((2.5, 0.7, 0.5))
+
+
+def test_coronal_slices_ascend_along_their_normal(tmp_path):
+    # Columns to the left, rows to the feet: the normal (1,0,0) x (0,0,-1) = (0,1,0) points to the back.
+    coronal = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    folder = save(
+        tmp_path,
+        make_slice(0, 7, ImagePositionPatient=[0, 3, 50], **coronal),
+        make_slice(0, 5, ImagePositionPatient=[0, -1, 50], **coronal),
+    )
+    volume = read_series(folder)
+    assert volume.array[:, 0, 0].tolist() == [5, 7]
+    assert volume.geometry.to_lps(np.array([1, 1, 2])) == pytest.approx([1.0, 3, 50 - 0.7])
+
+
+def test_every_slice_has_its_own_slope_and_intercept(tmp_path):
+    folder = save(tmp_path, make_slice(0, 10), make_slice(1, 10, RescaleSlope=2, RescaleIntercept=-1024))
+    assert read_series(folder).array[:, 0, 1].tolist() == [11, 2 * 11 - 1024]
+
+
+@pytest.mark.parametrize(
+    ("signed", "stored", "raw", "value"),
+    [
+        (0, 16, 0xFFFF, 65535),
+        (1, 16, 0xFFFF, -1),
+        (1, 12, 0x0FFF, -1),  # sign bit is bit 11
+        (0, 12, 0xF123, 0x123),  # an old overlay in the high bits
+    ],
+)
+def test_stored_values_follow_sign_and_bits(tmp_path, signed, stored, raw, value):
+    pixels = np.full(6, raw, np.uint16).tobytes()
+    one = make_slice(0, PixelRepresentation=signed, BitsStored=stored, HighBit=stored - 1, PixelData=pixels)
+    assert read_series(save(tmp_path, one)).array[0, 0, 0] == value
+
+
+def test_one_slice_is_as_thick_as_it_says(tmp_path):
+    assert read_series(save(tmp_path, make_slice(0))).geometry.spacing[0] == pytest.approx(9)
+    assert "SliceThickness" in refused(save(tmp_path, make_slice(0, SliceThickness=None)))
+
+
+def test_an_mr_without_rescale_has_arbitrary_units(tmp_path):
+    volume = read_series(
+        save(tmp_path, make_slice(0, 5, Modality="MR", RescaleSlope=None, RescaleIntercept=None))
+    )
+    assert volume.units == "arbitrary"
+    assert volume.array[0, 0, 0] == 5
+
+
+def test_a_gap_is_told_with_its_place_and_size(tmp_path):
+    message = refused(save(tmp_path, *[make_slice(z) for z in (0, 2.5, 5, 12.5, 15)]))
+    assert message == f"series {SERIES} has a gap of 7.5 mm between slices 3 and 4 (spacing elsewhere 2.5 mm)"
+
+
+def test_doubled_slices_are_refused_with_both_names(tmp_path):
+    message = refused(save(tmp_path, *[make_slice(z) for z in (0, 2.5, 2.5, 5)]))
+    assert "1.dcm" in message
+    assert "2.dcm" in message
+
+
+def test_gantry_tilt_is_told_in_degrees(tmp_path):
+    sheared = [
+        make_slice(0, ImagePositionPatient=[0, 5 * k * np.tan(np.radians(15)), 5 * k]) for k in range(3)
+    ]
+    assert "sheared by 15.0 degrees" in refused(save(tmp_path, *sheared))
+
+
+def test_one_slice_off_the_line_is_refused(tmp_path):
+    assert "slice 2" in refused(
+        save(tmp_path, make_slice(0), make_slice(1, ImagePositionPatient=[-6, -20, 1]), make_slice(2))
+    )
+
+
+def test_several_series_are_listed(tmp_path):
+    message = refused(
+        save(tmp_path, make_slice(0), make_slice(1, SeriesInstanceUID="1.2.9", SeriesDescription="lung"))
+    )
+    assert "2 series" in message
+    assert "1.2.9  lung, 1 files" in message
+    assert f"{SERIES}  chest, 1 files" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"PixelSpacing": [0.7, 0.6]}, "mixes pixel spacings"),
+        ({"Rows": 3, "Columns": 2}, "mixes sizes"),
+        ({"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]}, "mixes orientations"),
+        ({"FrameOfReferenceUID": "1.2.4"}, "mixes frames of reference"),
+        ({"PatientID": "P2"}, "mixes patients"),
+    ],
+)
+def test_mixed_slices_are_refused(tmp_path, changes, words):
+    assert words in refused(save(tmp_path, make_slice(0), make_slice(1, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ImagePositionPatient": None}, "ImagePositionPatient is missing"),
+        ({"ImageOrientationPatient": None}, "ImageOrientationPatient is missing"),
+        ({"PixelSpacing": None}, "PixelSpacing is missing"),
+        ({"PixelSpacing": [0, 0.5]}, "must be above 0"),
+        ({"PixelSpacing": ["nan", "0.5"]}, "finite"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0.3, 0.9, 0]}, "right angles"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "right angles"),
+        ({"RescaleSlope": 0}, "RescaleSlope 0"),
+        ({"RescaleSlope": None}, "RescaleSlope is missing"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
+        ({"NumberOfFrames": 3}, "multi-frame"),
+        ({"PixelData": b"\0" * 8}, "truncated"),
+        ({"HighBit": 11}, "high bit"),
+    ],
+)
+def test_what_is_in_doubt_is_refused_with_the_file_and_the_reason(tmp_path, changes, words):
+    message = refused(save(tmp_path, make_slice(0), make_slice(1, **changes)))
+    assert words in message
+    assert "1.dcm" in message
+
+
+def test_a_compression_without_a_decoder_is_named(tmp_path):
+    one = make_slice(0)
+    one.file_meta.TransferSyntaxUID = JPEGLSLossless
+    one.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8"])
+    one["PixelData"].is_undefined_length = True
+    message = refused(save(tmp_path, one))
+    assert "JPEG-LS Lossless" in message
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+def test_a_truncated_file_is_refused(tmp_path, share):
+    save(tmp_path, make_slice(0), make_slice(1))
+    data = (tmp_path / "1.dcm").read_bytes()
+    (tmp_path / "1.dcm").write_bytes(data[: int(share * len(data))])
+    assert refused(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_a_file_that_only_claims_to_be_dicom_is_refused(tmp_path, content):
+    save(tmp_path, make_slice(0))
+    (tmp_path / "x.dcm").write_bytes(content)
+    assert "x.dcm is not a DICOM file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["4.51", "4.55"])
+def test_real_pixels_that_no_decoder_takes_name_their_compression(real_data, tmp_path, ending):
+    (path,) = (real_data / "dicom_transfer_syntaxes").glob(f"*{ending}.dcm")
+    (tmp_path / "a.dcm").write_bytes(path.read_bytes())
+    assert "compressed as JPEG" in refused(tmp_path)
+
+
+def test_other_files_are_passed_over_and_subfolders_are_read(tmp_path):
+    save(tmp_path / "ct", make_slice(0), make_slice(1))
+    (tmp_path / "readme.txt").write_text("hello")
+    (tmp_path / "ct" / "._0.dcm").write_bytes(b"a Mac was here")
+    assert {uid: len(paths) for uid, paths in find_series(tmp_path).items()} == {SERIES: 2}
+    assert read_series(tmp_path).array.shape == (2, 2, 3)
+
+
+def test_a_folder_without_dicom_or_no_folder_is_refused(tmp_path):
+    assert "no DICOM image" in refused(tmp_path)
+    assert "not a folder" in refused(tmp_path / "none")
+
+
+def test_real_ct_agrees_with_what_is_known_of_it(real_data):
+    volume = read_series(real_data / "ct_liver_seg" / "ct")
+    assert volume.array.shape == (3, 512, 512)
+    assert volume.geometry.spacing[0] == pytest.approx(1.0, abs=1e-6)
+    # z falls from 01 to 03, so the last file is the first slice.
+    last = pydicom.dcmread(real_data / "ct_liver_seg" / "ct" / "03.dcm")
+    assert (volume.array[0] == last.pixel_array - 1024.0).all()
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("ct_head_dicom/series", "sheared by 18.5 degrees"),
+        ("mr_dicom_series/multi/time_all", "6 doubled"),
+        ("mr_dicom_series/multi/TI", "5 series"),
+        ("ct_liver_seg/nonsquare/23x38x3/multiframe", "3 frames"),
+    ],
+)
+def test_real_series_that_are_no_plain_volume_are_refused(real_data, folder, words):
+    assert words in refused(real_data / folder)
+
+
+def test_a_real_oblique_series_with_rounded_positions_is_read(real_data):
+    volume = read_series(real_data / "mr_dicom_series" / "brain_pd_oblique")
+    assert volume.array.shape == (20, 256, 256)
+    # The header's SpacingBetweenSlices says 2, its SliceThickness 5; the positions say 7.
+    assert volume.geometry.spacing == pytest.approx((7.0, 0.859, 0.859), abs=0.01)
+
+
+LOSSLESS = ["1.2.1", "1.2.2", "1.2", "1.2.1.99", "1.2.4.90", "1.2.5"]
+
+
+@pytest.mark.parametrize("ending", LOSSLESS)
+def test_every_lossless_transfer_syntax_gives_the_same_numbers(real_data, tmp_path, ending):
+    folder = real_data / "dicom_transfer_syntaxes"
+    (path,) = folder.glob(f"*_1.2.840.10008.{ending}.dcm")
+    for name, source in (("plain", folder / "CTImage.dcm"), ("coded", path)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.dcm").write_bytes(source.read_bytes())
+    plain, coded = read_series(tmp_path / "plain"), read_series(tmp_path / "coded")
+    assert plain.array.min() == -3024
+    assert (plain.array == coded.array).all()
