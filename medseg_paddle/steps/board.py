@@ -127,7 +127,7 @@ def _require_free(host: str, port: int) -> None:
     except OSError as error:
         raise SetupError(
             f"cannot listen on {host} port {port}: {error.strerror.lower() if error.strerror else error}",
-            hint=f"name another port, for example --port {port + 1 if port < 65535 else 8040}, or check --host",
+            hint=f"name another port, for example --port {port % 65535 + 1}, or check --host",
         ) from None
 
 

@@ -69,7 +69,7 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
 
     step(2, "a data set, split by patient", f"prepare {cohort} --config {recipe_file} --output {dataset}{said}")
     recipe = load_recipe(recipe_file, overrides)
-    manifest = prepare(recipe, cohort, dataset, overwrite=True)
+    manifest = prepare(recipe, cohort, output=dataset, overwrite=True)
     for split, cases in manifest.splits.items():
         console.print(f"    {split}: {len({c.patient for c in cases})} patients, {len(cases)} slices")
 

@@ -65,6 +65,13 @@ class ProgressBar:
             self._last_line = time.monotonic()
             self._console.print(f"{self._title} {done}/{self._total} {self._note} ETA {self._eta()}", highlight=False, soft_wrap=True)
 
+    def advance(self, done: int, total: int, what: str) -> None:
+        """Like :meth:`update`, for work that knows its total only when it runs."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+        self.update(done, what)
+
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         (self._bar.console if self._bar is not None else self._console).print(text, highlight=False, soft_wrap=True)

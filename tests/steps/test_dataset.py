@@ -13,7 +13,7 @@ from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet, Manifest
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.phantom import make_patient, write_phantom
-from medseg_paddle.steps.prepare import prepare
+from medseg_paddle.steps.dataset import write_dataset
 
 TWO = LabelSet.from_names(["background", "thing"])
 WINDOW = {"level": -300, "width": 1400}
@@ -36,7 +36,7 @@ def spec(**changes) -> PrepareSpec:
 
 
 def run(source: Path, rules: PrepareSpec, destination: Path, labels: LabelSet = TWO, **options) -> Manifest:
-    return prepare(rules, source=source, destination=destination, labels=labels, name="set", **options)
+    return write_dataset(rules, source=source, destination=destination, labels=labels, name="set", **options)
 
 
 def refused(tmp_path: Path, source: Path, rules: PrepareSpec, error=DataError, labels: LabelSet = TWO):

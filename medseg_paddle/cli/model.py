@@ -1,0 +1,59 @@
+"""`medseg export` and `medseg predict`: a model that leaves the laboratory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medseg_paddle.cli.console import out
+from medseg_paddle.cli.options import OnDevice, Overwrite
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the program."""
+    app.command()(export)
+    app.command()(predict)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `medseg train` wrote it.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Bundle folder; inside the run where absent.", metavar="FOLDER"),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Freeze the best checkpoint into a bundle, and check that it answers as the trained model does."""
+    from medseg_paddle.steps.export import export as step
+
+    bundle = step(run, output=output, overwrite=overwrite)
+    out.print(f"bundle: {bundle.path}", soft_wrap=True)
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder, as `medseg export` wrote it.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, or DICOM series.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the answers.", metavar="FOLDER")],
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write each class's probability.")
+    ] = False,
+    overlays: Annotated[bool, typer.Option(help="Draw the contours over the images.")] = True,
+    device: OnDevice = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images of any size; masks come back in the size and geometry of the source."""
+    from medseg_paddle.steps.predict import predict as step
+
+    summary = step(
+        bundle,
+        inputs,
+        output,
+        probabilities=probabilities,
+        overlays=overlays,
+        device=device and device.value,
+        overwrite=overwrite,
+    )
+    out.print(str(summary), markup=False, soft_wrap=True)
+    summary.require_complete()

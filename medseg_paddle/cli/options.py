@@ -1,0 +1,39 @@
+"""Options that several commands share, so that each has one name and one wording."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(str, Enum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Split(str, Enum):
+    """A part of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="Recipe (YAML).", metavar="FILE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="Replace a value of the recipe, as often as needed.", metavar="KEY=VALUE"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already at the destination.")]
+OnDevice = Annotated[
+    Device | None,
+    typer.Option("--device", help="Where to compute; as the recipe says where absent.", show_default=False),
+]

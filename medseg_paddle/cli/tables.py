@@ -1,0 +1,65 @@
+"""Results as tables for a terminal and as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from medseg_paddle.metrics.overlap import METRICS
+from medseg_paddle.metrics.report import TABLE_HEADER, Report
+from medseg_paddle.steps.doctor import Finding, Status
+
+_SIGNS = {
+    Status.OK: Text("ok", style="green"),
+    Status.WARN: Text("warn", style="bold yellow"),
+    Status.BAD: Text("bad", style="bold red"),
+}
+
+
+def score_table(report: Report) -> Table:
+    """Lay out a report's summary: mean, SD, median and number of cases per class."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in TABLE_HEADER:
+        table.add_column(title, justify="right" if title in METRICS else "left", no_wrap=True)
+    for row in report.table_rows():
+        table.add_row(*row, style="bold" if row[1] == "mean" else None)
+    return table
+
+
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """Lay out the doctor's findings: one row each, its remedy beneath it, a verdict at the end."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, (name, group) in enumerate(groupby(findings, key=lambda finding: finding.group)):
+        if number:
+            table.add_section()
+        table.add_row(Text(name, style="bold"), "", "")
+        for finding in group:
+            table.add_row(_SIGNS[finding.status], finding.name, Text(finding.value))
+            if finding.remedy:
+                table.add_row("", "", Text(f"→ {finding.remedy}", style="italic"))
+    return Group(table, _verdict(findings))
+
+
+def findings_json(findings: Sequence[Finding]) -> str:
+    """Write the doctor's findings as a JSON list of objects."""
+    return json.dumps([asdict(finding) for finding in findings], indent=2)
+
+
+def _verdict(findings: Sequence[Finding]) -> Text:
+    bad = sum(finding.status is Status.BAD for finding in findings)
+    warn = sum(finding.status is Status.WARN for finding in findings)
+    if bad:
+        return Text(f" {bad} to mend before anything runs, {warn} to look at", style="bold red")
+    if warn:
+        return Text(f" ready; {warn} to look at", style="bold yellow")
+    return Text(" ready", style="bold green")

@@ -1,0 +1,235 @@
+"""From a folder of annotated images to a data set: PNG pictures, lists by split, a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Split, fingerprint
+from medseg_paddle.errors import DataError, RecipeError, SetupError
+from medseg_paddle.io.files import new_folder, write_text
+from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
+
+Progress = Callable[[int, int, str], None]
+
+
+def write_dataset(
+    spec: PrepareSpec,
+    *,
+    source: Path,
+    destination: Path,
+    labels: LabelSet,
+    name: str,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Read a source folder strictly, split it by patient, and write it as a data set.
+
+    Parameters
+    ----------
+    spec : PrepareSpec
+        The `prepare` section of a recipe.
+    source : Path
+        Folder that the patterns of `spec` are taken in; only read.
+    destination : Path
+        The data set: ``images``, ``labels``, ``rois`` (PNG), ``train_list.txt``, ``val_list.txt``,
+        ``test_list.txt``, ``manifest.json``. Appears complete or not at all.
+    labels : LabelSet
+        The classes; a label value beyond them must be in ``spec.label_map``.
+    name : str
+        Of the data set.
+    overwrite : bool
+        Replace an earlier data set.
+    progress : callable, optional
+        Called with (done, total, name) after each image or volume.
+
+    Returns
+    -------
+    Manifest
+
+    Raises
+    ------
+    RecipeError
+        ``spec.label_map`` names a class that `labels` has not.
+    DataError
+        No image; an image without a label or the reverse; sizes or geometries that differ; a label
+        value nobody declared; too few patients for the splits; a patient in two splits; an unreadable
+        file.
+    SetupError
+        `destination` cannot be written, is not empty, or lies around `source`.
+    """
+    if not source.is_dir():
+        raise DataError(f"source folder {source} is not there", hint="name the folder that holds the images")
+    _require_safe(source, destination)
+    _require_classes(spec, labels)
+    sources = find_sources(spec, source)
+    _require_patients_apart(sources)
+    splits = _split(spec, sources)
+    with new_folder(destination, overwrite=overwrite) as folder:
+        cases: dict[Split, list[Case]] = {split: [] for split in SPLITS}
+        written: set[str] = set()
+        for done, (one, split) in enumerate(zip(sources, splits, strict=True), start=1):
+            for picture in one.read():
+                if picture.id.casefold() in written:  # some file systems do not tell A from a
+                    raise DataError(
+                        f"two images would be named '{picture.id}', the second is of {one.name}",
+                        hint="set `key` (or `patient`) in `prepare` so that names differ",
+                    )
+                written.add(picture.id.casefold())
+                cases[split].append(_write(folder, picture, spec.label_map, labels))
+            if progress is not None:
+                progress(done, len(sources), one.name)
+        manifest = Manifest(
+            name=name,
+            labels=labels,
+            splits={split: tuple(cases[split]) for split in SPLITS},
+            root=folder,
+            fingerprints=fingerprint(sorted(folder.glob("*/*.png")), folder),
+            source=_origin(spec, source, sources),
+        )
+        for split in SPLITS:
+            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in cases[split]))
+        write_text(folder / MANIFEST_NAME, manifest.to_json())
+    return Manifest.load(destination)
+
+
+def _require_safe(source: Path, destination: Path) -> None:
+    """Refuse to replace anything but an earlier data set, above all the source itself."""
+    if source.resolve().is_relative_to(destination.resolve()):
+        raise SetupError(
+            f"{destination} holds the source {source} and would be replaced",
+            hint="write to a folder beside it",
+        )
+    if destination.is_dir() and any(destination.iterdir()) and not (destination / MANIFEST_NAME).is_file():
+        raise SetupError(
+            f"{destination} holds files and is no data set (no {MANIFEST_NAME})",
+            hint="write to a new folder",
+        )
+
+
+def _require_classes(spec: PrepareSpec, labels: LabelSet) -> None:
+    beyond = sorted(
+        {index for index in (spec.label_map or {}).values() if len(labels) <= index != IGNORE_INDEX}
+    )
+    if beyond:
+        raise RecipeError(
+            f"`label_map` names class {beyond[0]}, there are {len(labels)} ({', '.join(labels.names)})",
+            hint=f"map to 0..{len(labels) - 1}, or to {IGNORE_INDEX} for pixels to leave out",
+        )
+
+
+def _require_patients_apart(sources: Sequence[Source]) -> None:
+    """Refuse a patient that the recipe's sets put into two splits."""
+    first: dict[str, Source] = {}
+    for source in sources:
+        other = first.setdefault(source.patient, source)
+        if other.split != source.split:
+            raise DataError(
+                f"patient '{source.patient}' is in split '{other.split}' ({other.name}) "
+                f"and in '{source.split}' ({source.name})",
+                hint="let all images of a patient go to one split, or correct `patient` in `prepare`",
+            )
+
+
+def _split(spec: PrepareSpec, sources: Sequence[Source]) -> list[Split]:
+    """Give every source its split; patients are drawn from the sets `auto`, or `train` if there are none.
+
+    Patients are put in order by a hash of seed and name. So the draw is the same everywhere, and a
+    patient who joins or leaves moves few others.
+    """
+    pool = "auto" if any(source.split == "auto" for source in sources) else "train"
+    patients = sorted(
+        {source.patient for source in sources if source.split == pool},
+        key=lambda patient: hashlib.sha256(f"{spec.seed}:{patient}".encode()).digest(),
+    )
+    wanted: dict[Split, int] = {
+        split: max(1, round(spec.fraction(split) * len(patients)))
+        for split in SPLITS[1:]
+        if spec.fraction(split) > 0
+    }
+    if sum(wanted.values()) >= len(patients) and wanted:
+        raise DataError(
+            f"{len(patients)} patient(s) cannot be split into train, {' and '.join(wanted)} by the fractions",
+            hint="add patients, lower `val_fraction` and `test_fraction`, or correct `patient` in `prepare`",
+        )
+    drawn: dict[str, Split] = {}
+    for split, count in wanted.items():
+        drawn.update(dict.fromkeys(patients[len(drawn) : len(drawn) + count], split))
+    return [drawn.get(one.patient, "train" if one.split == "auto" else one.split) for one in sources]
+
+
+def _write(folder: Path, picture: Picture, label_map: Mapping[int, int] | None, labels: LabelSet) -> Case:
+    """Write one picture's files."""
+    image, label = (folder / kind / f"{picture.id}.png" for kind in ("images", "labels"))
+    write_image(image, picture.image)
+    write_label(label, _mapped(picture, label_map, labels))
+    roi = None
+    if picture.roi is not None:
+        roi = folder / "rois" / f"{picture.id}.png"
+        write_label(roi, picture.roi.astype(np.uint8) * 255)
+    return Case(
+        id=picture.id,
+        image=image,
+        label=label,
+        roi=roi,
+        patient=picture.patient,
+        volume=picture.volume,
+        order=picture.order,
+        spacing=picture.spacing,
+    )
+
+
+def _mapped(picture: Picture, label_map: Mapping[int, int] | None, labels: LabelSet) -> NDArray[np.uint8]:
+    """Turn stored label values into class indices."""
+    mapping = label_map if label_map is not None else {index: index for index in range(len(labels))}
+    values, counts = np.unique(picture.label, return_counts=True)
+    undeclared = {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in mapping}
+    if undeclared:
+        listed = ", ".join(f"{value} ({count} pixels)" for value, count in undeclared.items())
+        line = (
+            {**mapping, **dict.fromkeys(undeclared, "?")}
+            if label_map
+            else _example(undeclared, mapping, values)
+        )
+        shown = ", ".join(f"{value}: {index}" for value, index in line.items())
+        raise DataError(
+            f"{picture.label_path} holds label values that nobody declared: {listed}",
+            hint=f"say in `prepare` which class each value is, such as `label_map: {{{shown}}}`, "
+            f"with {IGNORE_INDEX} for pixels to leave out",
+        )
+    table = np.zeros(int(values.max(initial=0)) + 1, dtype=np.uint8)
+    for value in values:
+        table[value] = mapping[int(value)]
+    return np.asarray(table[picture.label])
+
+
+def _example(
+    undeclared: Mapping[int, int], mapping: Mapping[int, int], values: NDArray[Any]
+) -> dict[int, int | str]:
+    """Spell out the line to add: the usual 0 and 255 of a mask, else what must be filled in."""
+    present = {int(value): int(value) for value in values if int(value) in mapping}
+    if set(present) <= {0} and len(undeclared) == 1 and len(mapping) == 2:
+        return {0: 0, **dict.fromkeys(undeclared, 1)}
+    return {**present, **dict.fromkeys(undeclared, "?")}
+
+
+def _line(folder: Path, case: Case) -> str:
+    label = "" if case.label is None else f" {case.label.relative_to(folder).as_posix()}"
+    return f"{case.image.relative_to(folder).as_posix()}{label}\n"
+
+
+def _origin(spec: PrepareSpec, root: Path, sources: Sequence[Source]) -> dict[str, Any]:
+    """Tell what was read: settings, and a fingerprint of the names (the content may be large)."""
+    names = sorted({path.relative_to(root).as_posix() for source in sources for path in source.files})
+    return {
+        "prepare": spec.model_dump(mode="json"),
+        "files": len(names),
+        "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+    }
