@@ -40,7 +40,9 @@ class Run:
     recipe: Recipe
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, provenance: dict[str, Any], *, overwrite: bool = False) -> Run:
+    def create(
+        cls, path: Path, recipe: Recipe, provenance: dict[str, Any], *, overwrite: bool = False
+    ) -> Run:
         """Start a run's folder.
 
         Raises
@@ -73,7 +75,9 @@ class Run:
             There is no run in it.
         """
         if not (path / _RECIPE).is_file():
-            raise ModelError(f"{path} is not a run (no {_RECIPE} in it)", hint="give the folder that `medseg train` made")
+            raise ModelError(
+                f"{path} is not a run (no {_RECIPE} in it)", hint="give the folder that `medseg train` made"
+            )
         return cls(path, load_recipe(path / _RECIPE))
 
     @property
@@ -82,7 +86,9 @@ class Run:
         try:
             content = json.loads((self.path / _PROVENANCE).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            raise ModelError(f"{self.path / _PROVENANCE} cannot be read: {error}", hint="train again") from error
+            raise ModelError(
+                f"{self.path / _PROVENANCE} cannot be read: {error}", hint="train again"
+            ) from error
         return dict(content)
 
     @property

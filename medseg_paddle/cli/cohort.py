@@ -23,7 +23,10 @@ def prepare(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Data set to write; the recipe's dataset_root where absent.", metavar="FOLDER"
+            "--output",
+            "-o",
+            help="Data set to write; the recipe's dataset_root where absent.",
+            metavar="FOLDER",
         ),
     ] = None,
     overrides: Overrides = None,

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_paddle.metrics.overlap import METRICS
-from medseg_paddle.metrics.report import TABLE_HEADER, Report
+from medseg_paddle.metrics.report import Report
 from medseg_paddle.steps.doctor import Finding, Status
 
+_STATISTICS = ("mean", "SD", "median", "n")  # the order of Report.table_rows, class by class
 _SIGNS = {
     Status.OK: Text("ok", style="green"),
     Status.WARN: Text("warn", style="bold yellow"),
@@ -24,12 +25,19 @@ _SIGNS = {
 
 
 def score_table(report: Report) -> Table:
-    """Lay out a report's summary: mean, SD, median and number of cases per class."""
+    """Lay out a report's summary: a section per class, a row per score, so that it fits 80 columns."""
+    rows = report.table_rows()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in TABLE_HEADER:
-        table.add_column(title, justify="right" if title in METRICS else "left", no_wrap=True)
-    for row in report.table_rows():
-        table.add_row(*row, style="bold" if row[1] == "mean" else None)
+    table.add_column("class", style="bold")
+    table.add_column("score", no_wrap=True)
+    for statistic in _STATISTICS:
+        table.add_column(statistic, justify="right", no_wrap=True)
+    for first in range(0, len(rows), len(_STATISTICS)):
+        name, *_ = rows[first]
+        columns = zip(*(row[2:] for row in rows[first : first + len(_STATISTICS)]), strict=True)
+        for number, (metric, values) in enumerate(zip(METRICS, columns, strict=True)):
+            table.add_row("" if number else name, metric, *values)
+        table.add_section()
     return table
 
 

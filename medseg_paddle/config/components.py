@@ -100,7 +100,9 @@ class ResizeStepScaling(Spec):
     type: Literal["ResizeStepScaling"]
     min_scale_factor: PositiveFloat = Field(0.75, description="least factor")
     max_scale_factor: PositiveFloat = Field(1.25, description="greatest factor")
-    scale_step_size: NonNegativeFloat = Field(0.25, description="step between factors; 0 draws from the range")
+    scale_step_size: NonNegativeFloat = Field(
+        0.25, description="step between factors; 0 draws from the range"
+    )
 
 
 class PaddingByAspectRatio(Spec):
@@ -213,17 +215,25 @@ class RandomAffinePatch(Spec):
     flip_vertical: Probability = Field(0, description="probability of a top-bottom flip")
     rotate90: Probability = Field(0, description="probability of a turn by 90, 180 or 270 degrees")
     foreground: Probability = Field(0, description="share of patches centred on a foreground pixel")
-    border: Literal["reflect", "ignore"] = Field("reflect", description="beyond the image: reflected, or ignored")
+    border: Literal["reflect", "ignore"] = Field(
+        "reflect", description="beyond the image: reflected, or ignored"
+    )
 
 
 class RandomIntensity(Spec):
     """Ours: change brightness, contrast and gamma, add noise."""
 
     type: Literal["RandomIntensity"]
-    brightness: NonNegativeFloat = Field(0, le=1, description="greatest shift, as a share of the 0..255 range")
-    contrast: NonNegativeFloat = Field(0, le=10, description="contrast times 1/(1+this) to 1+this, about the mean")
+    brightness: NonNegativeFloat = Field(
+        0, le=1, description="greatest shift, as a share of the 0..255 range"
+    )
+    contrast: NonNegativeFloat = Field(
+        0, le=10, description="contrast times 1/(1+this) to 1+this, about the mean"
+    )
     gamma: NonNegativeFloat = Field(0, le=10, description="exponent from 1/(1+this) to 1+this")
-    noise: NonNegativeFloat = Field(0, le=1, description="greatest standard deviation, as a share of the range")
+    noise: NonNegativeFloat = Field(
+        0, le=1, description="greatest standard deviation, as a share of the range"
+    )
     per_channel: bool = Field(False, description="draw for every channel anew")
 
 
@@ -256,7 +266,9 @@ class _DatasetSpec(Spec):
     dataset_root: str = Field(description="folder of the data; relative to the working directory")
     mode: Literal["train", "val", "test"] = Field("train", description="which list of the data set to read")
     edge: Literal[False] = Field(False, description="PaddleSeg's key; edge labels are not supported")
-    cache_mb: NonNegativeInt = Field(1024, description="decoded images kept in memory, MiB; 0 reads anew each time")
+    cache_mb: NonNegativeInt = Field(
+        1024, description="decoded images kept in memory, MiB; 0 reads anew each time"
+    )
 
 
 class ListDataset(_DatasetSpec):
@@ -367,8 +379,12 @@ class UNet3Plus(_ModelSpec):
 
     type: Literal["UNet3Plus"]
     is_batchnorm: bool = Field(True, description="batch normalisation")
-    is_deepsup: bool = Field(False, description="five outputs for deep supervision; give five loss coefficients")
-    is_CGM: Literal[False] = Field(False, description="PaddleSeg's key; its classification gate is not supported")
+    is_deepsup: bool = Field(
+        False, description="five outputs for deep supervision; give five loss coefficients"
+    )
+    is_CGM: Literal[False] = Field(  # noqa: N815  (PaddleSeg's name)
+        False, description="PaddleSeg's key; its classification gate is not supported"
+    )
 
 
 class AttentionUNet(_PretrainedSpec):
@@ -404,7 +420,9 @@ class ScalableUNet(_ModelSpec):
     max_width: PositiveInt = Field(512, description="limit of the channels")
     depth: PositiveInt = Field(4, le=8, description="times that the image is halved")
     norm: Literal["batch", "instance"] = Field("batch", description="normalisation layer")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of channels dropped at the bottom")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of channels dropped at the bottom"
+    )
 
 
 Model = Annotated[
@@ -453,7 +471,9 @@ class Loss(Spec):
     types: Annotated[tuple[LossType, ...], Field(min_length=1)] = Field(
         description="one loss per output of the model, or one for all"
     )
-    coef: Annotated[tuple[float, ...], Field(min_length=1)] = Field(description="weight per output of the model")
+    coef: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        description="weight per output of the model"
+    )
 
 
 # --- optimisation -----------------------------------------------------------------------------------------
@@ -462,7 +482,9 @@ class Loss(Spec):
 class GradientClip(Spec):
     """Limit of the gradients."""
 
-    name: Literal["ClipGradByGlobalNorm", "ClipGradByNorm", "ClipGradByValue"] = Field(description="kind of limit")
+    name: Literal["ClipGradByGlobalNorm", "ClipGradByNorm", "ClipGradByValue"] = Field(
+        description="kind of limit"
+    )
     clip_norm: PositiveFloat | None = Field(None, description="greatest norm")
     max: PositiveFloat | None = Field(None, description="greatest value (ClipGradByValue)")
     min: float | None = Field(None, description="least value (ClipGradByValue)")

@@ -63,7 +63,9 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], _Marks]:
     except FileNotFoundError:
         raise RecipeError(f"recipe {path} is not there", hint=_similar_files(path)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}", hint="check the path and its rights") from None
+        raise RecipeError(
+            f"recipe {path} cannot be read: {error}", hint="check the path and its rights"
+        ) from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
@@ -92,8 +94,9 @@ def _construct(node: yaml.Node, path: Path, key_path: _KeyPath, marks: _Marks) -
             line = f"{path}, line {key_node.start_mark.line + 1}"
             if key in result:
                 raise RecipeError(f"{line}: '{key}' is given twice", hint="keep one of the two")
-            result[key] = _construct(value_node, path, (*key_path, key), marks)
-            marks[(*key_path, key)] = line
+            here = (*key_path, key)
+            result[key] = _construct(value_node, path, here, marks)
+            marks[here] = line
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, path, (*key_path, i), marks) for i, item in enumerate(node.value)]
@@ -125,11 +128,15 @@ def _merge(
 def _override(data: dict[str, Any], marks: _Marks, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise RecipeError(f"--set {override}: no '='", hint="write --set key=value, for example --set iters=200")
+        raise RecipeError(
+            f"--set {override}: no '='", hint="write --set key=value, for example --set iters=200"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not valid YAML", hint="quote it in the shell") from None
+        raise RecipeError(
+            f"--set {override}: the value is not valid YAML", hint="quote it in the shell"
+        ) from None
     parts = key.split(".")
     target: Any = data
     for depth, part in enumerate(parts):

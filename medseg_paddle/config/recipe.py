@@ -35,7 +35,9 @@ class InferenceSpec(Spec):
 
     mode: Literal["whole", "tiles"] = Field("whole", description="the image at once, or overlapping tiles")
     tile: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="height and width of a tile")
-    overlap: Annotated[float, Field(ge=0, le=0.95)] = Field(0.5, description="share that neighbouring tiles share")
+    overlap: Annotated[float, Field(ge=0, le=0.95)] = Field(
+        0.5, description="share that neighbouring tiles share"
+    )
     divisor: PositiveInt = Field(16, description="sides are padded to a multiple of this many pixels")
 
 
@@ -71,7 +73,8 @@ class Recipe(Spec):
     train_dataset: TrainDataset = Field(description="images to learn from")
     val_dataset: EvalDataset | None = Field(None, description="images that choose the best checkpoint")
     test_dataset: EvalDataset | None = Field(
-        None, description="held-out images for `medseg evaluate`; the validation set's folder, mode test, where absent"
+        None,
+        description="held-out images for `medseg evaluate`; the validation set's folder, mode test, where absent",
     )
     test_config: ValidationOptions = Field(ValidationOptions(), description="evaluations during training")
     model: Model = Field(description="the network")
@@ -81,15 +84,25 @@ class Recipe(Spec):
     to_static_training: bool = Field(False, description="train the static graph")
 
     seed: NonNegativeInt = Field(42, description="seed of weights, order and augmentation")
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to compute; auto takes a GPU if there is one")
-    precision: Literal["fp32", "fp16"] = Field("fp32", description="fp16 trains with mixed precision, on GPU only")
-    amp_level: Literal["O1", "O2"] = Field("O1", description="mixed precision: some operators (O1) or all (O2)")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where to compute; auto takes a GPU if there is one"
+    )
+    precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="fp16 trains with mixed precision, on GPU only"
+    )
+    amp_level: Literal["O1", "O2"] = Field(
+        "O1", description="mixed precision: some operators (O1) or all (O2)"
+    )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
     num_workers: NonNegativeInt = Field(0, description="processes that load images beside the training")
-    save_interval: PositiveInt = Field(500, description="iterations between evaluations, each with a checkpoint")
+    save_interval: PositiveInt = Field(
+        500, description="iterations between evaluations, each with a checkpoint"
+    )
     log_iters: PositiveInt = Field(10, description="iterations between log lines and points of the curves")
     keep_checkpoint_max: PositiveInt = Field(2, description="latest checkpoints kept, besides the best one")
-    overlays: NonNegativeInt = Field(4, description="validation images drawn on the dashboard at each evaluation")
+    overlays: NonNegativeInt = Field(
+        4, description="validation images drawn on the dashboard at each evaluation"
+    )
 
     inference: InferenceSpec = Field(InferenceSpec(), description="how whole images are predicted")
     export: ExportSpec = Field(ExportSpec(), description="what an exported model must fulfil")
@@ -138,7 +151,10 @@ class Recipe(Spec):
             return self.val_dataset
         if self.test_dataset is not None or self.val_dataset is None:
             return self.test_dataset
-        if getattr(self.val_dataset, "type", None) == "Dataset" and getattr(self.val_dataset, "test_path", None) is None:
+        if (
+            getattr(self.val_dataset, "type", None) == "Dataset"
+            and getattr(self.val_dataset, "test_path", None) is None
+        ):
             return None
         return self.val_dataset.model_copy(update={"mode": "test"})
 
@@ -149,13 +165,19 @@ class Recipe(Spec):
         if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
             return data
         model = dict(data["model"])
-        sets = [data[key] for key in ("train_dataset", "val_dataset", "test_dataset") if isinstance(data.get(key), dict)]
+        sets = [
+            data[key]
+            for key in ("train_dataset", "val_dataset", "test_dataset")
+            if isinstance(data.get(key), dict)
+        ]
         named = NamedDataset.model_fields["type"].annotation.__args__  # type: ignore[union-attr]
         for key, source in (("num_classes", "num_classes"), ("in_channels", "img_channels")):
             default = 2 if key == "num_classes" else 3
             said: dict[str, Any] = {"model": model[key]} if model.get(key) is not None else {}
             for dataset in sets:
-                value = dataset.get(source, default if dataset.get("type") in named or source == "img_channels" else None)
+                value = dataset.get(
+                    source, default if dataset.get("type") in named or source == "img_channels" else None
+                )
                 if value is not None:
                     said.setdefault(f"{dataset.get('mode', 'train')} data", value)
             if key == "num_classes" and data.get("labels"):
@@ -167,35 +189,55 @@ class Recipe(Spec):
                     {"key": key, "said": ", ".join(f"{where} says {value}" for where, value in said.items())},
                 )
             if not said:
-                raise PydanticCustomError("disagreement", "{key}: nobody says how many", {"key": f"model.{key}"})
+                raise PydanticCustomError(
+                    "disagreement", "{key}: nobody says how many", {"key": f"model.{key}"}
+                )
             model[key] = next(iter(said.values()))
         return {**data, "model": model}
 
     @model_validator(mode="after")
-    def _check(self) -> Recipe:
-        def fail(message: str) -> None:
-            raise PydanticCustomError("inconsistent", "{message}", {"message": message})
-
+    def _require_a_loss_per_output(self) -> Recipe:
         outputs = {"U2Net": 7, "U2Netp": 7}.get(self.model.type, 1)
         if getattr(self.model, "is_deepsup", False):
             outputs = 5
-        if len(self.loss.coef) != outputs:
-            fail(f"{self.model.type} has {outputs} output(s), but loss.coef has {len(self.loss.coef)} value(s)")
-        if len(self.loss.types) not in (1, len(self.loss.coef)):
-            fail(f"loss.types has {len(self.loss.types)} entries for {len(self.loss.coef)} coefficients")
+        coefficients = len(self.loss.coef)
+        if coefficients != outputs:
+            raise _inconsistent(
+                f"{self.model.type} has {outputs} output(s), but loss.coef has {coefficients} value(s)"
+            )
+        if len(self.loss.types) not in (1, coefficients):
+            raise _inconsistent(
+                f"loss.types has {len(self.loss.types)} entries for {coefficients} coefficients"
+            )
         for loss in self.loss.types:
             if loss.type == "MixedLoss" and len(loss.losses) != len(loss.coef):
-                fail(f"MixedLoss has {len(loss.losses)} losses and {len(loss.coef)} coefficients")
-        train = [t for t in self.train_dataset.transforms if isinstance(t, Normalize)]
+                raise _inconsistent(
+                    f"MixedLoss has {len(loss.losses)} losses and {len(loss.coef)} coefficients"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _require_honest_scores(self) -> Recipe:
+        learned = [t for t in self.train_dataset.transforms if isinstance(t, Normalize)]
         for name in ("val_dataset", "test_dataset"):
             scored = getattr(self, name)
-            if scored is not None and [t for t in scored.transforms if isinstance(t, Normalize)] != train:
-                fail(f"train_dataset and {name} normalise differently; the model would see other numbers than it learned")
-        for scored in (self.val_dataset, self.test_dataset):
-            if scored is not None and scored.mode == "train":
-                fail("val_dataset or test_dataset has mode train; a score on training images says nothing")
-        if self.val_dataset and self.test_dataset and self.val_dataset.transforms != self.test_dataset.transforms:
-            fail("val_dataset and test_dataset have different transforms; one preprocessing travels in the bundle")
-        if self.test_dataset and self.val_dataset and self.test_dataset == self.val_dataset:
-            fail("test_dataset is the validation set; a score on it would be too good")
+            if scored is None:
+                continue
+            if [t for t in scored.transforms if isinstance(t, Normalize)] != learned:
+                raise _inconsistent(
+                    f"train_dataset and {name} normalise differently; the model would see other numbers than it learned"
+                )
+            if scored.mode == "train":
+                raise _inconsistent(f"{name} has mode train; a score on training images says nothing")
+        if self.val_dataset and self.test_dataset:
+            if self.val_dataset.transforms != self.test_dataset.transforms:
+                raise _inconsistent(
+                    "val_dataset and test_dataset have different transforms; one preprocessing travels in the bundle"
+                )
+            if self.test_dataset == self.val_dataset:
+                raise _inconsistent("test_dataset is the validation set; a score on it would be too good")
         return self
+
+
+def _inconsistent(message: str) -> PydanticCustomError:
+    return PydanticCustomError("inconsistent", "{message}", {"message": message})

@@ -33,7 +33,11 @@ class Geometry:
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        if (
+            affine.shape != (4, 4)
+            or not np.isfinite(affine).all()
+            or abs(np.linalg.det(affine[:3, :3])) < 1e-9
+        ):
             raise DataError(
                 "the image's geometry is not a valid grid (affine singular or not finite)",
                 hint="check pixel spacing, orientation and position of the source",

@@ -155,7 +155,9 @@ class Manifest:
             root = path.parent.resolve()
             return cls(
                 name=raw["name"],
-                labels=LabelSet(tuple(Label(la["index"], la["name"], tuple(la["color"])) for la in raw["labels"])),
+                labels=LabelSet(
+                    tuple(Label(la["index"], la["name"], tuple(la["color"])) for la in raw["labels"])
+                ),
                 splits={
                     split: tuple(_case(entry, root, path) for entry in raw["splits"].get(split, ()))
                     for split in SPLITS
@@ -166,7 +168,8 @@ class Manifest:
             )
         except FileNotFoundError as error:
             raise DataError(
-                f"{path} is not there", hint="run `medseg prepare` first, or correct `dataset_root` in the recipe"
+                f"{path} is not there",
+                hint="run `medseg prepare` first, or correct `dataset_root` in the recipe",
             ) from error
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(

@@ -31,7 +31,9 @@ class Dashboard:
         """One point of a curve that `train()` logs."""
         if tag == "Train/batch_cost":
             self.scalar("Train/images per second", self._images / max(float(value), 1e-9), step)
-        elif not tag.startswith("Evaluate/"):  # a Dice under the name mIoU; ours are written by the validation
+        elif not tag.startswith(
+            "Evaluate/"
+        ):  # a Dice under the name mIoU; ours are written by the validation
             self.scalar(tag, float(np.asarray(value).ravel()[0]), step)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
@@ -45,7 +47,10 @@ class Dashboard:
 
     def hyper_parameters(self, values: Mapping[str, Any], metrics: list[str]) -> None:
         """The run's settings, shown beside the last value of the named curves."""
-        flat = {k: v if isinstance(v, (int, float, str)) and not isinstance(v, bool) else str(v) for k, v in values.items()}
+        flat = {
+            k: v if isinstance(v, (int, float, str)) and not isinstance(v, bool) else str(v)
+            for k, v in values.items()
+        }
         self._writer.add_hparams(hparams_dict=flat, metrics_list=[_plain(m) for m in metrics])
 
     def text(self, tag: str, text: str) -> None:

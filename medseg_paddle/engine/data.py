@@ -62,7 +62,9 @@ def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:
         No label, unreadable, or a value that is no class.
     """
     if case.label is None:
-        raise DataError(f"{case.image} has no label", hint="training and evaluation need a label for every image")
+        raise DataError(
+            f"{case.image} has no label", hint="training and evaluation need a label for every image"
+        )
     label = read_label(case.label)
     wrong = label[(label >= recipe.num_classes) & (label != recipe.ignore_index)]
     if wrong.size:
@@ -102,7 +104,7 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe = tuple(cases), recipe
         self._transform = TrainingTransform(recipe.train_dataset.transforms)
-        self._cache: OrderedDict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]] = OrderedDict()
+        self._cache: OrderedDict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]] = OrderedDict()
         self._cached_bytes, self._limit = 0, recipe.train_dataset.cache_mb << 20
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -128,7 +130,7 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
             self._order = (epoch, rng.permutation(len(self._cases)))
         return int(self._order[1][place])
 
-    def _decoded(self, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    def _decoded(self, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]

@@ -29,7 +29,9 @@ def set_device(device: str, precision: str = "fp32") -> str:
     """
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if device == "gpu" and gpus == 0:
-        why = "Paddle sees none" if paddle.is_compiled_with_cuda() else "the installed Paddle is the CPU build"
+        why = (
+            "Paddle sees none" if paddle.is_compiled_with_cuda() else "the installed Paddle is the CPU build"
+        )
         raise SetupError(
             f"device gpu is asked for, but {why}",
             hint="set `device: cpu` (or auto), or install paddlepaddle-gpu; `medseg doctor` shows what is there",

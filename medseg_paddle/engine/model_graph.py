@@ -19,7 +19,7 @@ from medseg_paddle.run import Run
 def start_drawing(run_folder: Path) -> subprocess.Popen[bytes]:
     """Start the process that draws; it ends by itself, and says in the run's log why if it fails."""
     with Run.open(run_folder).log.open("ab") as log:
-        return subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+        return subprocess.Popen(
             [sys.executable, "-m", __name__, str(run_folder)],
             env={**os.environ, "FLAGS_enable_pir_api": "0", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

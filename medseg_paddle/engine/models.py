@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import numpy as np
 import paddle
-import paddle.nn.functional as F  # noqa: N812  (the field's name for it)
+import paddle.nn.functional as F
 from numpy.typing import NDArray
 from paddle import nn
 
@@ -140,7 +141,8 @@ def load_weights(model: nn.Layer, path: Path) -> None:
         shapes = {name: tuple(value.shape) for name, value in state.items()}
     except Exception as error:  # paddle.load raises whatever pickle raises
         raise ModelError(
-            f"checkpoint {path} cannot be read ({type(error).__name__})", hint="use another checkpoint of the run"
+            f"checkpoint {path} cannot be read ({type(error).__name__})",
+            hint="use another checkpoint of the run",
         ) from error
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if shapes != wanted:
@@ -170,7 +172,10 @@ class ForwardFunction:
         training = self._model.training
         self._model.eval()
         try:
-            with paddle.no_grad(), paddle.amp.auto_cast(self._amp_level is not None, level=self._amp_level or "O1"):
+            with (
+                paddle.no_grad(),
+                paddle.amp.auto_cast(self._amp_level is not None, level=self._amp_level or "O1"),
+            ):
                 logits = self._model(paddle.to_tensor(images))[0].astype("float32")
                 return np.asarray(F.softmax(logits, axis=1).numpy())
         finally:
@@ -181,4 +186,3 @@ class ForwardFunction:
 def count_parameters(model: nn.Layer) -> int:
     """Trainable and running parameters."""
     return int(sum(np.prod(p.shape) for p in model.parameters()))
-

@@ -27,7 +27,9 @@ def start_paddle(threads: int | None = None) -> None:
     cpu.apply_defaults(threads)
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
-    warnings.filterwarnings("ignore", message="Conversion of an array with ndim > 0", category=DeprecationWarning)
+    warnings.filterwarnings(
+        "ignore", message="Conversion of an array with ndim > 0", category=DeprecationWarning
+    )
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -38,7 +38,7 @@ class Listener(Protocol):
     def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
         """A few iterations are done."""
 
-    def validated(self, step: int, report: Report, best: bool) -> None:
+    def validated(self, step: int, report: Report, *, best: bool) -> None:
         """The validation cases were scored."""
 
 
@@ -65,19 +65,28 @@ class Validation:
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
-        self._best = {kind: max((e["score"] for e in history if e["weights"] == kind), default=-1.0) for kind in ("model", "ema")}
+        self._best = {
+            kind: max((e["score"] for e in history if e["weights"] == kind), default=-1.0)
+            for kind in ("model", "ema")
+        }
 
-    def __call__(self, model: paddle.nn.Layer, _dataset: Any, **_options: Any) -> tuple[float, float, None, None, None]:
+    def __call__(
+        self, model: paddle.nn.Layer, _dataset: Any, **_options: Any
+    ) -> tuple[float, float, None, None, None]:
         """Score, note, draw. The first value picks the best checkpoint (greatest wins)."""
         recipe, kind = self._run.recipe, "model" if model is self._trained else "ema"
         if kind == "model":
-            self._iteration = min((self._iteration // recipe.save_interval + 1) * recipe.save_interval, recipe.iters)
+            self._iteration = min(
+                (self._iteration // recipe.save_interval + 1) * recipe.save_interval, recipe.iters
+            )
         if self._dashboard is None:  # not rank 0, which alone saves checkpoints
             return -1.0, 0.0, None, None, None
         counts: dict[str, CaseCounts] = {}
         shown: dict[str, Scored] = {}
         forward = ForwardFunction(model, recipe.amp_level if recipe.precision == "fp16" else None)
-        for scored in score_cases(forward, self._cases, recipe, counts, probabilities=recipe.test_config.auc_roc):
+        for scored in score_cases(
+            forward, self._cases, recipe, counts, probabilities=recipe.test_config.auc_roc
+        ):
             group = scored.case.group
             if group in shown or len(shown) < recipe.overlays:
                 former = shown.get(group)
@@ -89,7 +98,7 @@ class Validation:
         before, self._best[kind] = self._best[kind], max(score, self._best[kind])
         self._note(report, kind, score)
         self._draw(self._dashboard, report, list(shown.values()), "" if kind == "model" else "EMA ")
-        self._listener.validated(self._iteration, report, best)
+        self._listener.validated(self._iteration, report, best=best)
         # train() starts its own memory of the best score at -1 whenever it is called.
         return (score if best else min(before, score) - 2.0), 0.0, None, None, None
 
@@ -99,7 +108,9 @@ class Validation:
         self._run.set_history([*self._run.history(), entry])
 
     def _draw(self, dashboard: Dashboard, report: Report, shown: list[Scored], prefix: str) -> None:
-        dashboard.scalar(f"Validation/{prefix}mean foreground Dice", report.mean_foreground_dice, self._iteration)
+        dashboard.scalar(
+            f"Validation/{prefix}mean foreground Dice", report.mean_foreground_dice, self._iteration
+        )
         for label in self._labels.foreground:
             summary = report.summary[label.name]
             dashboard.scalar(f"Validation/{prefix}Dice {label.name}", summary["dice"].mean, self._iteration)
@@ -182,7 +193,9 @@ def fit(
         if dashboard is not None and first_iter == 0:
             graph = model_graph.start_drawing(run.path)
             _introduce(dashboard, recipe, facts, labels if val_cases else None)
-        writer: Any = _LoopWriter(dashboard, listener, images_per_iteration) if dashboard is not None else None
+        writer: Any = (
+            _LoopWriter(dashboard, listener, images_per_iteration) if dashboard is not None else None
+        )
         validation = Validation(run, val_cases, labels, dashboard, listener, first_iter, model)
         with run.log.open("a", encoding="utf-8") as log:
             run_train(
@@ -224,7 +237,7 @@ def _look_at_data(train: Sequence[Case], val: Sequence[Case], recipe: Recipe, li
     twice = {case.image.resolve() for case in train} & {case.image.resolve() for case in val}
     if twice:
         raise DataError(
-            f"{len(twice)} image(s) are in the training and the validation set, for example {sorted(twice)[0]}",
+            f"{len(twice)} image(s) are in the training and the validation set, for example {min(twice)}",
             hint="remove them from one of the lists; the best checkpoint would be chosen on learned images",
         )
 
@@ -266,4 +279,3 @@ def _seed(seed: int) -> None:
     paddle.seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (PaddleSeg's and Paddle's code draw from it)
-

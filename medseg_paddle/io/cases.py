@@ -32,7 +32,9 @@ def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
         origin = str(path)
     if not cases:
         raise DataError(f"{origin}: no image in it", hint="prepare the data with images in this split")
-    missing = [p for case in cases for p in (case.image, case.label, case.roi) if p is not None and not p.is_file()]
+    missing = [
+        p for case in cases for p in (case.image, case.label, case.roi) if p is not None and not p.is_file()
+    ]
     if missing:
         shown = ", ".join(str(p) for p in missing[:3])
         raise DataError(
@@ -54,7 +56,8 @@ def _list_file(spec: DatasetSpec, root: Path) -> tuple[Path, str]:
         named = {"train": spec.train_path, "val": spec.val_path, "test": spec.test_path}[spec.mode]
         if named is None:
             raise DataError(
-                f"the recipe names no list for mode {spec.mode}", hint=f"add `{spec.mode}_path:` to the data set"
+                f"the recipe names no list for mode {spec.mode}",
+                hint=f"add `{spec.mode}_path:` to the data set",
             )
         path = Path(named)
         if not path.is_file() and (root / named).is_file():

@@ -199,6 +199,7 @@ def _stored_values(dataset: pydicom.Dataset, path: Path) -> NDArray[np.float64]:
             f"{path}: {stored} bits stored of {allocated} with high bit {dataset.HighBit} is not read",
             hint="export the series with 16 allocated bits",
         )
+    # pydicom 3.0.2 corrects unused bits by itself, the first of 3.0 are not known to.
     # Shifting up and down again extends the sign for signed types and clears the rest for unsigned.
     shift = allocated - stored
     return np.asarray((raw << shift) >> shift, dtype=np.float64)

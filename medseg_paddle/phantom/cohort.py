@@ -15,7 +15,7 @@ from medseg_paddle.io.images import write_label
 from medseg_paddle.phantom.patient import make_patient
 
 _INTERCEPT = -1024
-_LEAST_SIZE, _LEAST_SLICES = 32, 8
+_LEAST_SIZE, _LEAST_SLICES = 32, 9  # fewer slices leave no room for a tumour and slices without
 
 
 def write_phantom(

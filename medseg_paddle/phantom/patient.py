@@ -29,7 +29,7 @@ def make_patient(seed: int | Sequence[int], *, size: int = 128, slices: int = 20
     size : int
         Rows and columns, at least 32.
     slices : int
-        Slices, about 5 mm apart, at least 8.
+        Slices, about 5 mm apart, at least 9.
 
     Returns
     -------

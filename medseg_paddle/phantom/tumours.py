@@ -29,6 +29,10 @@ def paint_tumours(hu: Array, grid: Grid, rng: np.random.Generator, lung: Array) 
         centre = _place(grid, rng, depth, truth, radius, str(kind))
         if centre is not None:
             truth |= _paint_tumour(hu, grid, rng, lung, centre, radius)
+    if not truth.any():  # too few slices for what was drawn: a small one finds room
+        centre = _place(grid, rng, depth, truth, _SMALLEST, "inside")
+        if centre is not None:
+            truth |= _paint_tumour(hu, grid, rng, lung, centre, _SMALLEST)
     return truth
 
 

@@ -63,11 +63,17 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
         console.print(f"[bold cyan]{number}/6[/] [bold]{title}[/]")
         console.print(f"    [dim]$ medseg {command}[/]", soft_wrap=True, highlight=False)
 
-    step(1, "synthetic chest-CT patients, as DICOM", f"phantom {cohort} --patients {patients} --seed {_COHORT_SEED}")
+    step(
+        1,
+        "synthetic chest-CT patients, as DICOM",
+        f"phantom {cohort} --patients {patients} --seed {_COHORT_SEED}",
+    )
     phantom(cohort, patients=patients, seed=_COHORT_SEED, overwrite=True)
     phantom(unseen, patients=1, seed=_UNSEEN_SEED, overwrite=True)
 
-    step(2, "a data set, split by patient", f"prepare {cohort} --config {recipe_file} --output {dataset}{said}")
+    step(
+        2, "a data set, split by patient", f"prepare {cohort} --config {recipe_file} --output {dataset}{said}"
+    )
     recipe = load_recipe(recipe_file, overrides)
     manifest = prepare(recipe, cohort, output=dataset, overwrite=True)
     for split, cases in manifest.splits.items():
@@ -84,7 +90,11 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
     bundle = export(run.path, overwrite=True)
 
     patient = next(path for path in sorted(unseen.iterdir()) if path.is_dir()) / "ct"
-    step(6, "a patient nobody has seen, straight from DICOM", f"predict {bundle.path} {patient} --output {answers}")
+    step(
+        6,
+        "a patient nobody has seen, straight from DICOM",
+        f"predict {bundle.path} {patient} --output {answers}",
+    )
     predict(bundle.path, [patient], answers, overwrite=True)
 
     seconds = time.monotonic() - started

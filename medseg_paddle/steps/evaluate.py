@@ -79,7 +79,9 @@ def evaluate(
             pixels = int(np.count_nonzero(scored.truth))
             if pixels > most.get(case.group, -1) and (case.group in most or len(most) < overlays):
                 most[case.group] = pixels
-                picture = draw_comparison(scored.image.astype(np.uint8), scored.truth, scored.prediction, labels)
+                picture = draw_comparison(
+                    scored.image.astype(np.uint8), scored.truth, scored.prediction, labels
+                )
                 write_image(new / "overlays" / f"{case.group}.png", picture)
             bar.update(done)
         report = Report.from_counts(counts, labels)

@@ -7,7 +7,15 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from typing_extensions import Self
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -45,7 +53,7 @@ class ProgressBar:
             )
             self._task = self._bar.add_task(title, total=total, completed=done, note="")
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
@@ -63,7 +71,11 @@ class ProgressBar:
             self._bar.update(self._task, completed=done, note=self._note)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or done >= self._total:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._title} {done}/{self._total} {self._note} ETA {self._eta()}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"{self._title} {done}/{self._total} {self._note} ETA {self._eta()}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def advance(self, done: int, total: int, what: str) -> None:
         """Like :meth:`update`, for work that knows its total only when it runs."""
@@ -74,11 +86,17 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        (self._bar.console if self._bar is not None else self._console).print(text, highlight=False, soft_wrap=True)
+        (self._bar.console if self._bar is not None else self._console).print(
+            text, highlight=False, soft_wrap=True
+        )
 
     def _eta(self) -> str:
         fresh = self._done - self._first
         if fresh <= 0:
             return "-:--"
         seconds = int((time.monotonic() - self._started) / fresh * max(self._total - self._done, 0))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02}"
+        return (
+            f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+            if seconds >= 3600
+            else f"{seconds // 60}:{seconds % 60:02}"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import os
 import platform
@@ -15,7 +15,15 @@ from typing import Any
 
 from medseg_paddle.core import Case, sha256
 
-_PACKAGES = ("medseg-paddle", "paddlepaddle", "paddlepaddle-gpu", "paddleseg", "numpy", "opencv-python-headless", "visualdl")
+_PACKAGES = (
+    "medseg-paddle",
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "paddleseg",
+    "numpy",
+    "opencv-python-headless",
+    "visualdl",
+)
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "CUDA_VISIBLE_DEVICES")
 
 
@@ -30,7 +38,7 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
         Where it computes.
     """
     return {
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "started": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **versions()},
         "git": git_state(),
@@ -41,7 +49,8 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
             "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         },
         "data": {
-            split: {"images": len(members), "sha256": _fingerprint_of(members)} for split, members in cases.items()
+            split: {"images": len(members), "sha256": _fingerprint_of(members)}
+            for split, members in cases.items()
         },
     }
 
@@ -63,7 +72,7 @@ def git_state() -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}

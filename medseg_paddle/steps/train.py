@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Self
+
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.core import LabelSet
 from medseg_paddle.engine.startup import start_paddle
@@ -134,7 +136,7 @@ class _TrainingProgress:
         self._bar = ProgressBar("checking", 1)
         self._score = ""
 
-    def __enter__(self) -> _TrainingProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -154,9 +156,11 @@ class _TrainingProgress:
 
     def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
-        self._bar.update(step, f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s{self._score}")
+        self._bar.update(
+            step, f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s{self._score}"
+        )
 
-    def validated(self, step: int, report: Report, best: bool) -> None:
+    def validated(self, step: int, report: Report, *, best: bool) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
         self._score = f"  Dice {report.mean_foreground_dice:.4f}"
         mark = "  best so far, saved" if best else ""

@@ -10,7 +10,9 @@ import pytest
 from medseg_paddle.config import components
 from medseg_paddle.config.base import Spec
 
-manager = pytest.importorskip("medseg_paddle.engine.paddleseg_adapter", reason="PaddleSeg is not installed").manager
+manager = pytest.importorskip(
+    "medseg_paddle.engine.paddleseg_adapter", reason="PaddleSeg is not installed"
+).manager
 pytest.importorskip("paddleseg.transforms")
 pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")

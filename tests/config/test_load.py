@@ -76,7 +76,14 @@ def test_a_paddleseg_file_loads_with_its_own_words(recipe_file: Path) -> None:
 
 def test_every_shipped_recipe_loads_and_says_what_it_is_for() -> None:
     names = [path.stem for path in shipped_recipes()]
-    assert {"unet_medical", "unet_drive", "unet_optic_disc", "unet_lung_ct", "unet_isbi2012", "simple_unet"} <= set(names)
+    assert {
+        "unet_medical",
+        "unet_drive",
+        "unet_optic_disc",
+        "unet_lung_ct",
+        "unet_isbi2012",
+        "simple_unet",
+    } <= set(names)
     for path in shipped_recipes():
         assert load_recipe(path).description
 
@@ -125,7 +132,12 @@ def test_a_circle_of_bases_is_refused(recipe_file: Path) -> None:
 def test_overrides_reach_mappings_and_list_items(recipe_file: Path) -> None:
     recipe = load_recipe(
         recipe_file,
-        ["iters=77", "lr_scheduler.learning_rate=1e-3", "train_dataset.transforms.0.crop_size=[32, 16]", "model.type=UNetPlusPlus"],
+        [
+            "iters=77",
+            "lr_scheduler.learning_rate=1e-3",
+            "train_dataset.transforms.0.crop_size=[32, 16]",
+            "model.type=UNetPlusPlus",
+        ],
     )
     assert recipe.iters == 77
     assert recipe.lr_scheduler.learning_rate == 0.001
@@ -141,7 +153,9 @@ def test_overrides_reach_mappings_and_list_items(recipe_file: Path) -> None:
         ("batch_size: 0", 1, ["batch_size", "greater than 0"]),
     ],
 )
-def test_a_wrong_line_is_named_with_file_line_and_remedy(recipe_file: Path, change: str, line: int, words: list[str]) -> None:
+def test_a_wrong_line_is_named_with_file_line_and_remedy(
+    recipe_file: Path, change: str, line: int, words: list[str]
+) -> None:
     text = MINIMAL if not change.startswith("batch_size") else MINIMAL.replace("batch_size: 2\n", "")
     recipe_file.write_text(f"{change}\n{text}")
     error = refusal(recipe_file)
@@ -160,7 +174,9 @@ def test_a_wrong_line_is_named_with_file_line_and_remedy(recipe_file: Path, chan
         ("type: CrossEntropyLoss", "type: OhemCrossEntropyLoss", ["unknown type 'OhemCrossEntropyLoss'"]),
     ],
 )
-def test_a_wrong_word_deep_inside_is_named_with_its_line(recipe_file: Path, old: str, new: str, words: list[str]) -> None:
+def test_a_wrong_word_deep_inside_is_named_with_its_line(
+    recipe_file: Path, old: str, new: str, words: list[str]
+) -> None:
     recipe_file.write_text(MINIMAL.replace(old, new))
     error = refusal(recipe_file)
     for word in words:
@@ -201,11 +217,17 @@ def test_a_missing_file_suggests_its_neighbour(recipe_file: Path) -> None:
     [
         ("  num_classes: 2\n  use_deconv", "  num_classes: 3\n  use_deconv", "num_classes disagree"),
         ("coef: [1]", "coef: [1, 1]", "1 output(s)"),
-        ("    - type: Normalize\n  mode: val", "    - type: Normalize\n      mean: [0.3]\n  mode: val", "normalise differently"),
+        (
+            "    - type: Normalize\n  mode: val",
+            "    - type: Normalize\n      mean: [0.3]\n  mode: val",
+            "normalise differently",
+        ),
         ("  mode: val", "  mode: train", "mode train"),
     ],
 )
-def test_parts_that_contradict_each_other_are_refused(recipe_file: Path, old: str, new: str, words: str) -> None:
+def test_parts_that_contradict_each_other_are_refused(
+    recipe_file: Path, old: str, new: str, words: str
+) -> None:
     assert old in MINIMAL
     recipe_file.write_text(MINIMAL.replace(old, new))
     assert words in refusal(recipe_file).message

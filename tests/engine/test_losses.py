@@ -19,7 +19,9 @@ def value(loss: paddle.Tensor) -> float:
 
 
 def test_cross_entropy_by_hand() -> None:
-    assert value(CrossEntropyLoss()(LOGITS, LABELS)) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 4)) / 2, rel=1e-6)
+    assert value(CrossEntropyLoss()(LOGITS, LABELS)) == pytest.approx(
+        -(np.log(3 / 4) + np.log(1 / 4)) / 2, rel=1e-6
+    )
 
 
 def test_cross_entropy_with_weights_is_the_weighted_mean() -> None:
@@ -32,7 +34,9 @@ def test_dice_by_hand() -> None:
     dice1, dice0 = (1.5 + 1) / (1.5 + 1 + 1), (0.5 + 1) / (0.5 + 1 + 1)
     assert value(DiceLoss()(LOGITS, LABELS)) == pytest.approx(1 - (dice0 + dice1) / 2, rel=1e-6)
     assert value(DiceLoss(background=False)(LOGITS, LABELS)) == pytest.approx(1 - dice1, rel=1e-6)
-    assert value(DiceLoss(weight=(1.0, 3.0))(LOGITS, LABELS)) == pytest.approx(1 - (dice0 + 3 * dice1) / 4, rel=1e-6)
+    assert value(DiceLoss(weight=(1.0, 3.0))(LOGITS, LABELS)) == pytest.approx(
+        1 - (dice0 + 3 * dice1) / 4, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("loss", [CrossEntropyLoss(), DiceLoss()], ids=["ce", "dice"])
@@ -50,7 +54,9 @@ def test_ignored_pixels_do_not_count_and_labels_stay(loss: paddle.nn.Layer) -> N
 @pytest.mark.parametrize("loss", [CrossEntropyLoss(), DiceLoss()], ids=["ce", "dice"])
 @pytest.mark.parametrize("fill", [0, 1, 255], ids=["empty", "full", "ignored"])
 def test_gradients_are_finite_for_one_sided_labels(loss: paddle.nn.Layer, fill: int) -> None:
-    logits = paddle.to_tensor(np.full((1, 2, 4, 4), 30.0, np.float32) * np.array([1, -1]).reshape(1, 2, 1, 1), dtype="float32")
+    logits = paddle.to_tensor(
+        np.full((1, 2, 4, 4), 30.0, np.float32) * np.array([1, -1]).reshape(1, 2, 1, 1), dtype="float32"
+    )
     logits.stop_gradient = False
     result = loss(logits, paddle.full([1, 4, 4], fill, "int64"))
     result.backward()

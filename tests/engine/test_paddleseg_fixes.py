@@ -41,7 +41,9 @@ def test_stock_sampler_is_empty_for_a_set_smaller_than_a_batch() -> None:
         def __getitem__(self, index: int) -> np.ndarray:
             return np.zeros(1)
 
-    assert len(list(paddle.io.DistributedBatchSampler(Three(), batch_size=4, shuffle=True, drop_last=True))) == 0
+    assert (
+        len(list(paddle.io.DistributedBatchSampler(Three(), batch_size=4, shuffle=True, drop_last=True))) == 0
+    )
 
 
 def test_stock_writer_starts_a_new_file_for_each_session(tmp_path: Path) -> None:

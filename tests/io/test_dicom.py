@@ -116,6 +116,17 @@ def test_a_gap_is_told_with_its_place_and_size(tmp_path):
     assert message == f"series {SERIES} has a gap of 7.5 mm between slices 3 and 4 (spacing elsewhere 2.5 mm)"
 
 
+@pytest.mark.parametrize(
+    ("step", "jitter", "accepted"), [(8, 0.15, True), (2.5, 0.09, True), (2.5, 0.15, False)]
+)
+def test_rounded_positions_are_taken_and_uneven_ones_are_not(tmp_path, step, jitter, accepted):
+    folder = save(tmp_path, *[make_slice(step * k + jitter * (k == 3)) for k in range(8)])
+    if accepted:
+        assert read_series(folder).geometry.spacing[0] == pytest.approx(step)
+    else:
+        assert "spacing elsewhere 2.5 mm" in refused(folder)
+
+
 def test_doubled_slices_are_refused_with_both_names(tmp_path):
     message = refused(save(tmp_path, *[make_slice(z) for z in (0, 2.5, 2.5, 5)]))
     assert "1.dcm" in message

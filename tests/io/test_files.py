@@ -34,6 +34,32 @@ def test_the_old_file_stays_when_the_new_one_cannot_take_its_place(tmp_path, mon
     assert names(tmp_path) == ["a"]
 
 
+def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path):
+    write_bytes(tmp_path / "a", b"old")
+    with (tmp_path / "a").open("rb") as reader:
+        write_bytes(tmp_path / "a", b"new")
+        assert reader.read() == b"old"
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    target = tmp_path / "set"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.rename
+
+    def fail_once_aside(path, new):
+        if Path(new) == target and not (path / "old").exists():
+            raise OSError(5, "Input/output error")
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, "rename", fail_once_aside)
+    with pytest.raises(SetupError, match="Input/output"), new_folder(target, overwrite=True) as folder:
+        (folder / "new").touch()
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["set"]
+
+
 def test_a_new_file_is_readable_as_the_umask_says(tmp_path):
     write_text(tmp_path / "ours", "")
     (tmp_path / "theirs").touch()

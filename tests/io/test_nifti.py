@@ -74,6 +74,7 @@ def test_writing_is_repeatable_to_the_byte(tmp_path):
     write_label_nifti(tmp_path / "a.nii.gz", label_map)
     write_label_nifti(tmp_path / "b.nii.gz", label_map)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    assert (tmp_path / "a.nii.gz").read_bytes()[4:8] == bytes(4)  # gzip's time stamp (RFC 1952)
 
 
 def test_a_sheared_grid_is_left_to_the_sform(tmp_path):

@@ -59,6 +59,20 @@ def test_the_contour_lies_on_the_border_of_the_region_and_nowhere_else():
     np.testing.assert_array_equal(drawn, expected)
 
 
+def test_a_class_inside_another_is_outlined_from_both_sides():
+    labels = square() + square(low=150, high=200)
+    picture = draw_overlay(np.zeros((400, 400), np.uint8), labels, ORGANS)[:400]
+    outer, hole, inner = 4 * 199, 4 * 50, 4 * 49
+    assert count(picture, ORGANS.labels[1].color) == outer + hole
+    assert count(picture, ORGANS.labels[2].color) == inner
+
+
+def test_on_an_enlarged_picture_the_contour_is_enlarged_with_it():
+    picture = draw_overlay(np.zeros((100, 100), np.uint8), square(100, 20, 50), VESSEL)[:400]
+    rows, columns = np.nonzero((picture == VESSEL.labels[1].color).all(axis=-1))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (80, 199, 80, 199)
+
+
 def test_every_class_has_its_colour_and_the_truth_is_dashed_white():
     labels, truth = square() + square(low=150, high=200), square(low=120, high=320)
     picture = draw_overlay(np.zeros((400, 400), np.uint8), labels, ORGANS, truth=truth)[:400]
@@ -127,7 +141,9 @@ def test_a_comparison_of_several_classes_shows_mix_ups_and_pixels_that_are_not_s
     errors = panels(draw_comparison(np.full((400, 400), 80, np.uint8), truth, prediction, ORGANS), 400)[2]
     assert closest(errors, slice(125, 175), slice(125, 175)) == OTHER_CLASS
     assert closest(errors, slice(200, 290), slice(200, 290)) == CORRECT
-    assert np.ptp(errors[5:35, 5:395].astype(int), axis=-1).max() == 0  # grey, neither right nor wrong
+    not_scored, background = errors[5:35, 5:395], errors[60:90, 5:395]
+    assert np.ptp(not_scored.astype(int)) == 0  # one grey, neither right nor wrong
+    assert not_scored[0, 0, 0] > background[0, 0, 0] + 30
 
 
 def test_the_legend_wraps_instead_of_leaving_the_picture():

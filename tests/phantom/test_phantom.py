@@ -18,6 +18,13 @@ def patients():
     return [make_patient((42, index)) for index in range(PATIENTS)]
 
 
+def test_a_small_volume_has_a_tumour_too():
+    for index in range(8):
+        areas = make_patient((3, index), size=40, slices=9)[1].array.sum(axis=(1, 2))
+        assert areas.max() > 0
+        assert (areas == 0).sum() >= 3
+
+
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom") / "cohort"
@@ -166,7 +173,7 @@ def test_a_patient_is_the_same_in_a_smaller_cohort(tmp_path, cohort):
 def test_a_taken_folder_and_an_impossible_cohort_are_refused(tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(SetupError):
-        write_phantom(tmp_path, patients=1, seed=0, size=48, slices=8)
+        write_phantom(tmp_path, patients=1, seed=0, size=48, slices=9)
     for wrong in ({"patients": 0}, {"patients": 1, "size": 8}, {"patients": 1, "slices": 1}):
         with pytest.raises(RecipeError):
             write_phantom(tmp_path / "new", seed=0, **wrong)

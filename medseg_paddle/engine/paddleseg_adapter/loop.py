@@ -47,7 +47,7 @@ class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
 
     def __len__(self) -> int:
         """Batches in one pass over the cases; `train()` derives the epoch it logs from it."""
-        return max(1, self._cases // (self._batch_size * self._ranks))
+        return max(1, self._cases // int(self._batch_size * self._ranks))
 
 
 @contextlib.contextmanager

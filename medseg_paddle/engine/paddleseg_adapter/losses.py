@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
-import paddle.nn.functional as F  # noqa: N812
+import paddle.nn.functional as F
 from paddle import nn
 
 from medseg_paddle.config import components
@@ -29,7 +29,11 @@ class CrossEntropyLoss(nn.Layer):  # type: ignore[misc]
         logits = logits.astype("float32")
         keep, safe = _without_ignored(labels, self._ignore_index)
         pixels = F.cross_entropy(logits, safe.unsqueeze(1), axis=1, reduction="none").squeeze(1)
-        weight = keep if self._weight is None else keep * paddle.gather(self._weight, safe.flatten()).reshape(safe.shape)
+        weight = (
+            keep
+            if self._weight is None
+            else keep * paddle.gather(self._weight, safe.flatten()).reshape(safe.shape)
+        )
         return ((pixels * weight).sum() / weight.sum().clip(min=1e-6)).reshape([1])
 
 
@@ -45,6 +49,7 @@ class DiceLoss(nn.Layer):  # type: ignore[misc]
         weight: tuple[float, ...] | None = None,
         ignore_index: int = 255,
         smooth: float = 1.0,
+        *,
         background: bool = True,
     ) -> None:
         super().__init__()
