@@ -86,6 +86,20 @@ model:
 """
 
 
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two finished trainings, ``first`` and ``second``, on a small data set."""
+    from medseg_paddle.steps.train import train
+
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = tmp_path_factory.mktemp("recipe") / "discs.yml"
+    recipe.write_text(RECIPE.format(root=write_discs(recipe.parent / "discs")))
+    for name, rate in (("first", 0.01), ("second", 0.003)):
+        overrides = [f"lr_scheduler.learning_rate={rate}", "iters=40", "save_interval=20"]
+        train(recipe, output=folder / name, overrides=overrides)
+    return folder
+
+
 @pytest.fixture
 def discs(tmp_path: Path) -> Path:
     """Folder of a small data set with PaddleSeg's lists."""

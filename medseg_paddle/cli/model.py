@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import OnDevice, Overwrite
+from medseg_paddle.cli.options import Device, Overwrite
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def export(
     from medseg_paddle.steps.export import export as step
 
     bundle = step(run, output=output, overwrite=overwrite)
-    out.print(f"bundle: {bundle.path}", soft_wrap=True)
+    out.print(f"bundle: {bundle.path} (id {bundle.id})", soft_wrap=True)
 
 
 def predict(
@@ -40,7 +40,9 @@ def predict(
         bool, typer.Option("--probabilities", help="Also write each class's probability.")
     ] = False,
     overlays: Annotated[bool, typer.Option(help="Draw the contours over the images.")] = True,
-    device: OnDevice = None,
+    device: Annotated[
+        Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")
+    ] = Device.AUTO,
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images of any size; masks come back in the size and geometry of the source."""
@@ -52,7 +54,7 @@ def predict(
         output,
         probabilities=probabilities,
         overlays=overlays,
-        device=device and device.value,
+        device=device.value,
         overwrite=overwrite,
     )
     out.print(str(summary), markup=False, soft_wrap=True)

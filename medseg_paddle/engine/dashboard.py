@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ class Dashboard:
     :meth:`add_scalar`, and those that it mislabels are left out.
     """
 
-    def __init__(self, folder: Path, images_per_iteration: int) -> None:
+    def __init__(self, folder: Path, images_per_iteration: int, loss_parts: Sequence[str]) -> None:
         self._writer = LogWriter(str(folder), file_name=_EVENT_FILE, max_queue=_FLUSH_SECONDS)
         self._images = images_per_iteration
+        self._names = {f"Train/loss_{n}": f"Train/{name}" for n, name in enumerate(loss_parts)}
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """One point of a curve that `train()` logs."""
@@ -34,7 +35,7 @@ class Dashboard:
         elif not tag.startswith(
             "Evaluate/"
         ):  # a Dice under the name mIoU; ours are written by the validation
-            self.scalar(tag, float(np.asarray(value).ravel()[0]), step)
+            self.scalar(self._names.get(tag, tag), float(np.asarray(value).ravel()[0]), step)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """One point of a curve; NaN is no point."""

@@ -15,7 +15,7 @@ from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.paddleseg_adapter.transforms import FIXED_SIZE, TrainingTransform
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.images import read_image, read_label, size_of
+from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.preprocess.augment import foreground_indices
 
 
@@ -30,26 +30,28 @@ class Survey:
 def survey(
     cases: Sequence[Case], recipe: Recipe, progress: Callable[[int, int, str], None] | None = None
 ) -> Survey:
-    """Look at every label before the training starts.
+    """Read every image and label once before the training starts: better now than at iteration 900.
 
     Raises
     ------
     DataError
-        A label is missing, of another size than its image, or holds a value that is no class.
+        A file is unreadable, a label is missing, of another size than its image, or holds a value that
+        is no class.
     """
     pixels = np.zeros(recipe.num_classes, np.int64)
     sizes = set()
     for done, case in enumerate(cases, start=1):
         label = labelled(case, recipe)
-        if size_of(case.image) != label.shape:
+        image = read_image(case.image, recipe.in_channels)
+        if image.shape[:2] != label.shape:
             raise DataError(
-                f"{case.image} is {size_of(case.image)} pixels (rows, columns), its label {case.label} {label.shape}",
+                f"{case.image} is {image.shape[:2]} pixels (rows, columns), its label {case.label} {label.shape}",
                 hint="export image and label at the same size; a stretched mask would teach the wrong border",
             )
         pixels += np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
         sizes.add(label.shape)
         if progress is not None:
-            progress(done, len(cases), "checking labels")
+            progress(done, len(cases), "images and labels read")
     return Survey(tuple(int(n) for n in pixels), frozenset(sizes))
 
 

@@ -17,7 +17,7 @@ from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable,
 from medseg_paddle.engine.models import ForwardFunction, build_model, count_parameters
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.paddleseg_adapter.loop import run_train
-from medseg_paddle.engine.paddleseg_adapter.losses import build_losses
+from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.scoring import Scored, score_cases
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.overlay import draw_comparison
@@ -186,7 +186,11 @@ def fit(
     with paddle.utils.unique_name.guard():  # names of optimiser states must not depend on what ran before
         model = build_model(recipe)
         optimizer = build_optimizer(recipe, model)
-        dashboard = Dashboard(run.path, images_per_iteration) if environment.rank == 0 else None
+        dashboard = (
+            Dashboard(run.path, images_per_iteration, part_names(recipe.loss))
+            if environment.rank == 0
+            else None
+        )
         facts = {"model": recipe.model.type, "parameters": count_parameters(model), "device": device}
         listener.started(facts, first_iter, recipe.iters)
         graph = None

@@ -131,24 +131,6 @@ def read_roi(path: Path) -> NDArray[np.bool_]:
     return np.asarray(read_label(path) != 0)
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Rows and columns of a picture, from its header.
-
-    Raises
-    ------
-    DataError
-        The file is no picture.
-    """
-    try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            return picture.height, picture.width
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} cannot be read as a picture: {error}",
-            hint="convert it to PNG, or leave it out of the data set",
-        ) from error
-
-
 def write_label(path: Path, array: NDArray[Any]) -> None:
     """Write indices as a grey PNG without a palette, 8 bits where they fit, else 16; atomic.
 

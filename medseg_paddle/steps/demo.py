@@ -89,7 +89,7 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
     step(5, "a bundle to take elsewhere", f"export {run_folder}")
     bundle = export(run.path, overwrite=True)
 
-    patient = next(path for path in sorted(unseen.iterdir()) if path.is_dir()) / "ct"
+    patient = next(path for path in sorted(unseen.iterdir()) if path.is_dir())
     step(
         6,
         "a patient nobody has seen, straight from DICOM",

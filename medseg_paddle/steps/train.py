@@ -133,7 +133,7 @@ class _TrainingProgress:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._bar = ProgressBar("checking", 1)
+        self._bar = ProgressBar("checking", 1).__enter__()
         self._score = ""
 
     def __enter__(self) -> Self:
@@ -144,9 +144,11 @@ class _TrainingProgress:
 
     def surveyed(self, done: int, total: int, what: str) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
+        self._bar.advance(done, total, what)
 
     def started(self, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
+        self._bar.__exit__(None, None, None)
         self._bar = ProgressBar("training", iters, first_iter)
         self._bar.__enter__()
         word = f"resuming at iteration {first_iter}" if first_iter else "training"

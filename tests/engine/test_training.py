@@ -58,6 +58,20 @@ def test_the_dashboard_holds_curves_pictures_and_settings(disc_recipe_file: Path
     assert "hyper_parameters" in tags
 
 
+def test_the_parts_of_a_loss_have_their_names_on_the_dashboard(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    from visualdl import LogReader
+
+    mixed = "{type: MixedLoss, losses: [{type: CrossEntropyLoss}, {type: DiceLoss}], coef: [1, 1]}"
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[f"loss.types.0={mixed}", "iters=2"])
+    (event_file,) = run.path.glob("vdlrecords*")
+    reader = LogReader(file_path=str(event_file))
+    names = ("Train/loss", "Train/CrossEntropyLoss", "Train/DiceLoss")
+    total, *parts = (reader.get_data("scalar", name)[0].value for name in names)
+    assert total == pytest.approx(sum(parts), rel=1e-5)
+
+
 def test_it_learns(disc_recipe_file: Path, tmp_path: Path) -> None:
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=120", "save_interval=60"])
     report = evaluate(run)

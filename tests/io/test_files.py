@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,15 @@ import pytest
 from medseg_paddle.errors import SetupError
 from medseg_paddle.io.files import new_folder, require_writable, write_bytes, write_text
 
-root_can_write_anywhere = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write everywhere"
-)
+
+@pytest.fixture
+def ordinary_user():
+    """The superuser may write everywhere; for this test it is nobody."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
 
 
 def names(folder: Path) -> list[str]:
@@ -122,9 +129,14 @@ def test_writable_folder_is_made_and_left_empty(tmp_path):
     assert names(tmp_path / "a" / "b") == []
 
 
-@root_can_write_anywhere
-def test_a_folder_without_permission_is_refused_with_a_hint(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(SetupError) as caught:
-        require_writable(tmp_path)
+def test_a_folder_without_permission_is_refused_with_a_hint(request):
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # not tmp_path: nobody may not even enter that of the superuser
+        Path(folder).chmod(0o555)
+        request.getfixturevalue("ordinary_user")
+        with pytest.raises(SetupError) as caught:
+            require_writable(Path(folder))
+        os.seteuid(os.getuid())
+    assert "Permission denied" in caught.value.message
     assert "permissions" in caught.value.hint

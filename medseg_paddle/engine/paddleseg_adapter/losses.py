@@ -90,6 +90,16 @@ def build_losses(spec: Loss, ignore_index: int) -> dict[str, list[Any]]:
     return {"types": [_build(loss, ignore_index) for loss in types], "coef": list(spec.coef)}
 
 
+def part_names(spec: Loss) -> list[str]:
+    """What `train()` logs as ``loss_0``, ``loss_1``, ...: the losses by name, numbered where outputs share them."""
+    types = spec.types * len(spec.coef) if len(spec.types) == 1 else spec.types
+    names = []
+    for output, loss in enumerate(types, start=1):
+        parts = loss.losses if isinstance(loss, components.MixedLoss) else (loss,)
+        names += [part.type if len(types) == 1 else f"{part.type} of output {output}" for part in parts]
+    return names
+
+
 def _build(spec: components.LossType, ignore_index: int) -> nn.Layer:
     if isinstance(spec, components.MixedLoss):
         return MixedLoss([_build(loss, ignore_index) for loss in spec.losses], spec.coef)
