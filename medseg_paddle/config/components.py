@@ -490,18 +490,9 @@ class GradientClip(Spec):
     min: float | None = Field(None, description="least value (ClipGradByValue)")
 
 
-class ParameterGroup(Spec):
-    """Other settings for parameters whose name holds a word."""
-
-    name: str = Field(description="the word")
-    lr_mult: NonNegativeFloat = Field(1.0, description="factor of the learning rate")
-    weight_decay_mult: NonNegativeFloat = Field(1.0, description="factor of the weight decay")
-
-
 class _OptimizerSpec(Spec):
     weight_decay: NonNegativeFloat | None = Field(None, description="L2 penalty (decoupled in AdamW)")
     grad_clip_cfg: GradientClip | None = Field(None, description="limit of the gradients")
-    custom_cfg: tuple[ParameterGroup, ...] | None = Field(None, description="groups of parameters")
 
 
 class SGD(_OptimizerSpec):

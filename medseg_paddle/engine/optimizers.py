@@ -22,8 +22,6 @@ def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimiz
         kind = "Momentum"  # as PaddleSeg does
     if "grad_clip_cfg" in arguments:
         arguments["grad_clip_cfg"] = {k: v for k, v in arguments["grad_clip_cfg"].items() if v is not None}
-    if "custom_cfg" in arguments:
-        arguments["custom_cfg"] = list(arguments["custom_cfg"])
     return manager.OPTIMIZERS[kind](**arguments)(model, build_schedule(recipe))
 
 
