@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Spec(BaseModel):
@@ -35,3 +37,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
     if close:
         return f"did you mean '{lowered[close[0]]}'?"
     return f"known here: {', '.join(known)}"
+
+
+def component_arguments(spec: Spec) -> dict[str, Any]:
+    """Keys and values of a component without its `type`, as plain Python."""
+    return spec.model_dump(exclude={"type"})

@@ -8,19 +8,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from pydantic_core import PydanticCustomError
 
 from medseg_paddle.config.base import Spec
-from medseg_paddle.config.components import (
-    DatasetSpec,
-    DeterministicTransform,
-    EvalDataset,
-    Loss,
-    Model,
-    NamedDataset,
-    Normalize,
-    Optimizer,
-    Schedule,
-    TrainDataset,
-)
+from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
+from medseg_paddle.config.networks import Model
+from medseg_paddle.config.optimisation import Loss, Optimizer, Schedule
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.config.transforms import DeterministicTransform, Normalize
 from medseg_paddle.core import LabelSet, Split
 
 

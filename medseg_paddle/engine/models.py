@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.config.components import component_arguments
+from medseg_paddle.config.base import component_arguments
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import ModelError
 

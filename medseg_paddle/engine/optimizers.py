@@ -9,7 +9,7 @@ import paddleseg.optimizers  # noqa: F401  (registers the optimisers with the ma
 from paddle import nn
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.config.components import component_arguments
+from medseg_paddle.config.base import component_arguments
 from medseg_paddle.engine.paddleseg_adapter import manager
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg_paddle.config.components import DatasetSpec, EvalList, EvalManifest, TrainList, TrainManifest
+from medseg_paddle.config.datasets import DatasetSpec, EvalList, EvalManifest, TrainList, TrainManifest
 from medseg_paddle.core import Case, LabelSet, Manifest
 from medseg_paddle.errors import DataError
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from medseg_paddle.config import components
+from medseg_paddle.config import networks, optimisation, transforms
 from medseg_paddle.config.base import Spec
 
 manager = pytest.importorskip(
@@ -27,9 +27,9 @@ def members(union: Any) -> list[type[Spec]]:
 def pairs() -> list[tuple[type[Spec], Any]]:
     found = []
     for union, registry in (
-        (components.Transform, manager.TRANSFORMS),
-        (components.Model, manager.MODELS),
-        (components.Optimizer, manager.OPTIMIZERS),
+        (transforms.Transform, manager.TRANSFORMS),
+        (networks.Model, manager.MODELS),
+        (optimisation.Optimizer, manager.OPTIMIZERS),
     ):
         found += [(spec, registry[spec.__name__]) for spec in members(union) if spec.__name__ not in OURS]
     return found

@@ -8,8 +8,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from medseg_paddle.config import components
-from medseg_paddle.config.components import Loss, component_arguments
+from medseg_paddle.config import optimisation
+from medseg_paddle.config.base import component_arguments
+from medseg_paddle.config.optimisation import Loss
 
 
 class CrossEntropyLoss(nn.Layer):  # type: ignore[misc]
@@ -95,13 +96,13 @@ def part_names(spec: Loss) -> list[str]:
     types = spec.types * len(spec.coef) if len(spec.types) == 1 else spec.types
     names = []
     for output, loss in enumerate(types, start=1):
-        parts = loss.losses if isinstance(loss, components.MixedLoss) else (loss,)
+        parts = loss.losses if isinstance(loss, optimisation.MixedLoss) else (loss,)
         names += [part.type if len(types) == 1 else f"{part.type} of output {output}" for part in parts]
     return names
 
 
-def _build(spec: components.LossType, ignore_index: int) -> nn.Layer:
-    if isinstance(spec, components.MixedLoss):
+def _build(spec: optimisation.LossType, ignore_index: int) -> nn.Layer:
+    if isinstance(spec, optimisation.MixedLoss):
         return MixedLoss([_build(loss, ignore_index) for loss in spec.losses], spec.coef)
     arguments = component_arguments(spec)
     if arguments["ignore_index"] is None:

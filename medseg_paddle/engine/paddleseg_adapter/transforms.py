@@ -10,7 +10,8 @@ import numpy as np
 import paddleseg.transforms  # noqa: F401  (registers PaddleSeg's transforms with the manager)
 from numpy.typing import NDArray
 
-from medseg_paddle.config.components import Transform, component_arguments
+from medseg_paddle.config.base import component_arguments
+from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
 

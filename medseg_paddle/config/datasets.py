@@ -1,0 +1,89 @@
+"""Data sets a recipe may name: PaddleSeg's lists and named sets, and our manifest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt
+
+from medseg_paddle.config.base import Spec
+from medseg_paddle.config.transforms import DeterministicTransform, Transform
+
+
+class _DatasetSpec(Spec):
+    dataset_root: str = Field(description="folder of the data; relative to the working directory")
+    mode: Literal["train", "val", "test"] = Field("train", description="which list of the data set to read")
+    edge: Literal[False] = Field(False, description="PaddleSeg's key; edge labels are not supported")
+    cache_mb: NonNegativeInt = Field(
+        1024, description="decoded images kept in memory, MiB; 0 reads anew each time"
+    )
+
+
+class ListDataset(_DatasetSpec):
+    """Images and labels named line by line in text files."""
+
+    type: Literal["Dataset"]
+    num_classes: Annotated[int, Field(ge=2, le=256)] = Field(description="classes, the background included")
+    img_channels: Literal[1, 3] = Field(3, description="channels of the images")
+    train_path: str | None = Field(None, description="list for mode train: `image label` in a line")
+    val_path: str | None = Field(None, description="list for mode val")
+    test_path: str | None = Field(None, description="list for mode test")
+    separator: str = Field(" ", min_length=1, description="what stands between image and label")
+    ignore_index: int = Field(255, description="label value that is neither learned nor scored")
+
+
+class NamedDataset(_DatasetSpec):
+    """PaddleSeg's two-class fundus sets: ``train_list.txt``, ``val_list.txt``, ``test_list.txt`` in the root."""
+
+    type: Literal["DRIVE", "STARE", "CHASEDB1", "HRF", "OpticDiscSeg"]
+
+
+class ManifestDataset(_DatasetSpec):
+    """Ours: a data set that `medseg prepare` made; knows patients, volumes, regions of interest and classes."""
+
+    type: Literal["Manifest"]
+    img_channels: Literal[1, 3] = Field(3, description="channels of the images")
+    ignore_index: int = Field(255, description="label value that is neither learned nor scored")
+
+
+class TrainTransforms(Spec):
+    """Mixin: transforms of a training set."""
+
+    transforms: tuple[Transform, ...] = Field(description="what is done to image and label, in this order")
+
+
+class EvalTransforms(Spec):
+    """Mixin: transforms of a set that is scored."""
+
+    transforms: tuple[DeterministicTransform, ...] = Field(
+        description="preprocessing; it travels in the exported bundle"
+    )
+
+
+class TrainList(ListDataset, TrainTransforms):
+    """See :class:`ListDataset`."""
+
+
+class TrainNamed(NamedDataset, TrainTransforms):
+    """See :class:`NamedDataset`."""
+
+
+class TrainManifest(ManifestDataset, TrainTransforms):
+    """See :class:`ManifestDataset`."""
+
+
+class EvalList(ListDataset, EvalTransforms):
+    """See :class:`ListDataset`."""
+
+
+class EvalNamed(NamedDataset, EvalTransforms):
+    """See :class:`NamedDataset`."""
+
+
+class EvalManifest(ManifestDataset, EvalTransforms):
+    """See :class:`ManifestDataset`."""
+
+
+TrainDataset = Annotated[TrainList | TrainNamed | TrainManifest, Field(discriminator="type")]
+EvalDataset = Annotated[EvalList | EvalNamed | EvalManifest, Field(discriminator="type")]
+DatasetSpec = TrainList | TrainNamed | TrainManifest | EvalList | EvalNamed | EvalManifest

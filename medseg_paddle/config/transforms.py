@@ -1,0 +1,255 @@
+"""The words of PaddleSeg's YAML files for transforms; checked without loading it.
+
+Each class is called as PaddleSeg 2.8.0 calls the component, with the same keys and defaults
+(`tests/config/test_components.py` compares them), so that its 2.x recipes load unchanged. Components
+of our own stand beside them and say so in their first line.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from medseg_paddle.config.base import Probability, Spec
+
+Size = tuple[PositiveInt, PositiveInt]
+
+
+class Normalize(Spec):
+    """``(x / 255 - mean) / std`` per channel."""
+
+    type: Literal["Normalize"]
+    mean: tuple[float, ...] = Field((0.5,), description="mean per channel, on the 0..1 scale")
+    std: tuple[PositiveFloat, ...] = Field((0.5,), description="standard deviation per channel, 0..1 scale")
+
+
+class Resize(Spec):
+    """Resize to a fixed size."""
+
+    type: Literal["Resize"]
+    target_size: Size = Field((512, 512), description="width and height in pixels")
+    keep_ratio: Literal[False] = Field(False, description="PaddleSeg's key; only false is supported")
+    size_divisor: None = Field(None, description="PaddleSeg's key; only null is supported")
+    interp: Literal["NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4"] = Field(
+        "LINEAR", description="interpolation of the image; labels are always nearest neighbour"
+    )
+
+
+class ResizeByLong(Spec):
+    """Resize so that the longer side has a length."""
+
+    type: Literal["ResizeByLong"]
+    long_size: PositiveInt = Field(description="length of the longer side in pixels")
+
+
+class ResizeByShort(Spec):
+    """Resize so that the shorter side has a length."""
+
+    type: Literal["ResizeByShort"]
+    short_size: PositiveInt = Field(description="length of the shorter side in pixels")
+    max_size: PositiveFloat = Field(1e10, description="limit of the longer side in pixels")
+
+
+class Padding(Spec):
+    """Pad at the right and the bottom to a fixed size."""
+
+    type: Literal["Padding"]
+    target_size: Size = Field(description="width and height in pixels")
+    im_padding_value: float | tuple[float, ...] = Field(127.5, description="value of padded image pixels")
+    label_padding_value: int = Field(255, description="value of padded label pixels")
+
+
+class RandomHorizontalFlip(Spec):
+    """Flip left and right."""
+
+    type: Literal["RandomHorizontalFlip"]
+    prob: Probability = Field(0.5, description="probability")
+
+
+class RandomVerticalFlip(Spec):
+    """Flip top and bottom."""
+
+    type: Literal["RandomVerticalFlip"]
+    prob: Probability = Field(0.1, description="probability")
+
+
+class LimitLong(Spec):
+    """Keep the longer side within limits."""
+
+    type: Literal["LimitLong"]
+    max_long: PositiveInt | None = Field(None, description="upper limit in pixels")
+    min_long: PositiveInt | None = Field(None, description="lower limit in pixels")
+
+
+class ResizeRangeScaling(Spec):
+    """Resize the longer side to a random length."""
+
+    type: Literal["ResizeRangeScaling"]
+    min_value: PositiveInt = Field(400, description="least length in pixels")
+    max_value: PositiveInt = Field(600, description="greatest length in pixels")
+
+
+class ResizeStepScaling(Spec):
+    """Resize by a random factor."""
+
+    type: Literal["ResizeStepScaling"]
+    min_scale_factor: PositiveFloat = Field(0.75, description="least factor")
+    max_scale_factor: PositiveFloat = Field(1.25, description="greatest factor")
+    scale_step_size: NonNegativeFloat = Field(
+        0.25, description="step between factors; 0 draws from the range"
+    )
+
+
+class PaddingByAspectRatio(Spec):
+    """Pad to an aspect ratio."""
+
+    type: Literal["PaddingByAspectRatio"]
+    aspect_ratio: PositiveFloat = Field(1, description="width divided by height")
+    im_padding_value: float = Field(127.5, description="value of padded image pixels")
+    label_padding_value: int = Field(255, description="value of padded label pixels")
+
+
+class RandomPaddingCrop(Spec):
+    """Cut a random window, padded where the image is smaller."""
+
+    type: Literal["RandomPaddingCrop"]
+    crop_size: Size = Field((512, 512), description="width and height in pixels")
+    im_padding_value: float | tuple[float, ...] = Field(127.5, description="value of padded image pixels")
+    label_padding_value: int = Field(255, description="value of padded label pixels")
+    category_max_ratio: Probability = Field(1.0, description="greatest share of one class in the window")
+    ignore_index: int = Field(255, description="label value left out of that share")
+    loop_times: PositiveInt = Field(10, description="tries to respect it")
+
+
+class RandomCenterCrop(Spec):
+    """Crop the centre by a random share."""
+
+    type: Literal["RandomCenterCrop"]
+    retain_ratio: tuple[Probability, Probability] = Field((0.5, 0.5), description="least share kept, by side")
+
+
+class ScalePadding(Spec):
+    """Pad to a square, then resize."""
+
+    type: Literal["ScalePadding"]
+    target_size: Size = Field((512, 512), description="width and height in pixels")
+    im_padding_value: float | tuple[float, ...] = Field(127.5, description="value of padded image pixels")
+    label_padding_value: int = Field(255, description="value of padded label pixels")
+
+
+class RandomNoise(Spec):
+    """Add Gaussian noise."""
+
+    type: Literal["RandomNoise"]
+    prob: Probability = Field(0.5, description="probability")
+    max_sigma: NonNegativeFloat = Field(10.0, description="greatest standard deviation, 0..255 scale")
+
+
+class RandomBlur(Spec):
+    """Blur."""
+
+    type: Literal["RandomBlur"]
+    prob: Probability = Field(0.1, description="probability")
+    blur_type: Literal["gaussian", "median", "blur", "random"] = Field("gaussian", description="kind of blur")
+
+
+class RandomRotation(Spec):
+    """Rotate; the image grows to hold the corners."""
+
+    type: Literal["RandomRotation"]
+    max_rotation: NonNegativeFloat = Field(15, description="greatest angle in degrees")
+    im_padding_value: float | tuple[float, ...] = Field(127.5, description="value of padded image pixels")
+    label_padding_value: int = Field(255, description="value of padded label pixels")
+
+
+class RandomScaleAspect(Spec):
+    """Crop a random area of a random aspect ratio and resize it back."""
+
+    type: Literal["RandomScaleAspect"]
+    min_scale: Probability = Field(0.5, description="least share of the area")
+    aspect_ratio: NonNegativeFloat = Field(0.33, description="least aspect ratio")
+
+
+class RandomDistort(Spec):
+    """Change brightness, contrast, saturation, hue and sharpness (8-bit images)."""
+
+    type: Literal["RandomDistort"]
+    brightness_range: NonNegativeFloat = Field(0.5, description="range of brightness")
+    brightness_prob: Probability = Field(0.5, description="probability of a change of brightness")
+    contrast_range: NonNegativeFloat = Field(0.5, description="range of contrast")
+    contrast_prob: Probability = Field(0.5, description="probability of a change of contrast")
+    saturation_range: NonNegativeFloat = Field(0.5, description="range of saturation")
+    saturation_prob: Probability = Field(0.5, description="probability of a change of saturation")
+    hue_range: NonNegativeInt = Field(18, description="range of hue in degrees")
+    hue_prob: Probability = Field(0.5, description="probability of a change of hue")
+    sharpness_range: NonNegativeFloat = Field(0.5, description="range of sharpness")
+    sharpness_prob: Probability = Field(0, description="probability of a change of sharpness")
+
+
+class RandomAffine(Spec):
+    """Shift, rotate and scale to a fixed size."""
+
+    type: Literal["RandomAffine"]
+    size: Size = Field((224, 224), description="width and height in pixels")
+    translation_offset: NonNegativeFloat = Field(0, description="greatest shift in pixels")
+    max_rotation: NonNegativeFloat = Field(15, description="greatest angle in degrees")
+    min_scale_factor: PositiveFloat = Field(0.75, description="least factor")
+    max_scale_factor: PositiveFloat = Field(1.25, description="greatest factor")
+    im_padding_value: float | tuple[float, ...] = Field(128, description="value of padded image pixels")
+    label_padding_value: int = Field(255, description="value of padded label pixels")
+
+
+class RandomAffinePatch(Spec):
+    """Ours: cut a patch that is rotated, scaled and flipped, in one interpolation."""
+
+    type: Literal["RandomAffinePatch"]
+    size: Size = Field(description="height and width of the patch in pixels")
+    rotation: NonNegativeFloat = Field(0, le=180, description="greatest angle in degrees, either way")
+    scale: tuple[PositiveFloat, PositiveFloat] = Field((1, 1), description="least and greatest magnification")
+    flip_horizontal: Probability = Field(0, description="probability of a left-right flip")
+    flip_vertical: Probability = Field(0, description="probability of a top-bottom flip")
+    rotate90: Probability = Field(0, description="probability of a turn by 90, 180 or 270 degrees")
+    foreground: Probability = Field(0, description="share of patches centred on a foreground pixel")
+    border: Literal["reflect", "ignore"] = Field(
+        "reflect", description="beyond the image: reflected, or ignored"
+    )
+
+
+class RandomIntensity(Spec):
+    """Ours: change brightness, contrast and gamma, add noise."""
+
+    type: Literal["RandomIntensity"]
+    brightness: NonNegativeFloat = Field(
+        0, le=1, description="greatest shift, as a share of the 0..255 range"
+    )
+    contrast: NonNegativeFloat = Field(
+        0, le=10, description="contrast times 1/(1+this) to 1+this, about the mean"
+    )
+    gamma: NonNegativeFloat = Field(0, le=10, description="exponent from 1/(1+this) to 1+this")
+    noise: NonNegativeFloat = Field(
+        0, le=1, description="greatest standard deviation, as a share of the range"
+    )
+    per_channel: bool = Field(False, description="draw for every channel anew")
+
+
+class ElasticDeformation(Spec):
+    """Ours: smooth random displacement."""
+
+    type: Literal["ElasticDeformation"]
+    alpha: NonNegativeFloat = Field(description="standard deviation of the displacement in pixels")
+    sigma: PositiveFloat = Field(description="smoothness of the displacement in pixels")
+    prob: Probability = Field(0.5, description="probability")
+
+
+Transform = Annotated[
+    Normalize | Resize | ResizeByLong | ResizeByShort | Padding | RandomHorizontalFlip | RandomVerticalFlip
+    | LimitLong | ResizeRangeScaling | ResizeStepScaling | PaddingByAspectRatio | RandomPaddingCrop
+    | RandomCenterCrop | ScalePadding | RandomNoise | RandomBlur | RandomRotation | RandomScaleAspect
+    | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | ElasticDeformation,
+    Field(discriminator="type"),
+]  # fmt: skip
+
+DeterministicTransform = Annotated[
+    Normalize | Resize | ResizeByLong | ResizeByShort | Padding, Field(discriminator="type")
+]
