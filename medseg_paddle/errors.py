@@ -14,6 +14,9 @@ Anything that is not a :class:`MedsegError` is a defect of ours and keeps its tr
 
 from __future__ import annotations
 
+# Paddle's DataLoader raises what happened in a worker anew, as ``type(error)(its traceback as text)``.
+_PASSED_ON = "mend what the last lines of the message name"
+
 
 class MedsegError(Exception):
     """Base of all errors a user can cause and mend.
@@ -23,12 +26,13 @@ class MedsegError(Exception):
     message : str
         What is wrong, with the name of the file, key or device.
     hint : str
-        What to do about it, in the imperative.
+        What to do about it, in the imperative. Every place that finds an error gives one; it may be
+        absent only where another process's error is passed on as text.
     """
 
     exit_code: int = 1
 
-    def __init__(self, message: str, *, hint: str) -> None:
+    def __init__(self, message: str, *, hint: str = _PASSED_ON) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -50,20 +50,44 @@ class Run:
         SetupError
             The folder holds a run already, or cannot be written.
         """
-        if (path / _RECIPE).exists() and not overwrite:
-            raise SetupError(
-                f"{path} holds a run already",
-                hint="go on with it by --resume, replace it by --overwrite, or name another --output",
-            )
-        if path.exists() and not (path / _RECIPE).exists() and (not path.is_dir() or any(path.iterdir())):
-            raise SetupError(f"{path} is there and is no run", hint="name a new or empty folder as --output")
-        require_writable(path)
+        cls.require_free(path, overwrite=overwrite)
         run = cls(path, recipe)
         if overwrite:
             run._clear()
         write_text(path / _RECIPE, dump_recipe(recipe))
         write_text(path / _PROVENANCE, json.dumps(provenance, indent=1))
         return run
+
+    @staticmethod
+    def require_free(path: Path, *, overwrite: bool) -> None:
+        """See that a run may be started in `path`, before anything is computed.
+
+        Raises
+        ------
+        SetupError
+            The folder holds a run already and `overwrite` is false, holds something else, or cannot be written.
+        """
+        if Run.exists(path) and not overwrite:
+            raise SetupError(
+                f"{path} holds a run already",
+                hint="go on with it by --resume, replace it by --overwrite, or name another --output",
+            )
+        if path.exists() and not Run.exists(path) and (not path.is_dir() or any(path.iterdir())):
+            raise SetupError(f"{path} is there and is no run", hint="name a new or empty folder as --output")
+        existed = path.exists()
+        require_writable(path)
+        if not existed:
+            path.rmdir()
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether `path` holds a run."""
+        return (path / _RECIPE).is_file()
+
+    def with_recipe(self, recipe: Recipe) -> Run:
+        """The run with another recipe, on disk too: what is evaluated and exported is what was trained."""
+        write_text(self.path / _RECIPE, dump_recipe(recipe))
+        return Run(self.path, recipe)
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -74,7 +98,7 @@ class Run:
         ModelError
             There is no run in it.
         """
-        if not (path / _RECIPE).is_file():
+        if not cls.exists(path):
             raise ModelError(
                 f"{path} is not a run (no {_RECIPE} in it)", hint="give the folder that `medseg train` made"
             )
@@ -110,11 +134,10 @@ class Run:
         ModelError
             Nothing has been saved yet.
         """
-        for path in (
-            self.checkpoints / _EMA_BEST / _EMA_WEIGHTS if self.recipe.use_ema else None,
-            self.checkpoints / _BEST / _WEIGHTS,
-        ):
-            if path is not None and path.is_file():
+        best = max(self.history(), key=lambda entry: entry["score"], default=None)
+        for folder, weights, kind in ((_EMA_BEST, _EMA_WEIGHTS, "ema"), (_BEST, _WEIGHTS, "model")):
+            path = self.checkpoints / folder / weights
+            if best is not None and best["weights"] == kind and path.is_file():
                 return path
         last = self.last_checkpoint
         if last is None:
@@ -123,13 +146,17 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Folder of the latest complete checkpoint, None where there is none."""
+        """Folder of the latest checkpoint, None where there is none."""
+        return next(iter(self.checkpoints_newest_first()), None)
+
+    def checkpoints_newest_first(self) -> list[Path]:
+        """Folders of the checkpoints that a training can go on from."""
         found = {}
         for folder in self.checkpoints.glob("iter_*"):
             number = re.fullmatch(r"iter_(\d+)", folder.name)
             if number and (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file():
                 found[int(number[1])] = folder
-        return found[max(found)] if found else None
+        return [found[number] for number in sorted(found, reverse=True)]
 
     @staticmethod
     def iteration_of(checkpoint: Path) -> int:

@@ -55,6 +55,7 @@ iters: 12
 save_interval: 6
 log_iters: 2
 overlays: 1
+model_graph: false
 device: cpu
 train_dataset:
   type: OpticDiscSeg

@@ -14,7 +14,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Spec(BaseModel):
     """A part of a recipe: immutable, refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -42,3 +42,19 @@ def did_you_mean(word: str, known: list[str]) -> str:
 def component_arguments(spec: Spec) -> dict[str, Any]:
     """Keys and values of a component without its `type`, as plain Python."""
     return spec.model_dump(exclude={"type"})
+
+
+def inconsistent(
+    message: str, *, at: tuple[str | int, ...] = (), hint: str = "make the two lines agree"
+) -> PydanticCustomError:
+    """An error of values that are fine alone but not together.
+
+    Parameters
+    ----------
+    message : str
+    at : tuple of str or int
+        Keys and list positions from the part that is validated to the value that is to change.
+    hint : str
+        What to write instead.
+    """
+    return PydanticCustomError("inconsistent", "{message}", {"message": message, "at": at, "hint": hint})

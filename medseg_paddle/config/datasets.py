@@ -14,9 +14,6 @@ class _DatasetSpec(Spec):
     dataset_root: str = Field(description="folder of the data; relative to the working directory")
     mode: Literal["train", "val", "test"] = Field("train", description="which list of the data set to read")
     edge: Literal[False] = Field(False, description="PaddleSeg's key; edge labels are not supported")
-    cache_mb: NonNegativeInt = Field(
-        1024, description="decoded images kept in memory, MiB; 0 reads anew each time"
-    )
 
 
 class ListDataset(_DatasetSpec):
@@ -47,9 +44,12 @@ class ManifestDataset(_DatasetSpec):
 
 
 class TrainTransforms(Spec):
-    """Mixin: transforms of a training set."""
+    """Mixin: what a training set has beside its images."""
 
     transforms: tuple[Transform, ...] = Field(description="what is done to image and label, in this order")
+    cache_mb: NonNegativeInt = Field(
+        1024, description="decoded images kept in memory, MiB; 0 reads anew each time"
+    )
 
 
 class EvalTransforms(Spec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from medseg_paddle.config.base import did_you_mean
+from medseg_paddle.config.base import Spec, did_you_mean
+from medseg_paddle.config.document import KeyPath, Marks, read_yaml
 from medseg_paddle.config.recipe import Recipe
 from medseg_paddle.errors import RecipeError
 
-_KeyPath = tuple[str | int, ...]
-_Marks = dict[_KeyPath, str]
+_INHERITED = "_inherited_"
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -47,68 +48,75 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """YAML text of a recipe with all defaults written out; loads to an equal recipe."""
-    return yaml.safe_dump(
-        recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True, width=100
-    )
+    return yaml.safe_dump(_written(recipe), sort_keys=False, allow_unicode=True, width=100)
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], _Marks]:
-    resolved = path.resolve()
-    if resolved in above:
-        raise RecipeError(f"{path} inherits from itself", hint="remove the circle of `_base_` lines")
+def _written(value: Any) -> Any:
+    """A part of a recipe as YAML writes it, without the nulls that are there by default."""
+    if isinstance(value, Spec):
+        parts = {name: (getattr(value, name), field) for name, field in type(value).model_fields.items()}
+        return {
+            name: _written(part)
+            for name, (part, field) in parts.items()
+            if part is not None or field.default is not None
+        }
+    return [_written(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Marks]:
     if path.suffix not in (".yml", ".yaml"):
         raise RecipeError(f"{path} is not a YAML file", hint="give a recipe that ends in .yml or .yaml")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        resolved = path.resolve()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"recipe {path} is not there", hint=_similar_files(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a path of odd characters, a circle of links
         raise RecipeError(
-            f"recipe {path} cannot be read: {error}", hint="check the path and its rights"
+            f"recipe {str(path)!r} cannot be read: {error}", hint="check the path and its rights"
         ) from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise RecipeError(
-            f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})",
-            hint="check indentation, colons and brackets there",
-        ) from None
-    if not isinstance(node, yaml.MappingNode):
+    if resolved in above:
+        raise RecipeError(f"{path} inherits from itself", hint="remove the circle of `_base_` lines")
+    data, marks = read_yaml(text, lambda line: f"{path}, line {line}")
+    if not isinstance(data, dict):
         raise RecipeError(f"{path} holds no recipe", hint="see `medseg recipe schema` for the keys")
-    marks: _Marks = {}
-    data = _construct(node, path, (), marks)
 
     bases = data.pop("_base_", [])
-    for base in [bases] if isinstance(bases, str) else bases:
-        base_data, base_marks = _read(path.parent / str(base), (*above, resolved))
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise RecipeError(
+            f"{marks['_base_',]}: `_base_` must name a recipe or a list of recipes",
+            hint="write `_base_: other.yml`, or remove the line",
+        )
+    for base in bases:
+        base_data, base_marks = _read(path.parent / base, (*above, resolved))
         data, marks = _merge(data, marks, base_data, base_marks, ())
-    return data, marks
+    return _without_inherited(data, marks, ()), marks
 
 
-def _construct(node: yaml.Node, path: Path, key_path: _KeyPath, marks: _Marks) -> Any:
-    marks[key_path] = f"{path}, line {node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = f"{path}, line {key_node.start_mark.line + 1}"
-            if key in result:
-                raise RecipeError(f"{line}: '{key}' is given twice", hint="keep one of the two")
-            here = (*key_path, key)
-            result[key] = _construct(value_node, path, here, marks)
-            marks[here] = line
-        return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(item, path, (*key_path, i), marks) for i, item in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node)
+def _without_inherited(value: Any, marks: Marks, at: KeyPath) -> Any:
+    """The value without `_inherited_`, which has said what it had to say once the bases are merged."""
+    if isinstance(value, list):
+        return [_without_inherited(item, marks, (*at, i)) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if not isinstance(value.get(_INHERITED, True), bool):
+        here = (*at, _INHERITED)
+        raise RecipeError(
+            f"{marks[here]}: `_inherited_` must be true or false",
+            hint="write `_inherited_: false` to start the mapping anew, or remove the line",
+        )
+    return {
+        key: _without_inherited(item, marks, (*at, key)) for key, item in value.items() if key != _INHERITED
+    }
 
 
 def _merge(
-    data: dict[str, Any], marks: _Marks, base: dict[str, Any], base_marks: _Marks, at: _KeyPath
-) -> tuple[dict[str, Any], _Marks]:
+    data: dict[str, Any], marks: Marks, base: dict[str, Any], base_marks: Marks, at: KeyPath
+) -> tuple[dict[str, Any], Marks]:
     """`data` over `base`; the marks follow."""
-    if data.get("_inherited_", True) is False:
-        return {key: value for key, value in data.items() if key != "_inherited_"}, marks
+    if data.get(_INHERITED, True) is False:
+        return data, marks
     merged = dict(base)
     merged_marks = {key: mark for key, mark in base_marks.items() if key[: len(at)] == at}
     for key, value in data.items():
@@ -125,24 +133,20 @@ def _merge(
     return merged, merged_marks
 
 
-def _override(data: dict[str, Any], marks: _Marks, override: str) -> None:
+def _override(data: dict[str, Any], marks: Marks, override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(
             f"--set {override}: no '='", hint="write --set key=value, for example --set iters=200"
         )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise RecipeError(
-            f"--set {override}: the value is not valid YAML", hint="quote it in the shell"
-        ) from None
+    value, inner = read_yaml(text, lambda _: f"--set {override}")
     parts = key.split(".")
+    at: KeyPath = ()
     target: Any = data
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(target, list):
-            if not part.isdigit() or int(part) >= len(target):
+            if not part.isdecimal() or int(part) >= len(target):
                 raise RecipeError(
                     f"--set {override}: '{part}' is not an item of a list of {len(target)}",
                     hint="count the items from 0",
@@ -150,21 +154,25 @@ def _override(data: dict[str, Any], marks: _Marks, override: str) -> None:
             index: str | int = int(part)
         elif isinstance(target, dict):
             index = part
-            if not last:
-                target.setdefault(part, {})
+            if not last and part not in target:
+                target[part] = {}
+                here = (*at, part)
+                marks[here] = f"--set {override}"
         else:
             raise RecipeError(
                 f"--set {override}: '{'.'.join(parts[:depth])}' holds a value, not keys",
                 hint="see `medseg recipe show` for the keys",
             )
+        at = (*at, index)
         if last:
             target[index] = value
         else:
             target = target[index]
-    marks[tuple(int(p) if p.isdigit() else p for p in parts)] = f"--set {override}"
+    marks[at] = f"--set {override}"
+    marks.update({(*at, *below): mark for below, mark in inner.items()})
 
 
-def _recipe_error(error: ValidationError, data: dict[str, Any], marks: _Marks, path: Path) -> RecipeError:
+def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, path: Path) -> RecipeError:
     """The first thing pydantic found, in a user's words."""
     first = error.errors()[0]
     context = first.get("ctx", {})
@@ -187,17 +195,18 @@ def _recipe_error(error: ValidationError, data: dict[str, Any], marks: _Marks, p
         message = f"'{_dotted(at)}' is missing"
         hint = f"add `{at[-1]}:` to the recipe"
         at = at[:-1]
-    elif kind in ("disagreement", "inconsistent"):
-        hint = "make the two lines agree"
+    elif kind == "inconsistent":
+        at = (*at, *context["at"])
+        hint = context["hint"]
     elif at:
-        message = f"{_dotted(at)} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+        message = f"{_dotted(at)} = {_short(first['input'])}: {message[0].lower()}{message[1:]}"
     where = next((marks[at[:n]] for n in range(len(at), -1, -1) if at[:n] in marks), str(path))
     rest = error.error_count() - 1
     more = f" (and {rest} more)" if rest else ""
     return RecipeError(f"{where}: {message}{more}", hint=hint)
 
 
-def _strip_tags(loc: tuple[str | int, ...], data: Any) -> _KeyPath:
+def _strip_tags(loc: tuple[str | int, ...], data: Any) -> KeyPath:
     """A pydantic location without the names of union members it passed through."""
     at: list[str | int] = []
     for n, step in enumerate(loc):
@@ -210,7 +219,14 @@ def _strip_tags(loc: tuple[str | int, ...], data: Any) -> _KeyPath:
     return tuple(at)
 
 
-def _dotted(at: _KeyPath) -> str:
+def _short(value: Any) -> str:
+    """How a value is quoted: in full if it is a word or a few numbers."""
+    form = reprlib.Repr()
+    form.maxstring = form.maxother = 80
+    return form.repr(value)
+
+
+def _dotted(at: KeyPath) -> str:
     return ".".join(map(str, at)) or "recipe"
 
 

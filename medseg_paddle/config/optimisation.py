@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from medseg_paddle.config.base import Probability, Spec
+from medseg_paddle.config.base import Probability, Spec, inconsistent
 
 
 class CrossEntropyLoss(Spec):
@@ -65,6 +65,20 @@ class GradientClip(Spec):
     clip_norm: PositiveFloat | None = Field(None, description="greatest norm")
     max: PositiveFloat | None = Field(None, description="greatest value (ClipGradByValue)")
     min: float | None = Field(None, description="least value (ClipGradByValue)")
+
+    @model_validator(mode="after")
+    def _require_the_limit(self) -> GradientClip:
+        needed, others = ("max", ()) if self.name == "ClipGradByValue" else ("clip_norm", ("max", "min"))
+        if getattr(self, needed) is None:
+            raise inconsistent(f"{self.name} needs `{needed}`", hint=f"add a line `{needed}: 1.0`")
+        for other in others or ("clip_norm",):
+            if getattr(self, other) is not None:
+                raise inconsistent(
+                    f"{self.name} takes no `{other}`",
+                    at=(other,),
+                    hint=f"remove `{other}`; it takes `{needed}`",
+                )
+        return self
 
 
 class _OptimizerSpec(Spec):

@@ -29,7 +29,7 @@ def _glob(pattern: str) -> str:
 def _regex(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise PydanticCustomError(
             "regex",
             "'{pattern}' is not a regular expression ({error})",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from pydantic_core import PydanticCustomError
 
-from medseg_paddle.config.base import Spec
+from medseg_paddle.config.agreement import require_agreement
+from medseg_paddle.config.base import Spec, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
 from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Loss, Optimizer, Schedule
@@ -32,6 +32,18 @@ class InferenceSpec(Spec):
     )
     divisor: PositiveInt = Field(16, description="sides are padded to a multiple of this many pixels")
 
+    @model_validator(mode="after")
+    def _require_tiles_that_fit_the_network(self) -> InferenceSpec:
+        """The rule of `preprocess.tiling.InferencePlan`, which a recipe would break only after training."""
+        if self.mode == "tiles" and any(side % self.divisor for side in self.tile):
+            fitting = [-(-side // self.divisor) * self.divisor for side in self.tile]
+            raise inconsistent(
+                f"inference.tile {list(self.tile)} is no multiple of inference.divisor {self.divisor}",
+                at=("tile",),
+                hint=f"use {fitting}",
+            )
+        return self
+
 
 class ExportSpec(Spec):
     """What an exported model must fulfil."""
@@ -55,7 +67,7 @@ class Recipe(Spec):
         "run", description="name of the run's folder; the file's name where absent"
     )
     description: str = Field("", description="what the recipe is for, in a sentence")
-    labels: tuple[str, ...] | None = Field(
+    labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         None, description="names of the classes, background first; a manifest knows its own"
     )
     prepare: PrepareSpec | None = Field(None, description="how `medseg prepare` reads the source folder")
@@ -92,6 +104,9 @@ class Recipe(Spec):
     )
     log_iters: PositiveInt = Field(10, description="iterations between log lines and points of the curves")
     keep_checkpoint_max: PositiveInt = Field(2, description="latest checkpoints kept, besides the best one")
+    model_graph: bool = Field(
+        True, description="draw the network's graph on the dashboard (a few seconds at the start)"
+    )
     overlays: NonNegativeInt = Field(
         4, description="validation images drawn on the dashboard at each evaluation"
     )
@@ -157,79 +172,32 @@ class Recipe(Spec):
         if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
             return data
         model = dict(data["model"])
-        sets = [
-            data[key]
-            for key in ("train_dataset", "val_dataset", "test_dataset")
-            if isinstance(data.get(key), dict)
-        ]
+        names = ("train_dataset", "val_dataset", "test_dataset")
+        sets = {name: data[name] for name in names if isinstance(data.get(name), dict)}
         named = NamedDataset.model_fields["type"].annotation.__args__  # type: ignore[union-attr]
         for key, source in (("num_classes", "num_classes"), ("in_channels", "img_channels")):
             default = 2 if key == "num_classes" else 3
             said: dict[str, Any] = {"model": model[key]} if model.get(key) is not None else {}
-            for dataset in sets:
+            for name, dataset in sets.items():
                 value = dataset.get(
                     source, default if dataset.get("type") in named or source == "img_channels" else None
                 )
                 if value is not None:
-                    said.setdefault(f"{dataset.get('mode', 'train')} data", value)
-            if key == "num_classes" and data.get("labels"):
-                said["labels"] = len(data["labels"])
+                    said[name] = value
+            labels = data.get("labels")
+            if key == "num_classes" and labels is not None:
+                if not isinstance(labels, (list, tuple)):
+                    return data  # the check of `labels` itself says what is wrong
+                said["labels"] = len(labels)
             if len(set(map(str, said.values()))) > 1:
-                raise PydanticCustomError(
-                    "disagreement",
-                    "{key} disagree: {said}",
-                    {"key": key, "said": ", ".join(f"{where} says {value}" for where, value in said.items())},
-                )
+                who = ", ".join(f"{where} says {value}" for where, value in said.items())
+                raise inconsistent(f"{key} disagree: {who}", hint="make the lines agree")
             if not said:
-                raise PydanticCustomError(
-                    "disagreement", "{key}: nobody says how many", {"key": f"model.{key}"}
-                )
+                raise inconsistent(f"nobody says how many {key}", hint=f"add `{key}:` to `model`")
             model[key] = next(iter(said.values()))
         return {**data, "model": model}
 
     @model_validator(mode="after")
-    def _require_a_loss_per_output(self) -> Recipe:
-        outputs = {"U2Net": 7, "U2Netp": 7}.get(self.model.type, 1)
-        if getattr(self.model, "is_deepsup", False):
-            outputs = 5
-        coefficients = len(self.loss.coef)
-        if coefficients != outputs:
-            raise _inconsistent(
-                f"{self.model.type} has {outputs} output(s), but loss.coef has {coefficients} value(s)"
-            )
-        if len(self.loss.types) not in (1, coefficients):
-            raise _inconsistent(
-                f"loss.types has {len(self.loss.types)} entries for {coefficients} coefficients"
-            )
-        for loss in self.loss.types:
-            if loss.type == "MixedLoss" and len(loss.losses) != len(loss.coef):
-                raise _inconsistent(
-                    f"MixedLoss has {len(loss.losses)} losses and {len(loss.coef)} coefficients"
-                )
+    def _require_parts_that_agree(self) -> Recipe:
+        require_agreement(self)
         return self
-
-    @model_validator(mode="after")
-    def _require_honest_scores(self) -> Recipe:
-        learned = [t for t in self.train_dataset.transforms if isinstance(t, Normalize)]
-        for name in ("val_dataset", "test_dataset"):
-            scored = getattr(self, name)
-            if scored is None:
-                continue
-            if [t for t in scored.transforms if isinstance(t, Normalize)] != learned:
-                raise _inconsistent(
-                    f"train_dataset and {name} normalise differently; the model would see other numbers than it learned"
-                )
-            if scored.mode == "train":
-                raise _inconsistent(f"{name} has mode train; a score on training images says nothing")
-        if self.val_dataset and self.test_dataset:
-            if self.val_dataset.transforms != self.test_dataset.transforms:
-                raise _inconsistent(
-                    "val_dataset and test_dataset have different transforms; one preprocessing travels in the bundle"
-                )
-            if self.test_dataset == self.val_dataset:
-                raise _inconsistent("test_dataset is the validation set; a score on it would be too good")
-        return self
-
-
-def _inconsistent(message: str) -> PydanticCustomError:
-    return PydanticCustomError("inconsistent", "{message}", {"message": message})

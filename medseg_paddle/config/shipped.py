@@ -23,7 +23,7 @@ def shipped_recipes() -> tuple[Path, ...]:
             return tuple(
                 path
                 for path in sorted(folder.rglob("*.yml"))
-                if not any(p.startswith("_") for p in path.parts)
+                if not any(p.startswith("_") for p in path.relative_to(folder).parts)
             )
     raise SetupError(
         "the recipes that come with medseg-paddle are not there", hint="install the package again"

@@ -7,11 +7,20 @@ of our own stand beside them and say so in their first line.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from medseg_paddle.config.base import Probability, Spec
+from medseg_paddle.config.base import Probability, Spec, inconsistent
 
 Size = tuple[PositiveInt, PositiveInt]
 
@@ -34,6 +43,17 @@ class Resize(Spec):
     interp: Literal["NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4"] = Field(
         "LINEAR", description="interpolation of the image; labels are always nearest neighbour"
     )
+
+    @field_validator("keep_ratio", "size_divisor", mode="before")
+    @classmethod
+    def _refuse_what_is_not_supported(cls, value: Any, info: ValidationInfo) -> Any:
+        if value:
+            raise inconsistent(
+                f"Resize: `{info.field_name}` is not supported",
+                hint=f"remove `{info.field_name}`; ResizeByLong or ResizeByShort keeps the aspect ratio, "
+                "Padding fills up to a size",
+            )
+        return value
 
 
 class ResizeByLong(Spec):
@@ -214,6 +234,17 @@ class RandomAffinePatch(Spec):
     border: Literal["reflect", "ignore"] = Field(
         "reflect", description="beyond the image: reflected, or ignored"
     )
+
+    @model_validator(mode="after")
+    def _require_an_ordered_scale(self) -> RandomAffinePatch:
+        least, greatest = self.scale
+        if least > greatest:
+            raise inconsistent(
+                f"RandomAffinePatch.scale: the least magnification {least:g} is above the greatest {greatest:g}",
+                at=("scale",),
+                hint=f"write scale: [{greatest:g}, {least:g}]",
+            )
+        return self
 
 
 class RandomIntensity(Spec):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from medseg_paddle.core.labels import Label, LabelSet
@@ -26,7 +26,7 @@ class Case:
     Attributes
     ----------
     id : str
-        Unique in the data set.
+        Unique in the data set; relative path of the files written about the image, without suffix.
     image : Path
         The picture, or one slice of a volume as a picture.
     label : Path or None
@@ -36,7 +36,7 @@ class Case:
     patient : str
         Never in two splits.
     volume : str
-        Slices with the same ``volume`` are scored together as one whole case.
+        Slices with the same ``volume`` are scored together as one whole case; names files as well.
     order : int
         Position of the slice in its volume.
     spacing : tuple of float or None
@@ -78,7 +78,8 @@ class Manifest:
     Raises
     ------
     DataError
-        A patient is in two splits, or an id occurs twice.
+        A patient is in two splits, an id occurs twice, or an id or volume cannot name a file inside
+        a folder.
     """
 
     name: str
@@ -93,6 +94,8 @@ class Manifest:
         ids: set[str] = set()
         for split, cases in self.splits.items():
             for case in cases:
+                require_inside(case.id)
+                require_inside(case.group)
                 if case.id in ids:
                     raise DataError(f"case '{case.id}' occurs twice", hint="give every case an id of its own")
                 ids.add(case.id)
@@ -142,7 +145,7 @@ class Manifest:
         Raises
         ------
         DataError
-            Missing, not JSON, of another version, or a path that leaves the data set's folder.
+            Missing, not JSON, of another version, or a path, id or volume that leaves a folder.
         """
         path = path / MANIFEST_NAME if path.is_dir() else path
         try:
@@ -175,6 +178,24 @@ class Manifest:
             raise DataError(
                 f"{path} is not a manifest ({type(error).__name__}: {error})", hint="prepare the data again"
             ) from error
+
+
+def require_inside(name: str) -> None:
+    """See that a case's name, as the relative path of a file, stays inside the folder it is written to.
+
+    The rules are those of all systems together: a manifest made on one is read on another.
+
+    Raises
+    ------
+    DataError
+        Empty, absolute, with a drive, a part ``..``, a backslash or a NUL.
+    """
+    parts = PureWindowsPath(name)
+    if not parts.name or parts.anchor or ".." in parts.parts or "\\" in name or "\0" in name:
+        raise DataError(
+            f"{name!r:.80} cannot name a case: files are called after it",
+            hint="use a relative name without '..' and backslash, such as patient1/slice_004",
+        )
 
 
 def _case(entry: dict[str, Any], root: Path, manifest: Path) -> Case:

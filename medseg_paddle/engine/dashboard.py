@@ -54,10 +54,6 @@ class Dashboard:
         }
         self._writer.add_hparams(hparams_dict=flat, metrics_list=[_plain(m) for m in metrics])
 
-    def text(self, tag: str, text: str) -> None:
-        """A text, for example the recipe."""
-        self._writer.add_text(_plain(tag), text, 0)
-
     def close(self) -> None:
         """Write what is left; `train()` calls this too, and points may follow."""
         self._writer.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.paddleseg_adapter.transforms import FIXED_SIZE, TrainingTransform
-from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
+from medseg_paddle.errors import DataError, MedsegError, RecipeError
 from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.preprocess.augment import foreground_indices
 
@@ -85,14 +87,62 @@ def require_stackable(recipe: Recipe, found: Survey) -> None:
     Raises
     ------
     RecipeError
-        They would not.
+        They would not, or a Padding is smaller than an image it gets.
     """
-    fixed = any(t.type in FIXED_SIZE for t in recipe.train_dataset.transforms)
-    if not fixed and recipe.batch_size > 1 and len(found.sizes) > 1:
-        raise RecipeError(
-            f"the training images have {len(found.sizes)} different sizes and cannot be stacked to a batch",
-            hint="add RandomAffinePatch, RandomPaddingCrop or Resize to train_dataset.transforms, or set batch_size: 1",
-        )
+    transforms = recipe.train_dataset.transforms
+    sizes = sizes_after(transforms, found.sizes)
+    if recipe.batch_size == 1 or (sizes is not None and len(sizes) <= 1):
+        return
+    steps = ", ".join(t.type for t in transforms) or "no transform"
+    many = "a random size" if sizes is None else f"{len(sizes)} different sizes"
+    raise RecipeError(
+        f"the training images have {many} after {steps} and cannot be stacked to a batch of {recipe.batch_size}",
+        hint="end the changes of size in train_dataset.transforms with RandomAffinePatch, RandomPaddingCrop or "
+        "Resize, or set batch_size: 1",
+    )
+
+
+@contextmanager
+def errors_from_workers() -> Iterator[None]:
+    """Let an error of a process that loads images arrive where the images are read.
+
+    Paddle's DataLoader raises it in a thread of its own, as its type with the traceback as text, and
+    the reader gets a SystemError about a queue that was killed.
+
+    Raises
+    ------
+    MedsegError
+        What the process raised, with its message and hint.
+    """
+    raised: list[MedsegError] = []
+    seen = threading.Event()
+    usual = threading.excepthook
+
+    def keep(args: threading.ExceptHookArgs) -> None:
+        if isinstance(args.exc_value, MedsegError):
+            raised.append(args.exc_value)
+        else:
+            usual(args)
+        seen.set()
+
+    threading.excepthook = keep
+    try:
+        yield
+    except SystemError:
+        seen.wait(timeout=5)  # the queue is killed before the thread raises
+        if raised:
+            raise _as_raised(raised[0]) from None
+        raise
+    finally:
+        threading.excepthook = usual
+
+
+def _as_raised(error: MedsegError) -> MedsegError:
+    """The error without the traceback that Paddle put around its text."""
+    kind = type(error)
+    text = error.message.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+    message, _, hint = text.rpartition("\nhint: ")
+    return kind(message, hint=hint) if message else error
 
 
 class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
@@ -105,7 +155,7 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
     def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe = tuple(cases), recipe
-        self._transform = TrainingTransform(recipe.train_dataset.transforms)
+        self._transform = TrainingTransform(recipe.train_dataset.transforms, recipe.ignore_index)
         self._cache: OrderedDict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]] = OrderedDict()
         self._cached_bytes, self._limit = 0, recipe.train_dataset.cache_mb << 20
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +22,7 @@ from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.paddleseg_adapter.loop import run_train
 from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.scoring import Scored, score_cases
-from medseg_paddle.errors import DataError
+from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
@@ -32,7 +35,7 @@ class Listener(Protocol):
     def surveyed(self, done: int, total: int, what: str) -> None:
         """A label was looked at before the start."""
 
-    def started(self, facts: dict[str, Any], first_iter: int, iters: int) -> None:
+    def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """The loop begins."""
 
     def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
@@ -93,7 +96,8 @@ class Validation:
                 if former is None or _foreground(scored) > _foreground(former):
                     shown[group] = scored
         report = Report.from_counts(counts, self._labels)
-        score = report.mean_foreground_dice
+        # Without any foreground inside the regions of interest there is no score, and nothing is better than that.
+        score = -1.0 if math.isnan(report.mean_foreground_dice) else report.mean_foreground_dice
         best = score > self._best[kind]
         before, self._best[kind] = self._best[kind], max(score, self._best[kind])
         self._note(report, kind, score)
@@ -177,8 +181,7 @@ def fit(
         Something in the data does not fit the recipe; nothing was trained.
     """
     recipe = run.recipe
-    _look_at_data(train_cases, val_cases, recipe, listener)
-    checkpoint = run.last_checkpoint if resume else None
+    checkpoint = _latest_whole(run) if resume else None
     first_iter = 0 if checkpoint is None else run.iteration_of(checkpoint)
     _seed(recipe.seed)
     environment = paddle.distributed.ParallelEnv()
@@ -192,10 +195,10 @@ def fit(
             else None
         )
         facts = {"model": recipe.model.type, "parameters": count_parameters(model), "device": device}
-        listener.started(facts, first_iter, recipe.iters)
+        listener.started(run.path, facts, first_iter, recipe.iters)
         graph = None
         if dashboard is not None and first_iter == 0:
-            graph = model_graph.start_drawing(run.path)
+            graph = model_graph.start_drawing(run.path) if recipe.model_graph else None
             _introduce(dashboard, recipe, facts, labels if val_cases else None)
         writer: Any = (
             _LoopWriter(dashboard, listener, images_per_iteration) if dashboard is not None else None
@@ -229,21 +232,54 @@ def fit(
         if dashboard is not None:
             dashboard.close()
         if graph is not None:
-            graph.wait(timeout=120)
+            try:
+                graph.wait(timeout=120)
+            except subprocess.TimeoutExpired:  # the training is done; it shall not fail for a picture
+                graph.kill()
 
 
-def _look_at_data(train: Sequence[Case], val: Sequence[Case], recipe: Recipe, listener: Listener) -> None:
+def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener) -> None:
+    """Look at everything that a training needs, before its folder is made.
+
+    Raises
+    ------
+    DataError
+        An image or a label is unreadable or does not fit, or there is no foreground to learn or score.
+    RecipeError
+        The images cannot be stacked to a batch.
+    ModelError
+        The pretrained weights are missing or do not fit.
+    SetupError
+        Several processes were started.
+    """
+    if paddle.distributed.ParallelEnv().nranks > 1:
+        raise SetupError(
+            "training on several devices at once is not supported yet",
+            hint="start one process; compare recipes by starting several runs on one device each",
+        )
     found = survey(train, recipe, listener.surveyed)
     require_stackable(recipe, found)
     _require_foreground(found, f"the training set ({len(train)} images)")
     if val:
         _require_foreground(survey(val, recipe, listener.surveyed), f"the validation set ({len(val)} images)")
-    twice = {case.image.resolve() for case in train} & {case.image.resolve() for case in val}
-    if twice:
-        raise DataError(
-            f"{len(twice)} image(s) are in the training and the validation set, for example {min(twice)}",
-            hint="remove them from one of the lists; the best checkpoint would be chosen on learned images",
-        )
+    with paddle.utils.unique_name.guard():
+        build_model(recipe)
+
+
+def _latest_whole(run: Run) -> Path | None:
+    """The latest checkpoint that can be read; a kill while one was written leaves a damaged one."""
+    for folder in run.checkpoints_newest_first():
+        try:
+            for path in folder.glob("model.pd*"):
+                paddle.load(str(path))
+        except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
+            with run.log.open("a", encoding="utf-8") as log:
+                log.write(
+                    f"checkpoint {folder.name} is damaged ({type(error).__name__}), going back to the one before\n"
+                )
+            continue
+        return folder
+    return None
 
 
 def _require_foreground(found: Survey, where: str) -> None:

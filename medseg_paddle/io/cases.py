@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from medseg_paddle.config.datasets import DatasetSpec, EvalList, EvalManifest, TrainList, TrainManifest
 from medseg_paddle.core import Case, LabelSet, Manifest
+from medseg_paddle.core.manifest import require_inside
 from medseg_paddle.errors import DataError
 
 
@@ -84,9 +86,26 @@ def _read_list(path: Path, root: Path, separator: str) -> tuple[Case, ...]:
                 hint="paths with spaces need another `separator` in the recipe, such as ','",
             )
         label = root / parts[1] if len(parts) == 2 else None
-        cases.append(Case(id=Path(parts[0]).with_suffix("").as_posix(), image=root / parts[0], label=label))
+        cases.append(Case(id=_id(parts[0], root), image=root / parts[0], label=label))
     ids = [case.id for case in cases]
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
-        raise DataError(f"{path}: '{twice}' is listed twice", hint="list every image once")
+        raise DataError(
+            f"{path}: '{twice}' is listed twice",
+            hint="list every image once; two that differ only in '..' or the suffix need other names",
+        )
     return tuple(cases)
+
+
+def _id(listed: str, root: Path) -> str:
+    """Name of a listed image: its path below `root`; elsewhere the path without what would lead out."""
+    image = Path(os.path.normpath(root.absolute() / listed))
+    below = Path(os.path.normpath(root.absolute()))
+    if image.is_relative_to(below):
+        name = image.relative_to(below)
+    else:
+        outside = Path(listed)
+        name = Path(*(part for part in outside.parts if part not in (outside.anchor, "..")))
+    text = (name.with_suffix("") if name.name else name).as_posix()
+    require_inside(text)
+    return text

@@ -46,7 +46,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
     """Fill a folder that appears all at once, or not at all.
 
     Parameters
@@ -55,6 +55,8 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         The folder to make. May exist if it is empty.
     overwrite : bool
         Replace an existing folder; it stays as it is until the new one is complete.
+    marker : str, optional
+        Replace only a folder that holds a file of this name: one of ours, not something else.
 
     Yields
     ------
@@ -74,6 +76,11 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     if path.is_dir() and not overwrite and any(path.iterdir()):
         raise SetupError(
             f"{path} is there already and not empty", hint="name a new folder, or allow to overwrite"
+        )
+    if marker is not None and path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise SetupError(
+            f"{path} holds something else (no {marker} in it) and is not replaced",
+            hint="name a new or empty folder",
         )
     temporary = _beside(path)
     try:

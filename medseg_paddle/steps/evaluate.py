@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from medseg_paddle.core import Split
+from medseg_paddle.core import SPLITS, Case, Split
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
@@ -17,8 +18,10 @@ from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
+from medseg_paddle.steps.checks import class_names, require_apart, require_same_data
 from medseg_paddle.steps.progress import ProgressBar
-from medseg_paddle.steps.train import class_names
+
+_CASES = "cases.csv"
 
 
 def evaluate(
@@ -40,7 +43,7 @@ def evaluate(
     run : Path or Run
     split : {"test", "val", "train"}
     output : Path, optional
-        Folder to write; replaced if it is there. ``evaluation/<split>`` in the run where absent.
+        Folder to write, an earlier evaluation in it is replaced; ``evaluation/<split>`` in the run where absent.
     overlays : int
         Cases to draw.
     device : str, optional
@@ -60,19 +63,25 @@ def evaluate(
         )
     cases = load_cases(spec)
     labels = class_names(recipe)
+    compared = _require_held_out(run, cases, split)
 
     start_paddle()
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.models import ForwardFunction, load_model
     from medseg_paddle.engine.scoring import score_cases
 
-    set_device(device or recipe.device)
+    chosen = set_device(device or recipe.device)
     checkpoint = run.best_checkpoint
-    forward = ForwardFunction(load_model(recipe, checkpoint))
+    # in the precision that it was validated in
+    mixed = recipe.amp_level if recipe.precision == "fp16" and chosen != "cpu" else None
+    forward = ForwardFunction(load_model(recipe, checkpoint), mixed)
     counts: dict[str, CaseCounts] = {}
     most: dict[str, int] = {}
     folder = output or run.evaluation_folder(split)
-    with new_folder(folder, overwrite=True) as new, ProgressBar(f"evaluating {split}", len(cases)) as bar:
+    with (
+        new_folder(folder, overwrite=True, marker=_CASES) as new,
+        ProgressBar(f"evaluating {split}", len(cases)) as bar,
+    ):
         for done, scored in enumerate(score_cases(forward, cases, recipe, counts), start=1):
             case = scored.case
             write_label(new / "masks" / f"{case.id}.png", scored.prediction)
@@ -85,18 +94,34 @@ def evaluate(
                 write_image(new / "overlays" / f"{case.group}.png", picture)
             bar.update(done)
         report = Report.from_counts(counts, labels)
-        write_text(new / "cases.csv", report.to_csv())
+        if not any(row.scores.truth_pixels for row in report.rows):
+            raise DataError(
+                f"no foreground pixel in the {split} set: there is nothing to score",
+                hint="check the labels' values and the list of labels",
+            )
+        write_text(new / _CASES, report.to_csv())
         facts = {
             "run": run.path.name,
             "split": split,
             "checkpoint": checkpoint.relative_to(run.path).as_posix(),
             "images": len(cases),
             "number_of_cases": len(counts),
+            "compared_with_training_data": compared,
         }
         write_text(new / "summary.json", json.dumps({**facts, **json.loads(report.to_json())}, indent=1))
-    if not any(row.scores.truth_pixels for row in report.rows):
-        raise DataError(
-            f"no foreground pixel in the {split} set: there is nothing to score",
-            hint="check the labels' values and the list of labels",
-        )
     return report
+
+
+def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
+    """See that nothing scored was learned from; False where the training data is not on this machine."""
+    learned: dict[str, Sequence[Case]] = {}
+    for name in SPLITS[: SPLITS.index(split)]:
+        spec = run.recipe.dataset(name)
+        if spec is not None:
+            try:
+                learned[name] = load_cases(spec)
+            except DataError:
+                return False
+    require_same_data(run, learned)
+    require_apart(cases, learned, split)
+    return True

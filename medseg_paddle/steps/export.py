@@ -18,8 +18,8 @@ from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.images import read_image
 from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
 from medseg_paddle.run import Run
+from medseg_paddle.steps.checks import class_names
 from medseg_paddle.steps.provenance import versions
-from medseg_paddle.steps.train import class_names
 
 # Validation pictures are compared in parts of at most this side: differences do not grow with the
 # size, the time does, and less of a patient's picture travels in the bundle.

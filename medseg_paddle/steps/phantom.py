@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from medseg_paddle.io.files import new_folder
+from medseg_paddle.io.files import new_folder, write_text
 from medseg_paddle.phantom import write_phantom
+
+_MARKER = "phantom.json"
 
 
 def phantom(output: Path, *, patients: int = 12, seed: int = 42, overwrite: bool = False) -> list[Path]:
@@ -19,7 +22,7 @@ def phantom(output: Path, *, patients: int = 12, seed: int = 42, overwrite: bool
     seed : int
         The same seed gives the same files.
     overwrite : bool
-        Replace what is in `output`.
+        Replace an earlier cohort in `output`.
 
     Returns
     -------
@@ -31,6 +34,7 @@ def phantom(output: Path, *, patients: int = 12, seed: int = 42, overwrite: bool
     SetupError
         The folder is taken or cannot be written.
     """
-    with new_folder(output, overwrite=overwrite) as new:
+    with new_folder(output, overwrite=overwrite, marker=_MARKER) as new:
         names = [folder.name for folder in write_phantom(new, patients=patients, seed=seed)]
+        write_text(new / _MARKER, json.dumps({"patients": patients, "seed": seed}))
     return [output / name for name in names]

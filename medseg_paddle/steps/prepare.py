@@ -46,6 +46,10 @@ def prepare(
     DataError, SetupError
         As :func:`medseg_paddle.steps.dataset.write_dataset`.
     """
+    if isinstance(recipe, Recipe) and overrides:
+        raise RecipeError(
+            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
+        )
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if resolved.prepare is None:
         raise RecipeError(

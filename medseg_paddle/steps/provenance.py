@@ -49,7 +49,7 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
             "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         },
         "data": {
-            split: {"images": len(members), "sha256": _fingerprint_of(members)}
+            split: {"images": len(members), "sha256": fingerprint_of(members)}
             for split, members in cases.items()
         },
     }
@@ -75,6 +75,9 @@ def git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        git(
+            "ls-files", "--error-unmatch", __file__
+        )  # else it is somebody else's checkout around our installation
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return None
@@ -91,7 +94,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _fingerprint_of(cases: Sequence[Case]) -> str:
+def fingerprint_of(cases: Sequence[Case]) -> str:
+    """One SHA-256 over all files of the cases, in their order."""
     digest = hashlib.sha256()
     for case in cases:
         for path in (case.image, case.label, case.roi):

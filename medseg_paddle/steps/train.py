@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import Self
 
 from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.core import LabelSet
+from medseg_paddle.core import Case
 from medseg_paddle.engine.startup import start_paddle
-from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.cases import labels_of, load_cases
+from medseg_paddle.errors import RecipeError
+from medseg_paddle.io.cases import load_cases
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
+from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
 from medseg_paddle.steps.progress import ProgressBar
 from medseg_paddle.steps.provenance import provenance
 
-# Keys that may differ between a run and its resumption: they do not change what is learned.
+# Keys that may differ between a run and its resumption: length, bookkeeping, and what comes after the training.
 _MAY_CHANGE = frozenset(
-    {"iters", "save_interval", "log_iters", "keep_checkpoint_max", "num_workers", "overlays", "device", "description",
-     "inference", "export", "test_dataset", "prepare"}
+    {"iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
+     "description", "inference", "export", "test_dataset", "prepare"}
 )  # fmt: skip
 
 
@@ -60,7 +61,11 @@ def train(
     RecipeError, DataError, ModelError, SetupError
         Before anything is trained.
     """
-    resolved = load_recipe(recipe, overrides) if not isinstance(recipe, Recipe) else recipe
+    if isinstance(recipe, Recipe) and overrides:
+        raise RecipeError(
+            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
+        )
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     folder = output or Path("outputs") / resolved.name
@@ -68,18 +73,24 @@ def train(
     if resolved.val_dataset is not None:
         splits["val"] = load_cases(resolved.val_dataset)
     labels = class_names(resolved)
+    require_same_window(resolved)
+    require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
+    if not resume:
+        Run.require_free(folder, overwrite=overwrite)
 
     start_paddle()
     from medseg_paddle.engine.device import set_device
-    from medseg_paddle.engine.training import fit
+    from medseg_paddle.engine.training import fit, inspect
 
     chosen = set_device(resolved.device, resolved.precision)
-    going_on = resume and (folder / "recipe.yml").exists()
-    if going_on:
-        run = _continued(Run.open(folder), resolved)
-    else:
-        run = Run.create(folder, resolved, provenance(splits, chosen), overwrite=overwrite)
-    with _TrainingProgress(run) as listener:
+    with _TrainingProgress() as listener:
+        # All that can be wrong with data and model is looked at before the folder is touched.
+        inspect(resolved, splits["train"], splits.get("val", ()), listener)
+        going_on = resume and Run.exists(folder)
+        if going_on:
+            run = _continued(Run.open(folder), resolved, splits)
+        else:
+            run = Run.create(folder, resolved, provenance(splits, chosen), overwrite=overwrite)
         fit(
             run,
             splits["train"],
@@ -92,25 +103,7 @@ def train(
     return run
 
 
-def class_names(recipe: Recipe) -> LabelSet:
-    """The classes, as the data's manifest or the recipe names them.
-
-    Raises
-    ------
-    DataError
-        The manifest has another number of classes than the model.
-    """
-    labels = labels_of(recipe.train_dataset) or recipe.label_set
-    if len(labels) != recipe.num_classes:
-        raise DataError(
-            f"{recipe.train_dataset.dataset_root} has {len(labels)} classes ({', '.join(labels.names)}), "
-            f"the model {recipe.num_classes}",
-            hint="correct model.num_classes, or prepare the data again",
-        )
-    return labels
-
-
-def _continued(run: Run, wanted: Recipe) -> Run:
+def _continued(run: Run, wanted: Recipe, splits: Mapping[str, Sequence[Case]]) -> Run:
     """The run with the wanted recipe, if that goes on with the same training."""
     before, now = run.recipe.model_dump(), wanted.model_dump()
     changed = [key for key in now if key not in _MAY_CHANGE and now[key] != before[key]]
@@ -119,20 +112,25 @@ def _continued(run: Run, wanted: Recipe) -> Run:
             f"{run.path} was trained with another {', '.join(changed)}",
             hint="resume with the run's own recipe.yml, or start a new run with --output",
         )
+    if wanted.use_ema:
+        raise RecipeError(
+            "a run with use_ema cannot be resumed: PaddleSeg does not load the moving average again",
+            hint="train it in one go, or without use_ema",
+        )
     last = run.last_checkpoint
     if last is not None and run.iteration_of(last) >= wanted.iters:
         raise RecipeError(
             f"{run.path} is finished: {run.iteration_of(last)} of {wanted.iters} iterations",
-            hint="to train longer give more, for example --set iters=" + str(2 * wanted.iters),
+            hint="to train longer give more by --set iters=...; the learning rate then follows the longer schedule",
         )
-    return Run(run.path, wanted)
+    require_same_data(run, splits)
+    return run.with_recipe(wanted)
 
 
 class _TrainingProgress:
     """Shows a training on the terminal."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self) -> None:
         self._bar = ProgressBar("checking", 1).__enter__()
         self._score = ""
 
@@ -146,14 +144,14 @@ class _TrainingProgress:
         """See :class:`medseg_paddle.engine.training.Listener`."""
         self._bar.advance(done, total, what)
 
-    def started(self, facts: dict[str, Any], first_iter: int, iters: int) -> None:
+    def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
         self._bar.__exit__(None, None, None)
         self._bar = ProgressBar("training", iters, first_iter)
         self._bar.__enter__()
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(
-            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {facts['device']}, into {self._run.path}"
+            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {facts['device']}, into {folder}"
         )
 
     def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:

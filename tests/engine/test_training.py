@@ -25,7 +25,7 @@ def weights_digest(checkpoint: Path) -> str:
 
 
 def test_a_training_leaves_a_complete_run(disc_recipe_file: Path, tmp_path: Path) -> None:
-    run = train(disc_recipe_file, output=tmp_path / "run")
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["model_graph=true"])
     again = Run.open(run.path)
     assert again.recipe == run.recipe
     assert [entry["iter"] for entry in again.history()] == [6, 12]
@@ -139,6 +139,61 @@ def test_resuming_with_another_model_or_a_finished_run_is_refused(
         train(disc_recipe_file, output=tmp_path / "run")
 
 
+def test_resuming_falls_back_from_a_damaged_checkpoint(disc_recipe_file: Path, tmp_path: Path) -> None:
+    overrides = ["keep_checkpoint_max=5", "save_interval=3", "lr_scheduler.decay_steps=12"]
+    whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=overrides)
+    train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=6"])
+    newest = tmp_path / "run" / "checkpoints" / "iter_6" / "model.pdopt"
+    newest.write_bytes(newest.read_bytes()[:50])
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=overrides, resume=True)
+    assert "iter_6 is damaged" in run.log.read_text()
+    last = [r.checkpoints / "iter_12" / "model.pdparams" for r in (whole, run)]
+    assert weights_digest(last[0]) == weights_digest(last[1])
+
+
+def test_what_is_resumed_is_what_is_evaluated(disc_recipe_file: Path, tmp_path: Path) -> None:
+    train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"])
+    changes = ["iters=12", "inference.mode=tiles", "inference.tile=[32, 32]"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=changes, resume=True)
+    assert Run.open(run.path).recipe == run.recipe
+    assert Run.open(run.path).recipe.inference.mode == "tiles"
+
+
+def test_a_refused_training_leaves_a_former_run_as_it_was(
+    disc_recipe_file: Path, discs: Path, tmp_path: Path
+) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1"])
+    before = weights_digest(run.best_checkpoint)
+    (discs / "images" / "val1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"val1\.png"):
+        train(disc_recipe_file, output=tmp_path / "run", overwrite=True)
+    assert weights_digest(Run.open(run.path).best_checkpoint) == before
+
+
+def test_scores_on_learned_images_or_changed_data_are_refused(
+    disc_recipe_file: Path, discs: Path, tmp_path: Path
+) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1"])
+    held_out = (discs / "test_list.txt").read_text()
+    (discs / "test_list.txt").write_text(held_out + (discs / "val_list.txt").read_text())
+    with pytest.raises(DataError, match="are in the val and the test set"):
+        evaluate(run)
+    (discs / "test_list.txt").write_text(held_out)
+    (discs / "train_list.txt").write_text("images/train0.png labels/train0.png\n")
+    with pytest.raises(DataError, match="has changed since the training"):
+        evaluate(run)
+
+
+def test_evaluation_replaces_only_an_evaluation(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1"])
+    for folder in (run.path, tmp_path):
+        with pytest.raises(SetupError, match="holds something else"):
+            evaluate(run, output=folder)
+    assert run.best_checkpoint.is_file()
+    for _ in range(2):
+        evaluate(run, output=tmp_path / "scores")
+
+
 def test_a_set_smaller_than_a_batch_trains(disc_recipe_file: Path, tmp_path: Path) -> None:
     run = train(
         disc_recipe_file, output=tmp_path / "run", overrides=["batch_size=8", "iters=2", "log_iters=1"]
@@ -149,7 +204,11 @@ def test_a_set_smaller_than_a_batch_trains(disc_recipe_file: Path, tmp_path: Pat
 def test_the_moving_average_is_evaluated_and_used(disc_recipe_file: Path, tmp_path: Path) -> None:
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=["use_ema=true", "iters=6"])
     assert [entry["weights"] for entry in run.history()] == ["model", "ema"]
-    assert run.best_checkpoint.name == "ema_model.pdparams"
+    scores = {entry["weights"]: entry["score"] for entry in run.history()}
+    wanted = "ema_model.pdparams" if scores["ema"] > scores["model"] else "model.pdparams"
+    assert run.best_checkpoint.name == wanted
+    with pytest.raises(RecipeError, match="use_ema cannot be resumed"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["use_ema=true", "iters=12"], resume=True)
 
 
 @pytest.mark.parametrize(

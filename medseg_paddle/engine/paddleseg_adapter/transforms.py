@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import paddleseg.transforms  # noqa: F401  (registers PaddleSeg's transforms with the manager)
 from numpy.typing import NDArray
 
+from medseg_paddle.config import transforms as spec_of
 from medseg_paddle.config.base import component_arguments
 from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
-from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
+from medseg_paddle.errors import RecipeError
+from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch, foreground_indices
 
-# Transforms after which all images have one size, so that they can be stacked to a batch.
-FIXED_SIZE = frozenset(
-    {"Resize", "Padding", "RandomPaddingCrop", "ScalePadding", "RandomAffine", "RandomAffinePatch"}
-)
+_PATCH_BORDER = 255  # what RandomAffinePatch with border "ignore" writes into a label beyond the image
+
+Size = tuple[int, int]
 
 
 class TrainingTransform:
@@ -26,18 +28,18 @@ class TrainingTransform:
 
     PaddleSeg's transforms draw from the global generators of `random` and numpy; these are seeded from
     `rng` before each call, so that a draw depends on nothing but `rng`.
+
+    Parameters
+    ----------
+    specs : sequence
+        The transforms in the order of the recipe.
+    ignore_index : int
+        Label value that is neither learned nor scored.
     """
 
-    def __init__(self, specs: Sequence[Transform]) -> None:
-        self._steps: list[tuple[bool, Any]] = []
-        for spec in specs:
-            arguments = component_arguments(spec)
-            ours = TRAIN_TRANSFORMS.get(spec.type)
-            if ours is not None:
-                self._steps.append((True, ours(**arguments)))
-            else:
-                arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
-                self._steps.append((False, manager.TRANSFORMS[spec.type](**arguments)))
+    def __init__(self, specs: Sequence[Transform], ignore_index: int = 255) -> None:
+        self._ignore_index = ignore_index
+        self._steps = [(spec.type in TRAIN_TRANSFORMS, _built(spec)) for spec in specs]
 
     def __call__(
         self,
@@ -50,16 +52,147 @@ class TrainingTransform:
         for number, (ours, step) in enumerate(self._steps):
             if isinstance(step, RandomAffinePatch):
                 # After another transform the pixels found in the stored label are no longer the right ones.
-                image, label = step(image, label, rng, foreground=None if number else foreground)
+                image, label = self._patch(step, image, label, rng, None if number else foreground)
             elif ours:
                 image, label = step(image, label, rng)
             else:
                 seed = int(rng.integers(2**32))
                 random.seed(seed)
                 np.random.seed(seed)  # noqa: NPY002  (PaddleSeg draws from it)
-                data = step({"img": image, "label": label, "gt_fields": ["label"], "trans_info": []})
-                image, label = data["img"], data["label"]
-        if image.ndim == 2:  # OpenCV drops a single channel
-            image = image[:, :, None]
+                image, label = _stock(step, image, label)
         chw = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
         return chw, np.ascontiguousarray(label, dtype=np.int64)
+
+    def _patch(
+        self,
+        step: RandomAffinePatch,
+        image: NDArray[np.float32],
+        label: NDArray[Any],
+        rng: np.random.Generator,
+        foreground: NDArray[Any] | None,
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        if foreground is None and step.foreground > 0:
+            foreground = foreground_indices(label, self._ignore_index)
+        if step.border != "ignore" or self._ignore_index == _PATCH_BORDER:
+            return step(image, label, rng, foreground=foreground)
+        # Moved beyond it, no value of the label can be taken for the border's.
+        moved = label.astype(np.int32) + (_PATCH_BORDER + 1)
+        image, moved = step(image, moved, rng, foreground=foreground)
+        result = np.where(moved == _PATCH_BORDER, self._ignore_index, moved - (_PATCH_BORDER + 1))
+        # OpenCV, which later steps use, knows no int64; float32 holds every integer up to 2**24.
+        fits = np.can_cast(np.min_scalar_type(self._ignore_index), label.dtype)
+        return image, result.astype(label.dtype if fits else np.float32)
+
+
+def sizes_after(specs: Sequence[Transform], sizes: Collection[Size]) -> frozenset[Size] | None:
+    """Sizes (rows, columns) of images after the transforms; None where each draw has another.
+
+    Parameters
+    ----------
+    specs : sequence
+        The transforms in the order of the recipe.
+    sizes : collection of (int, int)
+        Rows and columns of the images before.
+
+    Raises
+    ------
+    RecipeError
+        A Padding is smaller than an image that it gets; PaddleSeg's does not crop.
+    """
+    known: frozenset[Size] | None = frozenset(sizes)
+    for spec in specs:
+        fixed = _fixed_size(spec)
+        if isinstance(spec, spec_of.Padding) and fixed is not None:
+            _require_room(fixed, known or ())
+        if fixed is not None:
+            known = frozenset({fixed})
+        elif _draws_size(spec):
+            known = None
+        elif known is not None and isinstance(spec, _BY_INPUT):
+            known = frozenset(_measured(spec, size) for size in known)
+    return known
+
+
+# These make of one size always the same other one, and of two sizes two or one. With nothing to draw
+# from (least and greatest factor equal) the random ones are among them.
+_BY_INPUT = (
+    spec_of.ResizeByLong,
+    spec_of.ResizeByShort,
+    spec_of.LimitLong,
+    spec_of.PaddingByAspectRatio,
+    spec_of.ResizeStepScaling,
+    spec_of.ResizeRangeScaling,
+)
+
+
+def _fixed_size(spec: Transform) -> Size | None:
+    """Rows and columns that a transform gives every image; None where they depend on image or draw."""
+    if isinstance(spec, spec_of.RandomAffinePatch):
+        return spec.size
+    if isinstance(spec, (spec_of.Resize, spec_of.Padding, spec_of.ScalePadding)):
+        columns, rows = spec.target_size
+    elif isinstance(spec, spec_of.RandomPaddingCrop) and spec.category_max_ratio == 1:
+        columns, rows = spec.crop_size
+    elif isinstance(spec, spec_of.RandomAffine):
+        columns, rows = spec.size
+    else:
+        return None
+    return rows, columns
+
+
+def _draws_size(spec: Transform) -> bool:
+    if isinstance(spec, spec_of.ResizeStepScaling):
+        return spec.min_scale_factor != spec.max_scale_factor
+    if isinstance(spec, spec_of.ResizeRangeScaling):
+        return spec.min_value != spec.max_value
+    if isinstance(spec, spec_of.RandomRotation):
+        return spec.max_rotation > 0
+    if isinstance(spec, spec_of.RandomCenterCrop):
+        return spec.retain_ratio != (1, 1)
+    # Left here with a ratio below 1, where PaddleSeg does not crop at all if no window respects it.
+    return isinstance(spec, spec_of.RandomPaddingCrop)
+
+
+def _measured(spec: Transform, size: Size) -> Size:
+    _, label = _stock(_built(spec), np.zeros((*size, 1), np.float32), np.zeros(size, np.uint8))
+    rows, columns = label.shape
+    return rows, columns
+
+
+def _require_room(target: Size, sizes: Collection[Size]) -> None:
+    larger = [size for size in sizes if size[0] > target[0] or size[1] > target[1]]
+    if larger:
+        raise RecipeError(
+            f"Padding to {target} (rows, columns) is smaller than an image of {max(larger)} that it gets",
+            hint="give Padding a larger target_size, or use RandomPaddingCrop in its place",
+        )
+
+
+def _built(spec: Transform) -> Any:
+    """The callable that a recipe's words stand for."""
+    arguments = component_arguments(spec)
+    ours = TRAIN_TRANSFORMS.get(spec.type)
+    if ours is not None:
+        return ours(**arguments)
+    arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+    return manager.TRANSFORMS[spec.type](**arguments)
+
+
+def _stock(step: Any, image: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
+    """One of PaddleSeg's transforms; HWC float32 in and out.
+
+    Grey images go in as HW, which is how PaddleSeg reads them: OpenCV drops a channel axis of length
+    one, and Pillow (RandomDistort) refuses it. The step is a copy: ResizeByShort changes itself when
+    `max_size` bites, and all later images would shrink with it.
+    """
+    grey = image.shape[2] == 1
+    data = copy.copy(step)(
+        {
+            "img": image[:, :, 0] if grey else image,
+            "label": label,
+            "gt_fields": ["label"],
+            "trans_info": [],
+        }
+    )
+    result = np.asarray(data["img"], dtype=np.float32)
+    return result[:, :, None] if grey else result, data["label"]

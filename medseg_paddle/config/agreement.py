@@ -1,0 +1,201 @@
+"""Rules that no part of a recipe can check alone: what one says must agree with what another says."""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from medseg_paddle.config.base import inconsistent
+from medseg_paddle.config.datasets import DatasetSpec, ListDataset
+from medseg_paddle.config.optimisation import CrossEntropyLoss, DiceLoss, MixedLoss
+from medseg_paddle.config.transforms import Normalize, RandomAffinePatch
+from medseg_paddle.core import SPLITS
+
+if TYPE_CHECKING:
+    from medseg_paddle.config.recipe import Recipe
+
+_At = tuple[str | int, ...]
+_BORDER_LABEL = 255
+
+
+def require_agreement(recipe: Recipe) -> None:
+    """Check the parts of a recipe against each other.
+
+    Raises
+    ------
+    PydanticCustomError
+        Two parts contradict each other; names both.
+    """
+    _require_usable_class_names(recipe)
+    _require_modes(recipe)
+    _require_honest_scores(recipe)
+    _require_one_preprocessing(recipe)
+    _require_channels(recipe)
+    _require_one_ignore_index(recipe)
+    _require_a_loss_per_output(recipe)
+    _require_losses_that_know_the_classes(recipe)
+
+
+def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
+    for split in SPLITS:
+        dataset = getattr(recipe, f"{split}_dataset")
+        if dataset is not None:
+            yield f"{split}_dataset", dataset
+
+
+def _require_usable_class_names(recipe: Recipe) -> None:
+    names = recipe.labels or ()
+    if "mean" in names:
+        raise inconsistent(
+            "labels: a class cannot be named 'mean'; reports have a row of that name",
+            at=("labels", names.index("mean")),
+            hint="give the class another name",
+        )
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise inconsistent(
+                f"labels: two classes are named '{name}'",
+                at=("labels", i),
+                hint="give every class a name of its own",
+            )
+
+
+def _require_modes(recipe: Recipe) -> None:
+    for name, dataset in _datasets(recipe):
+        mode = name.removesuffix("_dataset")
+        if dataset.mode != mode:
+            said = "has" if "mode" in dataset.model_fields_set else "says no mode, so it has"
+            raise inconsistent(
+                f"{name} {said} mode {dataset.mode}; it must be {mode}",
+                at=(name, "mode"),
+                hint=f"write `mode: {mode}` in {name}",
+            )
+
+
+def _require_honest_scores(recipe: Recipe) -> None:
+    given = [(split, dataset) for split in SPLITS if (dataset := recipe.dataset(split)) is not None]
+    for (first, one), (second, other) in itertools.combinations(given, 2):
+        if _images(one) == _images(other):
+            at: _At = (f"{second}_dataset",) if getattr(recipe, f"{second}_dataset") else ("val_dataset",)
+            raise inconsistent(
+                f"the {second} set is the {first} set; a score on it would be too good",
+                at=(*at, f"{second}_path"),
+                hint=f"name other images for the {second} set",
+            )
+
+
+def _images(dataset: DatasetSpec) -> tuple[str, ...]:
+    """What says which images a data set has, whatever else differs."""
+    root = posixpath.normpath(dataset.dataset_root)
+    if isinstance(dataset, ListDataset):
+        path = getattr(dataset, f"{dataset.mode}_path")
+        return (root, dataset.type, posixpath.normpath(path) if path else f"mode {dataset.mode}")
+    return (root, dataset.type, f"mode {dataset.mode}")
+
+
+def _require_one_preprocessing(recipe: Recipe) -> None:
+    learned = [t for t in recipe.train_dataset.transforms if isinstance(t, Normalize)]
+    for name, dataset in _datasets(recipe):
+        if [t for t in dataset.transforms if isinstance(t, Normalize)] != learned:
+            raise inconsistent(
+                f"train_dataset and {name} normalise differently; "
+                "the model would see other numbers than it learned",
+                at=(name, "transforms"),
+            )
+    val, test = recipe.val_dataset, recipe.test_dataset
+    if val and test and val.transforms != test.transforms:
+        raise inconsistent(
+            "val_dataset and test_dataset have different transforms; one preprocessing travels in the bundle",
+            at=("test_dataset", "transforms"),
+        )
+
+
+def _require_channels(recipe: Recipe) -> None:
+    channels = recipe.in_channels
+    for name, dataset in _datasets(recipe):
+        for i, transform in enumerate(dataset.transforms):
+            if not isinstance(transform, Normalize):
+                continue
+            for key, values in (("mean", transform.mean), ("std", transform.std)):
+                if len(values) not in (1, channels):
+                    raise inconsistent(
+                        f"{name}.transforms.{i}.{key} has {len(values)} values for {channels} channel(s)",
+                        at=(name, "transforms", i, key),
+                        hint="give one value for all channels, or one per channel",
+                    )
+
+
+def _require_one_ignore_index(recipe: Recipe) -> None:
+    ignored = recipe.ignore_index
+    for name, dataset in _datasets(recipe):
+        its = getattr(dataset, "ignore_index", 255)
+        if its != ignored:
+            raise inconsistent(
+                f"{name} ignores label {its}, train_dataset {ignored}", at=(name, "ignore_index")
+            )
+        for i, transform in enumerate(dataset.transforms):
+            at = (name, "transforms", i)
+            padded = getattr(transform, "label_padding_value", ignored)
+            if padded != ignored:
+                raise inconsistent(
+                    f"{transform.type} pads labels with {padded}, but label {ignored} is what is ignored",
+                    at=(*at, "label_padding_value"),
+                    hint=f"write `label_padding_value: {ignored}`",
+                )
+            ignores_border = isinstance(transform, RandomAffinePatch) and transform.border == "ignore"
+            if ignores_border and ignored != _BORDER_LABEL:
+                raise inconsistent(
+                    f"RandomAffinePatch marks the border with {_BORDER_LABEL}, but label {ignored} is ignored",
+                    at=(*at, "border"),
+                    hint=f"write `border: reflect`, or `ignore_index: {_BORDER_LABEL}` in the data sets",
+                )
+
+
+def _require_a_loss_per_output(recipe: Recipe) -> None:
+    model, loss = recipe.model, recipe.loss
+    outputs = {"U2Net": 7, "U2Netp": 7}.get(model.type, 1)
+    if getattr(model, "is_deepsup", False):
+        outputs = 5
+    coefficients = len(loss.coef)
+    if coefficients != outputs:
+        raise inconsistent(
+            f"{model.type} has {outputs} output(s), but loss.coef has {coefficients} value(s)",
+            at=("loss", "coef"),
+        )
+    if len(loss.types) not in (1, coefficients):
+        raise inconsistent(
+            f"loss.types has {len(loss.types)} entries for {coefficients} coefficients", at=("loss", "types")
+        )
+    for i, part in enumerate(loss.types):
+        if isinstance(part, MixedLoss) and len(part.losses) != len(part.coef):
+            raise inconsistent(
+                f"MixedLoss has {len(part.losses)} losses and {len(part.coef)} coefficients",
+                at=("loss", "types", i, "coef"),
+            )
+
+
+def _losses(recipe: Recipe) -> Iterator[tuple[_At, CrossEntropyLoss | DiceLoss]]:
+    for i, loss in enumerate(recipe.loss.types):
+        at: _At = ("loss", "types", i)
+        if isinstance(loss, MixedLoss):
+            yield from (((*at, "losses", n), part) for n, part in enumerate(loss.losses))
+        else:
+            yield at, loss
+
+
+def _require_losses_that_know_the_classes(recipe: Recipe) -> None:
+    for at, loss in _losses(recipe):
+        if loss.weight is not None and len(loss.weight) != recipe.num_classes:
+            raise inconsistent(
+                f"{loss.type} has {len(loss.weight)} weight(s) for {recipe.num_classes} classes",
+                at=(*at, "weight"),
+                hint="give one weight per class, the background first",
+            )
+        if loss.ignore_index is not None and loss.ignore_index != recipe.ignore_index:
+            raise inconsistent(
+                f"{loss.type} ignores label {loss.ignore_index}, train_dataset {recipe.ignore_index}",
+                at=(*at, "ignore_index"),
+                hint="remove the loss's `ignore_index`; the data set's holds",
+            )

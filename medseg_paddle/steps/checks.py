@@ -1,0 +1,110 @@
+"""What must hold between a recipe, its data and a run, so that a score means what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.cases import labels_of
+from medseg_paddle.run import Run
+from medseg_paddle.steps.provenance import fingerprint_of
+
+
+def class_names(recipe: Recipe) -> LabelSet:
+    """The classes, as the data's manifest or the recipe names them.
+
+    Raises
+    ------
+    DataError
+        A manifest has another number of classes than the model, or the recipe and the manifests of the
+        splits do not name the same classes in the same order.
+    """
+    named = {"the recipe": recipe.label_set} if recipe.labels else {}
+    for split in SPLITS:
+        spec = recipe.dataset(split)
+        labels = (
+            labels_of(spec)
+            if spec is not None and (Path(spec.dataset_root) / MANIFEST_NAME).exists()
+            else None
+        )
+        if spec is not None and labels is not None:
+            named[f"the {split} set {spec.dataset_root}"] = labels
+    (first, labels), *others = named.items() or {"the recipe": recipe.label_set}.items()
+    if len(labels) != recipe.num_classes:
+        raise DataError(
+            f"{first} has {len(labels)} classes ({', '.join(labels.names)}), the model {recipe.num_classes}",
+            hint="correct model.num_classes, or prepare the data again",
+        )
+    for where, other in others:
+        if other.names != labels.names:
+            raise DataError(
+                f"{first} has the classes {', '.join(labels.names)}, {where} has {', '.join(other.names)}",
+                hint="prepare the data again with one list of labels; scores would be given to the wrong class",
+            )
+    return labels
+
+
+def require_same_window(recipe: Recipe) -> None:
+    """See that the intensities were prepared as the recipe (and so the bundle) says.
+
+    Raises
+    ------
+    DataError
+        The manifest's window is not the recipe's.
+    """
+    root = Path(recipe.train_dataset.dataset_root)
+    if recipe.prepare is None or recipe.train_dataset.type != "Manifest":
+        return
+    made = Manifest.load(root).source.get("prepare", {}).get("window")
+    wanted = None if recipe.prepare.window is None else recipe.prepare.window.model_dump()
+    if made != wanted:
+        raise DataError(
+            f"{root} was prepared with window {made}, the recipe says {wanted}",
+            hint="prepare the data again with this recipe; the exported model would see other intensities",
+        )
+
+
+def require_apart(scored: Sequence[Case], learned: Mapping[str, Sequence[Case]], split: str) -> None:
+    """See that no scored image or patient was learned from, nor chose the checkpoint.
+
+    Raises
+    ------
+    DataError
+        One was.
+    """
+    images = {case.image.resolve() for case in scored}
+    patients = {case.patient for case in scored if case.patient}
+    for name, cases in learned.items():
+        same = images & {case.image.resolve() for case in cases}
+        if same:
+            raise DataError(
+                f"{len(same)} image(s) are in the {name} and the {split} set, for example {min(same)}",
+                hint="remove them from one of the lists; the score would be too good",
+            )
+        known = patients & {case.patient for case in cases if case.patient}
+        if known:
+            raise DataError(
+                f"{len(known)} patient(s) are in the {name} and the {split} set, for example {min(known)}",
+                hint="move all images of a patient to one split; the score would be too good",
+            )
+
+
+def require_same_data(run: Run, splits: Mapping[str, Sequence[Case]]) -> None:
+    """See that the data a run was trained on is still the same.
+
+    Raises
+    ------
+    DataError
+        Its files have changed since.
+    """
+    noted = run.provenance["data"]
+    for split, cases in splits.items():
+        if split in noted and noted[split]["sha256"] != fingerprint_of(cases):
+            raise DataError(
+                f"the {split} set of {run.path} has changed since the training: {noted[split]['images']} images then, "
+                f"{len(cases)} now, or other content",
+                hint="put the data back as it was, or train again; held-out images may have been learned from",
+            )

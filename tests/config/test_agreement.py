@@ -1,0 +1,249 @@
+"""What a recipe's parts say to each other: contradictions are refused at load, with the line to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medseg_paddle.config import load_recipe
+from medseg_paddle.errors import RecipeError
+
+NORMALIZE = {"type": "Normalize"}
+
+
+def listed(mode: str, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "Dataset",
+        "dataset_root": "data",
+        f"{mode}_path": f"data/{mode}.txt",
+        "num_classes": 2,
+        "transforms": [NORMALIZE],
+        "mode": mode,
+        **more,
+    }
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    return {
+        "batch_size": 2,
+        "iters": 10,
+        "train_dataset": listed("train"),
+        "val_dataset": listed("val"),
+        "optimizer": {"type": "SGD"},
+        "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 0.01},
+        "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1]},
+        "model": {"type": "SimpleUNet"},
+        **changes,
+    }
+
+
+def loaded(folder: Path, data: dict[str, Any]) -> Any:
+    path = folder / "mine.yml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return load_recipe(path)
+
+
+def refusal(folder: Path, data: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        loaded(folder, data)
+    assert ", line " in caught.value.message
+    return str(caught.value)
+
+
+def test_the_recipe_that_the_others_change_is_right(tmp_path: Path) -> None:
+    everything = recipe(test_dataset=listed("test"), labels=["background", "vessel"])
+    assert loaded(tmp_path, everything).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("train_dataset", "val"),
+        ("train_dataset", "test"),
+        ("val_dataset", "test"),
+        ("val_dataset", "train"),
+        ("val_dataset", None),
+        ("test_dataset", "val"),
+        ("test_dataset", "train"),
+    ],
+)
+def test_a_data_set_reads_the_list_of_its_own_name(tmp_path: Path, name: str, mode: str | None) -> None:
+    data = recipe(test_dataset=listed("test"))
+    if mode is None:
+        del data[name]["mode"]
+    else:
+        data[name]["mode"] = mode
+    error = refusal(tmp_path, data)
+    assert f"{name} " in error
+    assert f"must be {name.removesuffix('_dataset')}" in error
+
+
+def test_the_line_to_change_is_named(tmp_path: Path) -> None:
+    error = refusal(tmp_path, recipe(val_dataset={**listed("val"), "mode": "test"}))
+    lines = (tmp_path / "mine.yml").read_text().splitlines()
+    assert f"line {lines.index('  mode: test') + 1}:" in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"test_dataset": listed("test", test_path="./data//val.txt")}, "the test set is the val set"),
+        ({"val_dataset": listed("val", val_path="data/train.txt")}, "the val set is the train set"),
+        ({"test_dataset": listed("test", test_path="data/train.txt")}, "the test set is the train set"),
+        # The test set that is taken from the validation set's lines where none is given.
+        ({"val_dataset": listed("val", test_path="data/val.txt")}, "the test set is the val set"),
+        # What cannot change the images cannot hide that they are the same.
+        (
+            {
+                "train_dataset": listed("train", cache_mb=7, val_path="data/other.txt"),
+                "val_dataset": listed("val", val_path="data/train.txt", dataset_root="data/"),
+            },
+            "the val set is the train set",
+        ),
+    ],
+)
+def test_a_score_on_images_of_another_set_is_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(tmp_path, recipe(**changes))
+
+
+def test_a_scored_set_has_no_cache(tmp_path: Path) -> None:
+    assert loaded(tmp_path, recipe(train_dataset=listed("train", cache_mb=0))).train_dataset.cache_mb == 0
+    assert "unknown key 'val_dataset.cache_mb'" in refusal(
+        tmp_path, recipe(val_dataset=listed("val", cache_mb=0))
+    )
+
+
+def test_tiles_must_fit_the_network_as_in_the_prediction(tmp_path: Path) -> None:
+    error = refusal(tmp_path, recipe(inference={"mode": "tiles", "tile": [96, 100], "divisor": 32}))
+    assert "inference.tile [96, 100] is no multiple" in error
+    assert "use [96, 128]" in error
+    assert loaded(tmp_path, recipe(inference={"mode": "tiles", "tile": [96, 128], "divisor": 32}))
+    assert loaded(tmp_path, recipe(inference={"mode": "whole", "tile": [96, 100]}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["background", "mean"], "named 'mean'"),
+        (["vessel", "vessel"], "two classes are named 'vessel'"),
+        ([], "labels"),
+    ],
+)
+def test_class_names_that_a_report_cannot_hold(tmp_path: Path, labels: list[str], words: str) -> None:
+    assert words in refusal(tmp_path, recipe(labels=labels))
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+@pytest.mark.parametrize(("values", "right"), [(1, True), (2, False), (3, True), (0, False)])
+def test_normalize_has_one_value_or_one_per_channel(
+    tmp_path: Path, key: str, values: int, right: bool
+) -> None:
+    transforms = [{"type": "Normalize", key: [0.5] * values}]
+    data = recipe(
+        train_dataset=listed("train", transforms=transforms), val_dataset=listed("val", transforms=transforms)
+    )
+    if right:
+        assert loaded(tmp_path, data)
+    else:
+        assert f"{key} has {values} values for 3 channel(s)" in refusal(tmp_path, data)
+
+
+def loss(**more: Any) -> dict[str, Any]:
+    return {"loss": {"types": [{"type": "CrossEntropyLoss", **more}], "coef": [1]}}
+
+
+def mixed(**more: Any) -> dict[str, Any]:
+    parts = [{"type": "CrossEntropyLoss"}, {"type": "DiceLoss", **more}]
+    return {"loss": {"types": [{"type": "MixedLoss", "losses": parts, "coef": [1, 1]}], "coef": [1]}}
+
+
+@pytest.mark.parametrize("make", [loss, mixed])
+def test_a_loss_knows_the_classes_and_what_is_ignored(tmp_path: Path, make: Any) -> None:
+    assert "3 weight(s) for 2 classes" in refusal(tmp_path, recipe(**make(weight=[1, 1, 1])))
+    assert "ignores label 0, train_dataset 255" in refusal(tmp_path, recipe(**make(ignore_index=0)))
+    assert loaded(tmp_path, recipe(**make(weight=[1, 2], ignore_index=255)))
+
+
+def test_all_sets_ignore_the_same_label(tmp_path: Path) -> None:
+    for split in ("val", "test"):
+        data = recipe(test_dataset=listed("test"))
+        data[f"{split}_dataset"]["ignore_index"] = 254
+        assert f"{split}_dataset ignores label 254, train_dataset 255" in refusal(tmp_path, data)
+
+
+CROP = {"type": "RandomPaddingCrop", "crop_size": [64, 64]}
+PATCH = {"type": "RandomAffinePatch", "size": [64, 64]}
+
+
+@pytest.mark.parametrize(
+    ("transform", "ignored", "words"),
+    [
+        (CROP, 254, "pads labels with 255, but label 254"),
+        ({**CROP, "label_padding_value": 0}, 255, "pads labels with 0, but label 255"),
+        ({**CROP, "label_padding_value": 254}, 254, None),
+        ({**PATCH, "border": "ignore"}, 254, "marks the border with 255, but label 254"),
+        ({**PATCH, "border": "ignore"}, 255, None),
+        ({**PATCH, "border": "reflect"}, 254, None),
+    ],
+)
+def test_padded_pixels_are_the_ignored_ones(
+    tmp_path: Path, transform: dict[str, Any], ignored: int, words: str | None
+) -> None:
+    data = recipe(
+        train_dataset=listed("train", transforms=[transform, NORMALIZE], ignore_index=ignored),
+        val_dataset=listed("val", ignore_index=ignored),
+    )
+    if words is None:
+        assert loaded(tmp_path, data).ignore_index == ignored
+    else:
+        assert words in refusal(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("clip", "words"),
+    [
+        ({"name": "ClipGradByGlobalNorm"}, "needs `clip_norm`"),
+        ({"name": "ClipGradByNorm", "max": 1.0}, "needs `clip_norm`"),
+        ({"name": "ClipGradByValue"}, "needs `max`"),
+        ({"name": "ClipGradByValue", "max": 1.0, "clip_norm": 1.0}, "takes no `clip_norm`"),
+        ({"name": "ClipGradByNorm", "max": 1.0, "clip_norm": 1.0}, "takes no `max`"),
+        ({"name": "ClipGradByNorm", "clip_norm": 1.0}, None),
+        ({"name": "ClipGradByValue", "max": 1.0, "min": -2.0}, None),
+    ],
+)
+def test_a_gradient_limit_says_how_much(tmp_path: Path, clip: dict[str, Any], words: str | None) -> None:
+    data = recipe(optimizer={"type": "SGD", "grad_clip_cfg": clip})
+    if words is None:
+        assert loaded(tmp_path, data)
+    else:
+        assert words in refusal(tmp_path, data)
+
+
+def test_a_patch_is_scaled_from_least_to_greatest(tmp_path: Path) -> None:
+    patch = {**PATCH, "scale": [1.2, 0.8]}
+    error = refusal(tmp_path, recipe(train_dataset=listed("train", transforms=[patch, NORMALIZE])))
+    assert "1.2 is above the greatest 0.8" in error
+    assert "write scale: [0.8, 1.2]" in error
+
+
+@pytest.mark.parametrize("change", [{"keep_ratio": True}, {"size_divisor": 32}])
+def test_what_resize_does_not_do_is_refused_with_a_way_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    data = recipe(
+        train_dataset=listed("train", transforms=[{"type": "Resize", **change}, NORMALIZE]),
+        val_dataset=listed("val", transforms=[{"type": "Resize", **change}, NORMALIZE]),
+    )
+    error = refusal(tmp_path, data)
+    assert f"Resize: `{next(iter(change))}` is not supported" in error
+    assert "ResizeByLong" in error
+
+
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    assert "finite number" in refusal(
+        tmp_path,
+        recipe(train_dataset=listed("train", transforms=[{"type": "Normalize", "mean": [float("nan")]}])),
+    )
