@@ -70,7 +70,7 @@ def test_train_hands_its_words_to_the_step(step, capsys):
 
 
 def test_export_hands_its_words_to_the_step(step):
-    calls = step("export", SimpleNamespace(path=Path("run/bundle")))
+    calls = step("export", SimpleNamespace(path=Path("run/bundle"), id="0123"))
     assert run("export", "run", "--overwrite") == 0
     assert calls == [((Path("run"),), {"output": None, "overwrite": True})]
 
@@ -84,7 +84,7 @@ def test_predict_hands_over_many_inputs_and_fails_after_a_bad_one(step, capsys):
     assert run("predict", "bundle", "a.png", "b", "-o", "out", "--no-overlays") == 3
     (arguments, options), *_ = calls
     assert arguments == (Path("bundle"), [Path("a.png"), Path("b")], Path("out"))
-    assert options == {"probabilities": False, "overlays": False, "device": None, "overwrite": False}
+    assert options == {"probabilities": False, "overlays": False, "device": "auto", "overwrite": False}
     assert "error: 1 of 2 inputs" in capsys.readouterr().err
 
 

@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_refused(call):
         call()
 
 
-@pytest.mark.skipif(not DRIVE.is_dir(), reason="DRIVE is not beside the project (shared/data/drive)")
+@pytest.mark.skipif(not DRIVE.is_dir(), reason="DRIVE is not at ../shared/data/drive")
 def test_a_second_observer_of_drive_agrees_with_the_first_on_most_vessels():
     from PIL import Image
 
