@@ -16,7 +16,7 @@ $(CPU) $(DEV): broken-venv
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gates lint format reference lock clean broken-venv
+.PHONY: help setup demo test test-docker gates lint format reference lock clean broken-venv
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -ts '|' 2>/dev/null \
@@ -30,6 +30,9 @@ demo: $(RUNTIME) ## set up, then run the whole job on synthetic CT patients (abo
 
 test: $(DEV) ## set up for development, then run the whole test suite
 	$(PY) -m pytest
+
+test-docker: $(DEV) ## build the images, then train, stop, resume, export and predict in containers
+	$(PY) -m pytest -m docker tests/docker
 
 gates: $(DEV) ## lint, types, import layers
 	$(PY) -m ruff check .
@@ -49,6 +52,8 @@ reference: $(DEV) ## regenerate docs/reference from the command line and the rec
 lock: ## resolve pyproject.toml again into requirements/*.lock (needs uv and a network)
 	$(call compile,cpu.lock,)
 	$(call compile,dev.lock,--extra dev)
+	$(call compile,gpu.lock,--no-emit-package paddlepaddle)
+	$(call compile,notebook.lock,--no-emit-package paddlepaddle --extra notebook)
 
 clean: ## remove the environment and everything built (outputs/ and data/ stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

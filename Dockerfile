@@ -1,0 +1,75 @@
+# One image for every command. Two targets, with the same packages around different builds of Paddle:
+#   gpu  the official PaddlePaddle CUDA image; other CUDA versions by --build-arg PADDLE_IMAGE=...
+#   cpu  slim Python with the CPU build
+# and `notebook`, JupyterLab on top of either (--build-arg NOTEBOOK_BASE=cpu).
+ARG PADDLE_IMAGE=paddlepaddle/paddle:3.2.2-gpu-cuda11.8-cudnn8.9
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+ARG NOTEBOOK_BASE=gpu
+
+# ---- packages: rebuilt when a lock changes, not when the source does
+FROM ${PADDLE_IMAGE} AS gpu-packages
+# The lock without Paddle: the base's is kept. A base without Paddle takes cpu.lock.
+ARG LOCK=gpu.lock
+RUN --mount=type=bind,source=docker/install-packages.sh,target=/install.sh \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=cache,target=/root/.cache/pip \
+    sh /install.sh "/requirements/${LOCK}"
+
+FROM ${PYTHON_IMAGE} AS cpu-packages
+# libgomp1: Paddle's kernels are threaded with OpenMP. Not pinned, Debian keeps one version a release.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN --mount=type=bind,source=docker/install-packages.sh,target=/install.sh \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=cache,target=/root/.cache/pip \
+    sh /install.sh /requirements/cpu.lock
+
+# ---- the application, the same words on both
+FROM gpu-packages AS gpu
+RUN --mount=type=bind,target=/src,rw sh /src/docker/install-application.sh
+WORKDIR /work
+COPY configs configs
+COPY tools/*.py tools/
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="medseg-paddle" \
+      org.opencontainers.image.description="Medical image segmentation with PaddlePaddle, for NVIDIA GPUs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
+# Nothing is written outside /work/data, /work/outputs and /tmp, so the root may be read-only.
+ENV PATH=/opt/medseg/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1 \
+    MEDSEG_REVISION=${REVISION} MEDSEG_DEVICE=gpu
+USER 1000:1000
+ENTRYPOINT ["medseg"]
+CMD ["--help"]
+
+FROM cpu-packages AS cpu
+RUN --mount=type=bind,target=/src,rw sh /src/docker/install-application.sh
+WORKDIR /work
+COPY configs configs
+COPY tools/*.py tools/
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="medseg-paddle" \
+      org.opencontainers.image.description="Medical image segmentation with PaddlePaddle, for machines without GPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PATH=/opt/medseg/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1 \
+    MEDSEG_REVISION=${REVISION} MEDSEG_DEVICE=cpu
+USER 1000:1000
+ENTRYPOINT ["medseg"]
+CMD ["--help"]
+
+# ---- JupyterLab
+# hadolint ignore=DL3006
+FROM ${NOTEBOOK_BASE} AS notebook
+USER 0:0
+RUN --mount=type=bind,source=docker/install-packages.sh,target=/install.sh \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=cache,target=/root/.cache/pip \
+    sh /install.sh /requirements/notebook.lock
+USER 1000:1000
+EXPOSE 8888
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8888/api', timeout=4)"]
+# A token is asked for: JUPYTER_TOKEN, or one made up at start and printed in the log.
+ENTRYPOINT ["jupyter", "lab", "--no-browser", "--ip=0.0.0.0", "--port=8888", "--ServerApp.root_dir=/work"]
+CMD []
