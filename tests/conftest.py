@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +122,88 @@ def disc_recipe_file(tmp_path: Path, discs: Path) -> Path:
 def disc_recipe(disc_recipe_file: Path) -> Recipe:
     """See :func:`disc_recipe_file`."""
     return load_recipe(disc_recipe_file)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a browser showed of the dashboard's curves."""
+
+    drawn: frozenset[str]  # a curve's name is painted on its canvas, not written in the page
+    coloured_pixels: int  # of canvases: curves in colour, not only grey axes and white
+    text: str
+    asked: frozenset[str]  # every address that the page loaded from
+
+
+_NOTE_DRAWN_TEXT = """
+var drawnText = [];
+const fillText = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
+    drawnText.push(String(text));
+    return fillText.call(this, text, ...where);
+};
+"""
+
+_COLOURED_PIXELS = """
+let coloured = 0;
+for (const canvas of document.querySelectorAll('canvas')) {
+    if (!canvas.width || !canvas.height) continue;
+    const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    for (let i = 0; i < pixels.length; i += 4) {
+        const [r, g, b, a] = pixels.slice(i, i + 4);
+        if (a > 0 && Math.max(r, g, b) - Math.min(r, g, b) > 60) coloured += 1;
+    }
+}
+return coloured;
+"""
+
+
+@pytest.fixture
+def dashboard_page(tmp_path) -> Callable[..., Page]:
+    """Look at a page of curves in headless Chromium, once it has drawn them."""
+    chromium, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+    if not (chromium.exists() and driver.exists()):
+        pytest.skip("Debian's chromium and chromium-driver are not installed (.ci/run installs them)")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(chromium)
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        "--window-size=1400,900",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+
+    def look(url: str) -> Page:
+        browser = webdriver.Chrome(options=options, service=Service(str(driver)))
+        try:
+            browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _NOTE_DRAWN_TEXT})
+            browser.get(url)
+            WebDriverWait(browser, 90).until(lambda b: "Train/loss" in b.execute_script("return drawnText"))
+            WebDriverWait(browser, 60).until(lambda b: b.execute_script(_COLOURED_PIXELS) > 200)
+            events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+            return Page(
+                frozenset(browser.execute_script("return drawnText")),
+                browser.execute_script(_COLOURED_PIXELS),
+                browser.find_element(By.TAG_NAME, "body").text,
+                frozenset(
+                    e["params"]["request"]["url"]
+                    for e in events
+                    if e["method"] == "Network.requestWillBeSent"
+                ),
+            )
+        finally:
+            browser.quit()
+
+    return look

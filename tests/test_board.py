@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,10 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.steps.board import serve
-
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 
 
 @pytest.fixture
@@ -40,73 +40,15 @@ def get(url_port: int, path: str) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
-def test_page_shows_the_curve_in_a_browser_and_asks_nobody_outside(runs, port, tmp_path):
-    if not (Path(CHROMIUM).exists() and Path(DRIVER).exists()):
-        pytest.skip("Debian's chromium and chromium-driver are not installed (.ci/run installs them)")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        "--window-size=1400,900",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+def test_page_shows_the_curve_in_a_browser_and_asks_nobody_outside(runs, port, dashboard_page):
     with serve(runs, port=port) as (url, _):
-        browser = webdriver.Chrome(options=options, service=Service(DRIVER))
-        try:
-            browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_DRAWN_TEXT})
-            browser.get(f"{url}/app/scalar")
-            WebDriverWait(browser, 60).until(lambda b: "Train/loss" in b.execute_script("return drawnText"))
-            # a chart is drawn where the canvas holds curves in colour, not only grey axes and white
-            WebDriverWait(browser, 60).until(lambda b: b.execute_script(COLOURED_PIXELS) > 200)
-            text = browser.find_element(By.TAG_NAME, "body").text
-            assert "runs0/first" in text
-            assert "runs0/second" in text
-            events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-            asked = {
-                e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
-            }
-        finally:
-            browser.quit()
-    assert any("/api/scalar" in address for address in asked)
-    assert [a for a in asked if a.startswith(("http", "ws")) and not a.startswith(f"{url}/")] == []
-
-
-# The name of a curve is painted on its canvas, not written in the page.
-NOTE_DRAWN_TEXT = """
-var drawnText = [];
-const fillText = CanvasRenderingContext2D.prototype.fillText;
-CanvasRenderingContext2D.prototype.fillText = function (text, ...where) {
-    drawnText.push(String(text));
-    return fillText.call(this, text, ...where);
-};
-"""
-
-COLOURED_PIXELS = """
-let coloured = 0;
-for (const canvas of document.querySelectorAll('canvas')) {
-    if (!canvas.width || !canvas.height) continue;
-    const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-    for (let i = 0; i < pixels.length; i += 4) {
-        const [r, g, b, a] = pixels.slice(i, i + 4);
-        if (a > 0 && Math.max(r, g, b) - Math.min(r, g, b) > 60) coloured += 1;
-    }
-}
-return coloured;
-"""
+        page = dashboard_page(f"{url}/app/scalar")
+    assert "Train/loss" in page.drawn
+    assert page.coloured_pixels > 200
+    assert "runs0/first" in page.text
+    assert "runs0/second" in page.text
+    assert any("/api/scalar" in address for address in page.asked)
+    assert [a for a in page.asked if a.startswith(("http", "ws")) and not a.startswith(f"{url}/")] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -148,13 +90,77 @@ def test_tags_of_both_runs_are_served_to_a_client_without_a_language(runs, port)
     assert b"Validation/Dice disc" in body
 
 
+@pytest.fixture
+def waiting(tmp_path, port):
+    """A board on an empty folder ``runs``, started by the command with ``--wait``."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    command = [sys.executable, "-m", "medseg_paddle", "board", str(folder), "--port", str(port), "--wait"]
+    board = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert f"waits for a first training beneath {folder}" in board.stdout.readline()
+        yield folder
+        assert board.poll() is None
+    finally:
+        board.terminate()
+        assert board.wait(20) == 0
+
+
+def losses(url_port: int, run: str) -> list[float] | None:
+    """A run's curve as the server tells it; None where it has none, or is being started again."""
+    try:
+        _, body = get(url_port, f"/app/api/scalar/list?run={run}&tag=Train%2Floss")
+    except OSError:
+        return None
+    return (points := json.loads(body)["data"]) and [value for _, _, value in points]
+
+
+def runs_shown(url_port: int) -> list[str]:
+    return json.loads(get(url_port, "/app/api/runs")[1])["data"]
+
+
+def seconds_until(there, limit: float) -> float:
+    started = time.monotonic()
+    while not there():
+        assert time.monotonic() - started < limit
+        time.sleep(0.2)
+    return time.monotonic() - started
+
+
+def test_board_follows_trainings_that_start_grow_and_are_replaced(waiting, port):
+    assert runs_shown(port) == []
+    first, second = (Dashboard(waiting / name, 1, ()) for name in ("first", "second"))
+    for dashboard in (first, second):
+        dashboard.scalar("Train/loss", 0.5, 1)
+        dashboard.close()
+    # what an open page asks for: which curves there are, then their points
+    assert seconds_until(lambda: b"Train/loss" in get(port, "/app/api/scalar/tags")[1], 10) < 5
+    assert losses(port, "runs/first") == [0.5]
+    assert seconds_until(lambda: sorted(runs_shown(port)) == ["runs/first", "runs/second"], 10) < 5
+    first.scalar("Train/loss", 0.25, 2)
+    assert seconds_until(lambda: losses(port, "runs/first") == [0.5, 0.25], 10) < 5
+    # VisualDL alone answers nothing any more where a run is gone, and garbage where it is another one.
+    shutil.rmtree(waiting / "second")
+    shutil.rmtree(waiting / "first")
+    anew = Dashboard(waiting / "first", 1, ())
+    anew.scalar("Train/loss", 0.125, 1)
+    anew.close()
+    seconds_until(lambda: losses(port, "runs/first") == [0.125], 20)
+    assert runs_shown(port) == ["runs/first"]
+
+
 def test_folder_without_events_is_refused(tmp_path, port):
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(DataError, match="no event files") as caught, serve(tmp_path, port=port):
         pass
     assert "medseg train" in caught.value.hint
-    with pytest.raises(DataError, match="not a folder"), serve(tmp_path / "absent", port=port):
-        pass
+    assert "--wait" in caught.value.hint
+    for wait in (False, True):
+        with (
+            pytest.raises(DataError, match="not a folder"),
+            serve(tmp_path / "absent", port=port, wait=wait),
+        ):
+            pass
 
 
 def test_port_in_use_is_refused(runs):

@@ -18,7 +18,16 @@ def register(app: typer.Typer) -> None:
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder that holds the images and their annotations.")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder that holds the images and their annotations; the recipe's synthetic patients where "
+            "absent.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
+    *,
     config: Config,
     output: Annotated[
         Path | None,
@@ -31,14 +40,20 @@ def prepare(
     ] = None,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Leave a data set as it is that was made from the same files in the same way."
+        ),
+    ] = False,
 ) -> None:
     """Turn a folder of annotated images into a data set: PNGs, lists by split, a manifest."""
     from medseg_paddle.steps.prepare import prepare as step
 
-    manifest = step(config, source, output=output, overrides=overrides or (), overwrite=overwrite)
+    manifest = step(config, source, output=output, overrides=overrides or (), overwrite=overwrite, keep=keep)
     for split, cases in manifest.splits.items():
-        patients = len({case.patient for case in cases})
-        out.print(f"{split:>5}: {len(cases)} images of {patients} patients")
+        patients = len({case.patient for case in cases if case.patient})
+        out.print(f"{split:>5}: {len(cases)} images" + (f" of {patients} patients" if patients else ""))
     out.print(f"data set: {manifest.root}", soft_wrap=True)
 
 

@@ -44,16 +44,18 @@ def board(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8040,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Start before the first training, and show it when it comes.")
+    ] = False,
 ) -> None:
     """Show the curves of one or more runs in a browser (VisualDL), until Ctrl-C."""
     from medseg_paddle.steps.board import board as step
 
-    step(
-        output,
-        host=host,
-        port=port,
-        announce=lambda url: out.print(f"dashboard: {url}/app/scalar  (Ctrl-C ends it)"),
-    )
+    def announce(url: str, waiting: bool) -> None:
+        what = f"waits for a first training beneath {output}; " if waiting else ""
+        out.print(f"dashboard: {url}/app/scalar  ({what}Ctrl-C ends it)", soft_wrap=True)
+
+    step(output, host=host, port=port, wait=wait, announce=announce)
 
 
 def demo(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import Device, Overwrite
+from medseg_paddle.cli.options import Device, OnDevice, Overwrite
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +24,12 @@ def export(
         typer.Option("--output", "-o", help="Bundle folder; inside the run where absent.", metavar="FOLDER"),
     ] = None,
     overwrite: Overwrite = False,
+    device: OnDevice = None,
 ) -> None:
     """Freeze the best checkpoint into a bundle, and check that it answers as the trained model does."""
     from medseg_paddle.steps.export import export as step
 
-    bundle = step(run, output=output, overwrite=overwrite)
+    bundle = step(run, output=output, overwrite=overwrite, device=device and device.value)
     out.print(f"bundle: {bundle.path} (id {bundle.id})", soft_wrap=True)
 
 
@@ -41,7 +42,8 @@ def predict(
     ] = False,
     overlays: Annotated[bool, typer.Option(help="Draw the contours over the images.")] = True,
     device: Annotated[
-        Device, typer.Option(help="Where to compute; auto takes a GPU if there is one.")
+        Device,
+        typer.Option(envvar="MEDSEG_DEVICE", help="Where to compute; auto takes a GPU if there is one."),
     ] = Device.AUTO,
     overwrite: Overwrite = False,
 ) -> None:

@@ -35,5 +35,10 @@ Overrides = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already at the destination.")]
 OnDevice = Annotated[
     Device | None,
-    typer.Option("--device", help="Where to compute; as the recipe says where absent.", show_default=False),
+    typer.Option(
+        "--device",
+        envvar="MEDSEG_DEVICE",
+        help="Where to compute; as the recipe says where absent.",
+        show_default=False,
+    ),
 ]

@@ -50,10 +50,11 @@ def evaluate(
         typer.Option("--output", "-o", help="Folder for tables and pictures; inside the run where absent."),
     ] = None,
     overlays: Annotated[int, typer.Option(help="How many cases to draw.", min=0)] = 8,
+    device: OnDevice = None,
 ) -> None:
     """Measure the best checkpoint on whole cases: Dice, IoU and more, per case and class."""
     from medseg_paddle.cli.tables import score_table
     from medseg_paddle.steps.evaluate import evaluate as step
 
-    report = step(run, split=split.value, output=output, overlays=overlays)
+    report = step(run, split=split.value, output=output, overlays=overlays, device=device and device.value)
     out.print(score_table(report))

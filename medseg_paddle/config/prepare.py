@@ -74,6 +74,13 @@ class PrepareSet(Spec):
     )
 
 
+class SyntheticSpec(Spec):
+    """A cohort that `medseg prepare` writes for itself where no folder with images is named."""
+
+    patients: int = Field(ge=1, description="how many patients")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="the same seed gives the same patients")
+
+
 class PrepareSpec(Spec):
     """How `medseg prepare` reads a source folder: which files belong together, and who is held out."""
 
@@ -115,6 +122,11 @@ class PrepareSpec(Spec):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the split")
     window: WindowSpec | None = Field(None, description="intensities to grey values, for `dicom` and `nifti`")
+    synthetic: SyntheticSpec | None = Field(
+        None,
+        description="synthetic chest-CT patients to prepare where `medseg prepare` names no folder (reader "
+        "`dicom`); they are written beside the data set, to `<dataset_root>-cohort`",
+    )
 
     @model_validator(mode="after")
     def _reader_fits(self) -> PrepareSpec:
@@ -128,6 +140,12 @@ class PrepareSpec(Spec):
         if self.reader == "dicom" and any(part.only for part in self.sets):
             raise PydanticCustomError(
                 "only", "`only` lists pictures or NIfTI files; series are taken whole", {}
+            )
+        if self.reader != "dicom" and self.synthetic is not None:
+            raise PydanticCustomError(
+                "synthetic",
+                "`synthetic` patients are DICOM series, reader '{reader}' does not read them",
+                {"reader": self.reader},
             )
         return self
 

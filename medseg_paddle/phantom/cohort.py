@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ def write_phantom(
     seed: int,
     size: int = 128,
     slices: int = 20,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Path]:
     """Write a cohort: ``<destination>/<patient>/ct/*.dcm`` and ``<patient>/mask/*.png``.
 
@@ -41,6 +43,8 @@ def write_phantom(
         Same seed, same bytes.
     size, slices : int
         Rows and columns, and slices, of each series.
+    progress : callable, optional
+        Called with (done, total, name) after each patient.
 
     Returns
     -------
@@ -64,6 +68,8 @@ def write_phantom(
         for index, name in enumerate(names):
             volume, truth = make_patient((seed, index), size=size, slices=slices)
             _write_patient(folder / name, name, (seed, index), volume, truth)
+            if progress is not None:
+                progress(index + 1, patients, name)
     return [destination / name for name in names]
 
 

@@ -15,6 +15,7 @@ from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, 
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.files import new_folder, write_text
 from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.steps.dataset_origin import origin
 from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
 
 Progress = Callable[[int, int, str], None]
@@ -65,9 +66,7 @@ def write_dataset(
     SetupError
         `destination` cannot be written, is not empty, or lies around `source`.
     """
-    if not source.is_dir():
-        raise DataError(f"source folder {source} is not there", hint="name the folder that holds the images")
-    _require_safe(source, destination)
+    require_place(source, destination, overwrite=overwrite)
     _require_classes(spec, labels)
     sources = find_sources(spec, source)
     _require_patients_apart(sources)
@@ -92,7 +91,7 @@ def write_dataset(
             splits={split: tuple(cases[split]) for split in SPLITS},
             root=folder,
             fingerprints=fingerprint(sorted(folder.glob("*/*.png")), folder),
-            source=_origin(spec, source, sources),
+            source=origin(spec, source, sources),
         )
         for split in SPLITS:
             write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in cases[split]))
@@ -100,17 +99,29 @@ def write_dataset(
     return Manifest.load(destination)
 
 
-def _require_safe(source: Path, destination: Path) -> None:
-    """Refuse to replace anything but an earlier data set, above all the source itself."""
+def require_place(source: Path, destination: Path, *, overwrite: bool) -> None:
+    """Refuse to replace anything but an earlier data set, and that only if told to; above all the source.
+
+    Raises
+    ------
+    SetupError
+        `destination` lies around `source`, holds something else, or a data set and `overwrite` is false.
+    """
     if source.resolve().is_relative_to(destination.resolve()):
         raise SetupError(
             f"{destination} holds the source {source} and would be replaced",
             hint="write to a folder beside it",
         )
-    if destination.is_dir() and any(destination.iterdir()) and not (destination / MANIFEST_NAME).is_file():
+    taken = destination.is_dir() and any(destination.iterdir())
+    if taken and not (destination / MANIFEST_NAME).is_file():
         raise SetupError(
             f"{destination} holds files and is no data set (no {MANIFEST_NAME})",
             hint="write to a new folder",
+        )
+    if taken and not overwrite:
+        raise SetupError(
+            f"{destination} is there already and not empty",
+            hint="replace it with --overwrite, take it as it is with --keep, or name a new folder",
         )
 
 
@@ -223,13 +234,3 @@ def _example(
 def _line(folder: Path, case: Case) -> str:
     label = "" if case.label is None else f" {case.label.relative_to(folder).as_posix()}"
     return f"{case.image.relative_to(folder).as_posix()}{label}\n"
-
-
-def _origin(spec: PrepareSpec, root: Path, sources: Sequence[Source]) -> dict[str, Any]:
-    """Tell what was read: settings, and a fingerprint of the names (the content may be large)."""
-    names = sorted({path.relative_to(root).as_posix() for source in sources for path in source.files})
-    return {
-        "prepare": spec.model_dump(mode="json"),
-        "files": len(names),
-        "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-    }

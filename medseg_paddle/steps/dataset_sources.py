@@ -97,8 +97,11 @@ def find_sources(spec: PrepareSpec, root: Path) -> list[Source]:
     Raises
     ------
     DataError
-        A pattern finds nothing; an image lacks its label or the reverse; two files have one key.
+        No such folder; a pattern finds nothing; an image lacks its label or the reverse; two files have one
+        key.
     """
+    if not root.is_dir():
+        raise DataError(f"source folder {root} is not there", hint="name the folder that holds the images")
     find = {"pairs": _pairs, "nifti": _niftis, "dicom": _series}[spec.reader]
     return [source for part in spec.sets for source in find(spec, part, root)]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from medseg_paddle.config import load_recipe
+from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.shipped import shipped_recipes
 from medseg_paddle.errors import SetupError
 from medseg_paddle.metrics.report import Report
@@ -21,7 +21,8 @@ from medseg_paddle.steps.predict import predict
 from medseg_paddle.steps.prepare import prepare
 from medseg_paddle.steps.train import train
 
-_COHORT_SEED, _UNSEEN_SEED = 42, 4242
+_UNSEEN_SEED = 4242
+_QUICK = ("prepare.synthetic.patients=8", "iters=20", "save_interval=10", "log_iters=5")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
     cohort, unseen = output / "cohort", output / "unseen"
     dataset, run_folder, answers = output / "dataset", output / "run", output / "prediction"
     recipe_file = _recipe()
-    patients = 8 if quick else 24
     overrides = [f"{part}.dataset_root={dataset}" for part in ("train_dataset", "val_dataset")]
-    if quick:
-        overrides += ["iters=20", "save_interval=10", "log_iters=5"]
+    overrides += _QUICK if quick else ()
+    recipe = load_recipe(recipe_file, overrides)
+    patients, seed = _patients(recipe)
     said = "".join(f" --set {override}" for override in overrides)
 
     def step(number: int, title: str, command: str) -> None:
@@ -66,15 +67,14 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
     step(
         1,
         "synthetic chest-CT patients, as DICOM",
-        f"phantom {cohort} --patients {patients} --seed {_COHORT_SEED}",
+        f"phantom {cohort} --patients {patients} --seed {seed}",
     )
-    phantom(cohort, patients=patients, seed=_COHORT_SEED, overwrite=True)
+    phantom(cohort, patients=patients, seed=seed, overwrite=True)
     phantom(unseen, patients=1, seed=_UNSEEN_SEED, overwrite=True)
 
     step(
         2, "a data set, split by patient", f"prepare {cohort} --config {recipe_file} --output {dataset}{said}"
     )
-    recipe = load_recipe(recipe_file, overrides)
     manifest = prepare(recipe, cohort, output=dataset, overwrite=True)
     for split, cases in manifest.splits.items():
         console.print(f"    {split}: {len({c.patient for c in cases})} patients, {len(cases)} slices")
@@ -108,6 +108,14 @@ def _recipe() -> Path:
         if path.stem == "unet_medical":
             return _short(path)
     raise SetupError("the recipe unet_medical.yml is not there", hint="install the package again")
+
+
+def _patients(recipe: Recipe) -> tuple[int, int]:
+    """How many synthetic patients the recipe asks for, and of which seed."""
+    synthetic = recipe.prepare.synthetic if recipe.prepare else None
+    if synthetic is None:
+        raise SetupError(f"the recipe {recipe.name} makes no patients", hint="install the package again")
+    return synthetic.patients, synthetic.seed
 
 
 def _short(path: Path) -> Path:

@@ -26,7 +26,9 @@ from medseg_paddle.steps.provenance import versions
 _SIDE = 320
 
 
-def export(run: Path | Run, *, output: Path | None = None, overwrite: bool = False) -> Bundle:
+def export(
+    run: Path | Run, *, output: Path | None = None, overwrite: bool = False, device: str | None = None
+) -> Bundle:
     """Freeze the best checkpoint of a run into a self-contained bundle.
 
     The exported graph, loaded as it will be in use, must give the trained model's probabilities on
@@ -40,6 +42,8 @@ def export(run: Path | Run, *, output: Path | None = None, overwrite: bool = Fal
         The bundle's folder; ``bundle`` inside the run where absent.
     overwrite : bool
         Replace an older bundle there.
+    device : str, optional
+        Where the comparison is computed, in place of the recipe's.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def export(run: Path | Run, *, output: Path | None = None, overwrite: bool = Fal
     RecipeError, DataError
         The validation pictures are not there.
     SetupError
-        The folder is taken or cannot be written, or the recipe's device is not there.
+        The folder is taken or cannot be written, or the device is not there.
     """
     cpu.apply_defaults()
     source = run if isinstance(run, Run) else Run.open(run)
@@ -71,10 +75,10 @@ def export(run: Path | Run, *, output: Path | None = None, overwrite: bool = Fal
         from medseg_paddle.engine.models import ForwardFunction, load_model
         from medseg_paddle.engine.static_graph import compare, load_static, save_static
 
-        device = set_device(recipe.device)
+        chosen = set_device(device or recipe.device)
         model = load_model(recipe, checkpoint)
         save_static(model, draft.graph_prefix, recipe.in_channels)
-        static = load_static(draft.graph_prefix, device, threads=cpu.available_cores())
+        static = load_static(draft.graph_prefix, chosen, threads=cpu.available_cores())
         parity = compare(ForwardFunction(model), static, pictures, preprocessing, plan)
         draft.accept(parity, pictures[0], segment(static, pictures[0], preprocessing, plan))
     return Bundle.open(destination)

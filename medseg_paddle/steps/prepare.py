@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.core import Manifest
+from medseg_paddle.config.prepare import SyntheticSpec
+from medseg_paddle.core import SPLITS, Manifest
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.steps.dataset import write_dataset
+from medseg_paddle.io.cases import load_cases
+from medseg_paddle.steps.dataset import require_place, write_dataset
+from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
+from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
 
 
 def prepare(
     recipe: Path | str | Recipe,
-    source: Path,
+    source: Path | str | None = None,
     *,
     output: Path | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    keep: bool = False,
 ) -> Manifest:
     """Read a folder of annotated images as the recipe says, and write it as a data set.
 
@@ -26,14 +32,18 @@ def prepare(
     ----------
     recipe : Path or Recipe
         A YAML file with a `prepare` section, or what was loaded from one.
-    source : Path
-        Folder that holds images and annotations; only read.
+    source : Path, optional
+        Folder that holds images and annotations; only read. Where absent, the recipe's synthetic patients
+        are written beside the data set, to ``<data set>-cohort``, and read from there.
     output : Path, optional
         The data set's folder; the training set's `dataset_root` where absent.
     overrides : sequence of str
         ``key=value`` changes of a recipe file.
     overwrite : bool
-        Replace an earlier data set.
+        Replace an earlier data set (and synthetic cohort).
+    keep : bool
+        Leave an earlier data set (and synthetic cohort) as it is, if it was made the same way. Its source files
+        are compared if `source` is named. A data set with lists of its own is left as it is, too.
 
     Returns
     -------
@@ -42,27 +52,74 @@ def prepare(
     Raises
     ------
     RecipeError
-        The recipe has no `prepare` section.
-    DataError, SetupError
+        The recipe has no `prepare` section; there is no source and no synthetic one; `overwrite` and `keep`.
+    DataError
+        As :func:`medseg_paddle.steps.dataset.write_dataset`; what shall be kept was made otherwise.
+    SetupError
         As :func:`medseg_paddle.steps.dataset.write_dataset`.
     """
     if isinstance(recipe, Recipe) and overrides:
         raise RecipeError(
             "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
         )
+    if keep and overwrite:
+        raise RecipeError("--keep and --overwrite exclude each other", hint="give one of them")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    if resolved.prepare is None:
+    spec = resolved.prepare
+    if spec is None and keep:
+        return _with_lists_of_its_own(resolved)
+    if spec is None:
         raise RecipeError(
             f"the recipe {resolved.name} has no `prepare` section",
             hint="add one (docs/howto/own-images.md), or train at once if its data set has lists",
         )
+    destination = output or Path(resolved.train_dataset.dataset_root)
+    earlier = earlier_dataset(destination) if keep else None
+    folder = None if source is None else Path(source)
+    if folder is None and (earlier is None or is_synthetic(earlier)):
+        folder = _synthetic(resolved, spec.synthetic, destination, overwrite=overwrite, keep=keep)
+    else:
+        spec = spec.model_copy(update={"synthetic": None})  # the data set is not made of them
     with ProgressBar("preparing", 1) as bar:
+        if earlier is not None:
+            require_same_origin(earlier, spec, folder, resolved.label_set)
+            unseen = (
+                "" if folder is not None else "; where its images lie was not said, so they were not compared"
+            )
+            bar.say(f"{destination} is prepared already{unseen}")
+            return earlier
         return write_dataset(
-            resolved.prepare,
-            source=Path(source),
-            destination=output or Path(resolved.train_dataset.dataset_root),
+            spec,
+            source=cast("Path", folder),  # only an earlier data set leaves it open
+            destination=destination,
             labels=resolved.label_set,
             name=resolved.name,
             overwrite=overwrite,
             progress=bar.advance,
         )
+
+
+def _with_lists_of_its_own(recipe: Recipe) -> Manifest:
+    """The data set that a recipe without `prepare` section names, as a manifest."""
+    specs = {split: recipe.dataset(split) for split in SPLITS}
+    return Manifest(
+        name=recipe.name,
+        labels=recipe.label_set,
+        splits={split: load_cases(spec) for split, spec in specs.items() if spec is not None},
+        root=Path(recipe.train_dataset.dataset_root),
+    )
+
+
+def _synthetic(
+    recipe: Recipe, spec: SyntheticSpec | None, destination: Path, *, overwrite: bool, keep: bool
+) -> Path:
+    """Write or keep the recipe's synthetic patients beside the data set; give back their folder."""
+    if spec is None:
+        raise RecipeError(
+            f"the recipe {recipe.name} says how to read images, not where they are",
+            hint="name the folder that holds them: medseg prepare FOLDER --config ... (in a container: MEDSEG_SOURCE)",
+        )
+    cohort = Path(f"{destination}-cohort")
+    require_place(cohort, destination, overwrite=overwrite or keep)
+    phantom(cohort, patients=spec.patients, seed=spec.seed, overwrite=overwrite, keep=keep)
+    return cohort

@@ -67,7 +67,10 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout the package runs from, and whether it was changed; None outside of one."""
+    """Commit of the checkout the package runs from, and whether it was changed; None where unknown.
+
+    An image has no checkout; it names the commit it was built from in ``MEDSEG_REVISION``.
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -80,7 +83,8 @@ def git_state() -> dict[str, Any] | None:
         )  # else it is somebody else's checkout around our installation
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
-        return None
+        built_from = os.environ.get("MEDSEG_REVISION", "unknown")
+        return None if built_from == "unknown" else {"commit": built_from, "changed": False}
 
 
 def processor_name() -> str:

@@ -69,10 +69,28 @@ def test_train_hands_its_words_to_the_step(step, capsys):
     assert "outputs/x" in capsys.readouterr().out
 
 
+def test_prepare_hands_its_words_to_the_step(step, capsys):
+    cases = [SimpleNamespace(patient=patient) for patient in "aab"]
+    calls = step("prepare", SimpleNamespace(splits={"train": cases}, root=Path("data/x")))
+    assert run("prepare", "own", "--config", "a.yml", "-o", "out", "-s", "name=b", "--overwrite") == 0
+    assert run("prepare", "--config", "a.yml", "--keep") == 0
+    assert calls == [
+        (
+            (Path("a.yml"), Path("own")),
+            {"output": Path("out"), "overrides": ["name=b"], "overwrite": True, "keep": False},
+        ),
+        (
+            (Path("a.yml"), None),
+            {"output": None, "overrides": (), "overwrite": False, "keep": True},
+        ),
+    ]
+    assert "train: 3 images of 2 patients" in capsys.readouterr().out
+
+
 def test_export_hands_its_words_to_the_step(step):
     calls = step("export", SimpleNamespace(path=Path("run/bundle"), id="0123"))
     assert run("export", "run", "--overwrite") == 0
-    assert calls == [((Path("run"),), {"output": None, "overwrite": True})]
+    assert calls == [((Path("run"),), {"output": None, "overwrite": True, "device": None})]
 
 
 def test_predict_hands_over_many_inputs_and_fails_after_a_bad_one(step, capsys):
@@ -92,7 +110,7 @@ def test_board_and_demo_hand_their_words_to_the_step(step):
     calls = step("board")
     assert run("board", "outputs", "--port", "9000", "--host", "0.0.0.0") == 0
     assert calls[0][0] == (Path("outputs"),)
-    assert (calls[0][1]["host"], calls[0][1]["port"]) == ("0.0.0.0", 9000)
+    assert (calls[0][1]["host"], calls[0][1]["port"], calls[0][1]["wait"]) == ("0.0.0.0", 9000, False)
     step("demo")
     assert run("demo", "--quick") == 0
     assert calls[1] == ((Path("outputs/demo"),), {"quick": True})

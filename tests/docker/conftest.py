@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ENGINE = ROOT.parent / "shared" / "tools" / "engine.sh"  # starts an engine where a machine has only the client
+ENGINE = (
+    ROOT.parent / "shared" / "tools" / "engine.sh"
+)  # starts an engine where a machine has only the client
 FILES = {
     "gpu": ("docker-compose.yml",),
     "standin": ("docker-compose.yml", "tests/docker/standin.yml"),
@@ -98,7 +100,9 @@ class Project:
     def outputs(self) -> Path:
         return self.folder / "outputs"
 
-    def compose(self, *words: object, timeout: float = 600, **settings: str) -> subprocess.CompletedProcess[str]:
+    def compose(
+        self, *words: object, timeout: float = 600, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """`docker compose ...` with this project's settings."""
         name = "medseg-test-" + self.folder.name.replace("_", "-")
         files = [word for file in self.files for word in ("-f", file)]

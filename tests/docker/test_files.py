@@ -75,7 +75,8 @@ def test_a_gpu_is_reserved_for_what_computes_and_none_without_one(compose_file):
         }
 
     gpu = {"driver": "nvidia", "device_ids": ["GPU-7"], "capabilities": ["gpu"]}
-    assert reserved("gpu") == dict.fromkeys(("train", "evaluate", "export", "predict", "notebook"), [gpu])
+    computing = ("train", "evaluate", "export", "predict", "notebook")
+    assert reserved("gpu") == {name: [gpu] for name in computing}
     assert reserved("cpu") == {}
     assert reserved("standin") == {}
 

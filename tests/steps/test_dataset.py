@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -71,7 +72,13 @@ def test_pairs_become_pictures_lists_and_a_manifest(tmp_path):
     assert (read(out / "images" / "b.png") == 10).all()
     assert read(out / "labels" / "b.png")[0].tolist() == [0, 1] * 4
     assert set(manifest.fingerprints) == {"images/a.png", "images/b.png", "labels/a.png", "labels/b.png"}
-    assert manifest.source["files"] == 4
+    content = (source / "lab" / "b.png").read_bytes()
+    assert set(manifest.source["files"]) == {"img/a.png", "img/b.png", "lab/a.png", "lab/b.png"}
+    assert manifest.source["files"]["lab/b.png"] == {
+        "size": len(content),
+        "mtime_ns": (source / "lab" / "b.png").stat().st_mtime_ns,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     assert manifest.source["prepare"]["reader"] == "pairs"
     assert str(tmp_path) not in (out / "manifest.json").read_text()
     assert seen == [(1, 2, "a.png"), (2, 2, "b.png")]
