@@ -175,10 +175,20 @@ def compose_file(compose_plugin, tmp_path) -> Callable[..., Project]:
     return lambda kind: Project(tmp_path / kind, FILES[kind])
 
 
+@pytest.fixture(scope="session")
+def patients(images, tmp_path_factory) -> Path:
+    """A data folder with the synthetic patients, as `prepare` makes it."""
+    made = Project(tmp_path_factory.mktemp("patients") / "project", FILES["standin"])
+    made.ok("run", "--rm", "prepare")
+    made.down()
+    return made.data
+
+
 @pytest.fixture
-def fresh(images, tmp_path) -> Iterator[Project]:
-    """A project of a test's own."""
+def fresh(patients, tmp_path) -> Iterator[Project]:
+    """A project of a test's own, with the synthetic patients."""
     made = Project(tmp_path / "fresh", FILES["standin"])
+    shutil.copytree(patients, made.data, dirs_exist_ok=True)
     yield made
     made.down()
 
