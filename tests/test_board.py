@@ -69,6 +69,11 @@ def test_command_prints_the_url_and_leaves_no_orphan(runs, port, number):
     assert not [server for server in servers if server.is_running()]
 
 
+def test_a_server_that_listens_everywhere_names_an_address_to_open(runs, port):
+    with serve(runs, host="0.0.0.0", port=port) as (url, _):
+        assert url == f"http://127.0.0.1:{port}"
+
+
 def test_signal_during_start_also_ends_the_server(runs, port):
     command = [sys.executable, "-m", "medseg_paddle", "board", str(runs), "--port", str(port)]
     board = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -161,7 +161,8 @@ def serve(
         )
         try:
             _wait_until_alive(server, log, host, port, stop or threading.Event(), timeout)
-            shown = f"[{host}]" if ":" in host else host
+            here = _EVERYWHERE.get(host, host)  # an address that a browser can open
+            shown = f"[{here}]" if ":" in here else here
             yield f"http://{shown}:{port}", server
         finally:
             _end(server)
