@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg_paddle.config import Recipe, dump_recipe, load_recipe
 from medseg_paddle.errors import ModelError, SetupError
-from medseg_paddle.io.files import require_writable, write_text
+from medseg_paddle.io.files import new_folder, require_writable, whole_file, write_text
 
 _RECIPE = "recipe.yml"
 _PROVENANCE = "provenance.json"
@@ -83,6 +85,11 @@ class Run:
     def exists(path: Path) -> bool:
         """Whether `path` holds a run."""
         return (path / _RECIPE).is_file()
+
+    @staticmethod
+    def begun(path: Path) -> bool:
+        """Whether `path` holds a run that can be gone on with, not one that was cut short as it was made."""
+        return Run.exists(path) and (path / _PROVENANCE).is_file()
 
     def with_recipe(self, recipe: Recipe) -> Run:
         """The run with another recipe, on disk too: what is evaluated and exported is what was trained."""
@@ -162,6 +169,42 @@ class Run:
     def iteration_of(checkpoint: Path) -> int:
         """The iteration a checkpoint folder was saved at."""
         return int(checkpoint.name.removeprefix("iter_"))
+
+    @contextlib.contextmanager
+    def new_checkpoint(self, iteration: int) -> Iterator[tuple[Path, Path]]:
+        """Save a checkpoint that is whole or not there, as `paddleseg.core.train()` names it.
+
+        Yields
+        ------
+        tuple of Path
+            Files to write weights and optimiser to.
+        """
+        with new_folder(self.checkpoints / f"iter_{iteration}", overwrite=True) as folder:
+            yield folder / _WEIGHTS, folder / _OPTIMIZER
+
+    def weights_in(self, checkpoint: Path) -> Path:
+        """File of the weights in a checkpoint folder."""
+        return checkpoint / _WEIGHTS
+
+    def keep_as_best(self, checkpoint: Path) -> None:
+        """Let `checkpoint` be the best one; its weights are copied."""
+        with whole_file(self.checkpoints / _BEST / _WEIGHTS) as copy:
+            shutil.copyfile(checkpoint / _WEIGHTS, copy)
+
+    def tidy_checkpoints(self) -> None:
+        """Remove checkpoints that are not whole, and all but the newest ``keep_checkpoint_max``."""
+        whole = self.checkpoints_newest_first()
+        kept = set(whole[: self.recipe.keep_checkpoint_max])
+        for folder in [*self.checkpoints.glob("iter_*"), *self.checkpoints.glob(".iter_*.tmp")]:
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def to_validate(self, checkpoint: Path) -> bool:
+        """Whether the training was stopped before the validation that is due at `checkpoint`."""
+        iteration = self.iteration_of(checkpoint)
+        due = iteration % self.recipe.save_interval == 0 or iteration == self.recipe.iters
+        noted = any(entry["iter"] == iteration for entry in self.history())
+        return self.recipe.val_dataset is not None and due and not noted
 
     @property
     def bundle_folder(self) -> Path:

@@ -14,6 +14,7 @@ import typer
 
 from medseg_paddle.cli import cohort, machine, model, recipe, training
 from medseg_paddle.cli.console import print_error
+from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.errors import MedsegError
 
 app = typer.Typer(
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         Words after the program's name; the process's own where absent.
     """
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="medseg")
+        with StopSignals():
+            app(args=None if arguments is None else list(arguments), prog_name="medseg")
     except MedsegError as error:
         print_error(error)
         sys.exit(error.exit_code)

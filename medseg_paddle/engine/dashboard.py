@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from visualdl import LogWriter
+from visualdl.writer import record_writer
+
+from medseg_paddle.errors import SetupError
 
 # VisualDL shows only the newest file of a folder; a fixed name makes a resumed run append to it.
 _EVENT_FILE = "vdlrecords.train.log"
@@ -16,15 +22,72 @@ _EVENT_FILE = "vdlrecords.train.log"
 _FLUSH_SECONDS = 2
 
 
+class _Records(record_writer.RecordWriter):  # type: ignore[misc]
+    """Writes records, in VisualDL's thread, and keeps the error of the first one that could not be written.
+
+    VisualDL 2.5.3 itself only prints a warning, and goes on behind the part of the record that was written.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: bytes) -> None:
+        if self.failure is None:
+            try:
+                super().write(data)
+            except OSError as error:
+                self.failure = error
+
+
+@contextmanager
+def _failing_records() -> Iterator[list[_Records]]:
+    """Let VisualDL's new writers use :class:`_Records`; gives those it made."""
+    made: list[_Records] = []
+
+    def make(stream: Any) -> _Records:
+        made.append(_Records(stream))
+        return made[-1]
+
+    before = record_writer.RecordWriter
+    record_writer.RecordWriter = make
+    try:
+        yield made
+    finally:
+        record_writer.RecordWriter = before
+
+
+def _cut_last_part(event_file: Path) -> None:
+    """Remove the record at the end that a kill or a full disk left incomplete; no reader gets past it.
+
+    A record is its length, 8 bytes little-endian, and its content.
+    """
+    if not event_file.is_file():
+        return
+    size, end = event_file.stat().st_size, 0
+    with event_file.open("rb+") as stream:
+        while (
+            len(head := stream.read(8)) == 8
+            and (after := stream.tell() + struct.unpack("<Q", head)[0]) <= size
+        ):
+            end = stream.seek(after)
+        if end < size:
+            os.truncate(event_file, end)
+
+
 class Dashboard:
     """Writer of one run's event file; the run's folder is the run's name on the dashboard.
 
     It is also what `paddleseg.core.train()` gets as its writer: the loop's own scalars come in by
     :meth:`add_scalar`, and those that it mislabels are left out.
+
+    Every method raises SetupError when something that was given before could not be written.
     """
 
     def __init__(self, folder: Path, images_per_iteration: int, loss_parts: Sequence[str]) -> None:
-        self._writer = LogWriter(str(folder), file_name=_EVENT_FILE, max_queue=_FLUSH_SECONDS)
+        self._file = folder / _EVENT_FILE
+        _cut_last_part(self._file)
+        with _failing_records() as made:
+            self._writer = LogWriter(str(folder), file_name=_EVENT_FILE, max_queue=_FLUSH_SECONDS)
+        (self._records,) = made
         self._images = images_per_iteration
         self._names = {f"Train/loss_{n}": f"Train/{name}" for n, name in enumerate(loss_parts)}
 
@@ -39,11 +102,13 @@ class Dashboard:
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """One point of a curve; NaN is no point."""
+        self._require_written()
         if np.isfinite(value):
             self._writer.add_scalar(tag=_plain(tag), value=value, step=step)
 
     def image(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
         """A picture, HWC RGB uint8."""
+        self._require_written()
         self._writer.add_image(tag=_plain(tag), img=picture, step=step, dataformats="HWC")
 
     def hyper_parameters(self, values: Mapping[str, Any], metrics: list[str]) -> None:
@@ -57,6 +122,15 @@ class Dashboard:
     def close(self) -> None:
         """Write what is left; `train()` calls this too, and points may follow."""
         self._writer.flush()
+        self._require_written()
+
+    def _require_written(self) -> None:
+        failure = self._records.failure
+        if failure is not None:
+            raise SetupError(
+                f"{self._file} cannot be written: {failure.strerror}",
+                hint="mend that, then go on with --resume",
+            ) from failure
 
 
 def _plain(tag: str) -> str:

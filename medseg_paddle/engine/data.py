@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
-from medseg_paddle.errors import DataError, MedsegError, RecipeError
+from medseg_paddle.errors import DataError, MedsegError, RecipeError, SetupError
 from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.preprocess.augment import foreground_indices
 
@@ -102,6 +102,13 @@ def require_stackable(recipe: Recipe, found: Survey) -> None:
     )
 
 
+def batch_bytes(recipe: Recipe, found: Survey) -> int:
+    """Bytes of the largest batch that :class:`TrainingStream` serves: float32 images, int64 labels."""
+    sizes = sizes_after(recipe.train_dataset.transforms, found.sizes) or found.sizes
+    pixels = max(rows * columns for rows, columns in sizes)
+    return recipe.batch_size * pixels * (4 * recipe.in_channels + 8)
+
+
 @contextmanager
 def errors_from_workers() -> Iterator[None]:
     """Let an error of a process that loads images arrive where the images are read.
@@ -113,6 +120,8 @@ def errors_from_workers() -> Iterator[None]:
     ------
     MedsegError
         What the process raised, with its message and hint.
+    SetupError
+        The process was killed.
     """
     raised: list[MedsegError] = []
     seen = threading.Event()
@@ -128,11 +137,17 @@ def errors_from_workers() -> Iterator[None]:
     threading.excepthook = keep
     try:
         yield
-    except SystemError:
-        seen.wait(timeout=5)  # the queue is killed before the thread raises
+    except SystemError as error:
+        if "killed by signal" not in str(error):
+            seen.wait(timeout=5)  # the queue is killed before the thread raises
         if raised:
             raise _as_raised(raised[0]) from None
-        raise
+        if seen.is_set():
+            raise
+        raise SetupError(  # the kernel does it where memory runs out
+            "a process that loads images was killed",
+            hint="give more memory, or set a lower num_workers or batch_size; then go on with --resume",
+        ) from error
     finally:
         threading.excepthook = usual
 

@@ -6,6 +6,7 @@ started with ``FLAGS_enable_pir_api=0``; such a process must not export models, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,13 @@ from pathlib import Path
 
 from medseg_paddle.io.files import write_bytes
 from medseg_paddle.run import Run
+
+_FILE = "vdlgraph.model.log"
+
+
+def is_drawn(run_folder: Path) -> bool:
+    """Whether the graph is there; a run that was stopped early may lack it."""
+    return (run_folder / _FILE).is_file()
 
 
 def start_drawing(run_folder: Path) -> subprocess.Popen[bytes]:
@@ -25,7 +33,20 @@ def start_drawing(run_folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
+            start_new_session=True,  # Ctrl-C is for the training
         )
+
+
+def wait(drawing: subprocess.Popen[bytes]) -> None:
+    """Let the process end, for a while: a training shall not fail for a picture."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        drawing.wait(timeout=120)
+
+
+def end(drawing: subprocess.Popen[bytes]) -> None:
+    """End the process, if it has not ended."""
+    drawing.kill()
+    drawing.wait()
 
 
 def _draw(run_folder: Path) -> None:
@@ -42,7 +63,7 @@ def _draw(run_folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, LogWriter(scratch) as writer:
         writer.add_graph(model, [paddle.static.InputSpec(shape, "float32", "image")])
         (drawn,) = Path(scratch).glob("vdlgraph*")
-        write_bytes(run_folder / "vdlgraph.model.log", drawn.read_bytes())
+        write_bytes(run_folder / _FILE, drawn.read_bytes())
 
 
 if __name__ == "__main__":

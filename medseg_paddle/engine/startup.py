@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 
 from medseg_paddle.engine import cpu
 from medseg_paddle.errors import SetupError
@@ -32,7 +36,7 @@ def start_paddle(threads: int | None = None) -> None:
     )
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _sigterm_kept():
             importlib.import_module("paddle")
             importlib.import_module("paddleseg")
     except ImportError as error:
@@ -40,7 +44,31 @@ def start_paddle(threads: int | None = None) -> None:
             f"{error.name or 'Paddle'} cannot be loaded: {error}",
             hint="install the package again (`make setup`, or `pip install .`); `medseg doctor` shows what is wrong",
         ) from error
+    for line in said.getvalue().splitlines():
+        if not any(word in line for word in _CHATTER):
+            print(line, file=sys.stderr)  # noqa: T201
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Let SIGTERM do what it did before.
+
+    Paddle 3.2.2 takes SIGTERM amid its import, and prints a C++ traceback when it comes. Its import goes
+    on for seconds after that; so the former handler is put back whenever a module is asked for.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+
+    class PutBack(MetaPathFinder):
+        def find_spec(self, *_: object) -> None:
+            signal.signal(signal.SIGTERM, before)
+
+    finder = PutBack()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
     finally:
-        for line in said.getvalue().splitlines():
-            if not any(word in line for word in _CHATTER):
-                print(line, file=sys.stderr)  # noqa: T201
+        sys.meta_path.remove(finder)
+        signal.signal(signal.SIGTERM, before)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,13 +15,23 @@ import paddle
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
+from medseg_paddle.engine.checkpoints import latest_whole, save_checkpoint
 from medseg_paddle.engine.dashboard import Dashboard
-from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable, survey
-from medseg_paddle.engine.models import ForwardFunction, build_model, count_parameters
+from medseg_paddle.engine.data import (
+    Survey,
+    TrainingStream,
+    batch_bytes,
+    errors_from_workers,
+    require_stackable,
+    survey,
+)
+from medseg_paddle.engine.interruption import Stopped, StopSignals
+from medseg_paddle.engine.models import ForwardFunction, build_model, count_parameters, load_weights
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.paddleseg_adapter.loop import run_train
 from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.scoring import Scored, score_cases
+from medseg_paddle.engine.shared_memory import require_shared_memory
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
@@ -44,12 +54,20 @@ class Listener(Protocol):
     def validated(self, step: int, report: Report, *, best: bool) -> None:
         """The validation cases were scored."""
 
+    def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
+        """A signal has ended the training; its state after `step` is saved."""
+
 
 class Validation:
     """What `train()` calls in place of PaddleSeg's evaluation: whole cases, foreground Dice.
 
     Keeps the run's history, draws on the dashboard, and returns the score that picks the best
     checkpoint. A resumed run knows the best score from before.
+
+    Attributes
+    ----------
+    iteration : int
+        The one that the weights are of.
     """
 
     def __init__(
@@ -61,10 +79,11 @@ class Validation:
         listener: Listener,
         first_iter: int,
         trained: paddle.nn.Layer,
+        stop: StopSignals,
     ) -> None:
         self._run, self._cases, self._labels = run, cases, labels
         self._dashboard, self._listener = dashboard, listener
-        self._iteration, self._trained = first_iter, trained
+        self.iteration, self._trained, self._stop = first_iter, trained, stop
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
@@ -78,10 +97,6 @@ class Validation:
     ) -> tuple[float, float, None, None, None]:
         """Score, note, draw. The first value picks the best checkpoint (greatest wins)."""
         recipe, kind = self._run.recipe, "model" if model is self._trained else "ema"
-        if kind == "model":
-            self._iteration = min(
-                (self._iteration // recipe.save_interval + 1) * recipe.save_interval, recipe.iters
-            )
         if self._dashboard is None:  # not rank 0, which alone saves checkpoints
             return -1.0, 0.0, None, None, None
         counts: dict[str, CaseCounts] = {}
@@ -90,6 +105,8 @@ class Validation:
         for scored in score_cases(
             forward, self._cases, recipe, counts, probabilities=recipe.test_config.auc_roc
         ):
+            if self._stop.wanted:  # scored anew when the run is resumed
+                raise Stopped
             group = scored.case.group
             if group in shown or len(shown) < recipe.overlays:
                 former = shown.get(group)
@@ -102,43 +119,55 @@ class Validation:
         before, self._best[kind] = self._best[kind], max(score, self._best[kind])
         self._note(report, kind, score)
         self._draw(self._dashboard, report, list(shown.values()), "" if kind == "model" else "EMA ")
-        self._listener.validated(self._iteration, report, best=best)
+        self._listener.validated(self.iteration, report, best=best)
         # train() starts its own memory of the best score at -1 whenever it is called.
         return (score if best else min(before, score) - 2.0), 0.0, None, None, None
 
     def _note(self, report: Report, kind: str, score: float) -> None:
         dice = {label.name: report.summary[label.name]["dice"].mean for label in self._labels.foreground}
-        entry = {"iter": self._iteration, "weights": kind, "score": score, "dice": dice}
+        entry = {"iter": self.iteration, "weights": kind, "score": score, "dice": dice}
         self._run.set_history([*self._run.history(), entry])
 
     def _draw(self, dashboard: Dashboard, report: Report, shown: list[Scored], prefix: str) -> None:
         dashboard.scalar(
-            f"Validation/{prefix}mean foreground Dice", report.mean_foreground_dice, self._iteration
+            f"Validation/{prefix}mean foreground Dice", report.mean_foreground_dice, self.iteration
         )
         for label in self._labels.foreground:
             summary = report.summary[label.name]
-            dashboard.scalar(f"Validation/{prefix}Dice {label.name}", summary["dice"].mean, self._iteration)
-            dashboard.scalar(f"Validation/{prefix}IoU {label.name}", summary["iou"].mean, self._iteration)
+            dashboard.scalar(f"Validation/{prefix}Dice {label.name}", summary["dice"].mean, self.iteration)
+            dashboard.scalar(f"Validation/{prefix}IoU {label.name}", summary["iou"].mean, self.iteration)
             if self._run.recipe.test_config.auc_roc:
-                dashboard.scalar(f"Validation/{prefix}AUC {label.name}", summary["auc"].mean, self._iteration)
+                dashboard.scalar(f"Validation/{prefix}AUC {label.name}", summary["auc"].mean, self.iteration)
         if not prefix:
             for scored in shown:
                 picture = draw_comparison(
                     scored.image.astype(np.uint8), scored.truth, scored.prediction, self._labels
                 )
-                dashboard.image(f"Validation/{scored.case.group}", picture, self._iteration)
+                dashboard.image(f"Validation/{scored.case.group}", picture, self.iteration)
 
 
 class _LoopWriter:
     """The writer that `train()` fills: passes points on to the dashboard and the listener."""
 
-    def __init__(self, dashboard: Dashboard, listener: Listener, images_per_iteration: int) -> None:
+    def __init__(
+        self,
+        dashboard: Dashboard,
+        listener: Listener,
+        images_per_iteration: int,
+        first_iter: int,
+        log_iters: int,
+    ) -> None:
         self._dashboard, self._listener, self._images = dashboard, listener, images_per_iteration
+        self._first_iter, self._log_iters = first_iter, log_iters
         self._latest: dict[str, float] = {}
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self._dashboard.add_scalar(tag, value, step)
-        self._latest[tag] = float(np.asarray(value).ravel()[0])
+        number = float(np.asarray(value).ravel()[0])
+        if tag.startswith("Train/loss"):
+            # train() divides by log_iters also where it summed up fewer losses, after a resumption between two lines.
+            number *= self._log_iters / min(self._log_iters, step - self._first_iter)
+        self._dashboard.add_scalar(tag, number, step)
+        self._latest[tag] = number
         if tag == "Train/batch_cost":
             self._listener.iterated(
                 step,
@@ -160,6 +189,7 @@ def fit(
     device: str,
     resume: bool,
     listener: Listener,
+    stop: StopSignals,
 ) -> None:
     """Train `run.recipe` in the folder of `run`.
 
@@ -174,68 +204,99 @@ def fit(
     resume : bool
         Go on from the latest checkpoint, if there is one.
     listener : Listener
+    stop : StopSignals
+        Looked at after each iteration and each scored image; the training then saves a checkpoint and ends.
 
     Raises
     ------
     MedsegError
-        Something in the data does not fit the recipe; nothing was trained.
+        Something in the data does not fit the recipe, or the disk is full.
     """
     recipe = run.recipe
-    checkpoint = _latest_whole(run) if resume else None
+    checkpoint = latest_whole(run) if resume else None
     first_iter = 0 if checkpoint is None else run.iteration_of(checkpoint)
+    run.tidy_checkpoints()
     _seed(recipe.seed)
     environment = paddle.distributed.ParallelEnv()
     images_per_iteration = recipe.batch_size * environment.nranks
-    with paddle.utils.unique_name.guard():  # names of optimiser states must not depend on what ran before
+    log_iters = min(recipe.log_iters, recipe.iters)
+    with (
+        paddle.utils.unique_name.guard(),  # names of optimiser states must not depend on what ran before
+        run.log.open("a", encoding="utf-8") as log,
+        contextlib.ExitStack() as ending,
+    ):
+        ending.callback(run.tidy_checkpoints)
         model = build_model(recipe)
         optimizer = build_optimizer(recipe, model)
-        dashboard = (
-            Dashboard(run.path, images_per_iteration, part_names(recipe.loss))
-            if environment.rank == 0
-            else None
-        )
+        dashboard = None
+        if environment.rank == 0:
+            with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
+                dashboard = Dashboard(run.path, images_per_iteration, part_names(recipe.loss))
+            ending.callback(dashboard.close)
         facts = {"model": recipe.model.type, "parameters": count_parameters(model), "device": device}
         listener.started(run.path, facts, first_iter, recipe.iters)
         graph = None
+        if dashboard is not None and recipe.model_graph and not model_graph.is_drawn(run.path):
+            graph = model_graph.start_drawing(run.path)
+            ending.callback(model_graph.end, graph)
         if dashboard is not None and first_iter == 0:
-            graph = model_graph.start_drawing(run.path) if recipe.model_graph else None
             _introduce(dashboard, recipe, facts, labels if val_cases else None)
         writer: Any = (
-            _LoopWriter(dashboard, listener, images_per_iteration) if dashboard is not None else None
+            _LoopWriter(dashboard, listener, images_per_iteration, first_iter, log_iters)
+            if dashboard is not None
+            else None
         )
-        validation = Validation(run, val_cases, labels, dashboard, listener, first_iter, model)
-        with run.log.open("a", encoding="utf-8") as log:
-            run_train(
-                model,
-                TrainingStream(train_cases, recipe),
-                cases=len(train_cases),
-                evaluate=validation,
-                writer=writer,
-                log=log,
-                first_iter=first_iter,
-                iters=recipe.iters,
-                resume_from=checkpoint,
-                batch_size=recipe.batch_size,
-                val_dataset=val_cases or None,
-                optimizer=optimizer,
-                save_dir=str(run.checkpoints),
-                save_interval=recipe.save_interval,
-                log_iters=min(recipe.log_iters, recipe.iters),
-                num_workers=recipe.num_workers,
-                losses=build_losses(recipe.loss, recipe.ignore_index),
-                keep_checkpoint_max=recipe.keep_checkpoint_max,
-                use_ema=recipe.use_ema,
-                precision=recipe.precision,
-                amp_level=recipe.amp_level,
-                to_static_training=recipe.to_static_training,
-            )
-        if dashboard is not None:
-            dashboard.close()
-        if graph is not None:
-            try:
-                graph.wait(timeout=120)
-            except subprocess.TimeoutExpired:  # the training is done; it shall not fail for a picture
-                graph.kill()
+        validation = Validation(run, val_cases, labels, dashboard, listener, first_iter, model, stop)
+
+        def after_step(iteration: int) -> None:
+            validation.iteration = iteration
+            if stop.wanted:
+                raise Stopped
+
+        if checkpoint is not None:
+            _catch_up(run, checkpoint, model, validation)
+        if first_iter < recipe.iters:
+            with stop.deferred(), errors_from_workers():
+                ended = run_train(
+                    model,
+                    TrainingStream(train_cases, recipe),
+                    cases=len(train_cases),
+                    evaluate=validation,
+                    after_step=after_step,
+                    writer=writer,
+                    log=log,
+                    first_iter=first_iter,
+                    iters=recipe.iters,
+                    resume_from=checkpoint,
+                    batch_size=recipe.batch_size,
+                    val_dataset=val_cases or None,
+                    optimizer=optimizer,
+                    save_dir=str(run.checkpoints),
+                    save_interval=recipe.save_interval,
+                    log_iters=log_iters,
+                    num_workers=recipe.num_workers,
+                    losses=build_losses(recipe.loss, recipe.ignore_index),
+                    keep_checkpoint_max=recipe.keep_checkpoint_max,
+                    use_ema=recipe.use_ema,
+                    precision=recipe.precision,
+                    amp_level=recipe.amp_level,
+                    to_static_training=recipe.to_static_training,
+                )
+                if not ended:
+                    save_checkpoint(run, validation.iteration, model, optimizer)
+                    listener.stopped(validation.iteration, recipe.iters, resumable=not recipe.use_ema)
+        if graph is not None and not stop.wanted:
+            model_graph.wait(graph)
+
+
+def _catch_up(run: Run, checkpoint: Path, model: paddle.nn.Layer, validation: Validation) -> None:
+    """Do what was to be done at `checkpoint`, had the run not been stopped: score it, keep it as the best."""
+    if run.to_validate(checkpoint):
+        load_weights(model, run.weights_in(checkpoint))
+        validation(model, None)
+    best = max(run.history(), key=lambda entry: entry["score"], default=None)
+    if best is not None and best["iter"] == run.iteration_of(checkpoint):
+        run.keep_as_best(checkpoint)
 
 
 def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener) -> None:
@@ -250,7 +311,7 @@ def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener
     ModelError
         The pretrained weights are missing or do not fit.
     SetupError
-        Several processes were started.
+        Several processes were started, or the shared memory is too small.
     """
     if paddle.distributed.ParallelEnv().nranks > 1:
         raise SetupError(
@@ -259,27 +320,12 @@ def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener
         )
     found = survey(train, recipe, listener.surveyed)
     require_stackable(recipe, found)
+    require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
     if val:
         _require_foreground(survey(val, recipe, listener.surveyed), f"the validation set ({len(val)} images)")
     with paddle.utils.unique_name.guard():
         build_model(recipe)
-
-
-def _latest_whole(run: Run) -> Path | None:
-    """The latest checkpoint that can be read; a kill while one was written leaves a damaged one."""
-    for folder in run.checkpoints_newest_first():
-        try:
-            for path in folder.glob("model.pd*"):
-                paddle.load(str(path))
-        except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
-            with run.log.open("a", encoding="utf-8") as log:
-                log.write(
-                    f"checkpoint {folder.name} is damaged ({type(error).__name__}), going back to the one before\n"
-                )
-            continue
-        return folder
-    return None
 
 
 def _require_foreground(found: Survey, where: str) -> None:

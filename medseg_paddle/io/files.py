@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -28,13 +29,25 @@ def write_bytes(path: Path, data: bytes) -> None:
     SetupError
         The folder cannot be made, cannot be written, or the disk is full.
     """
+    # Not tempfile: its files are readable by their owner alone, whatever the umask says.
+    with whole_file(path) as temporary, temporary.open("xb") as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """As :func:`write_bytes`, for a function that writes to a path.
+
+    Yields
+    ------
+    Path
+        The temporary name to write to.
+    """
     temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: its files are readable by their owner alone, whatever the umask says.
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -144,9 +157,35 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that a disk or a quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def free_space(path: Path) -> str:
+    """Room on the disk where `path` is or would be, for people."""
+    while not path.exists():
+        path = path.absolute().parent
+    return f"{shutil.disk_usage(path).free / 2**20:,.1f} MiB free"
+
+
 def _not_writable(path: Path, error: OSError) -> SetupError:
+    if disk_is_full(error):
+        return SetupError(
+            f"{path} cannot be written: {error.strerror} ({free_space(path)})",
+            hint="make room, or name another place",
+        )
+    if isinstance(error, PermissionError):
+        return SetupError(
+            f"{path} cannot be written by user id {os.geteuid()}: {error.strerror}",
+            hint="check the folder's owner and permissions, or name another place; "
+            "in a container MEDSEG_UID and MEDSEG_GID in .env choose the user",
+        )
     return SetupError(
         f"{path} cannot be written: {error.strerror or error}",
-        hint="check the folder's owner, permissions and free space, or name another place "
-        "(a folder in a mounted volume, not the volume itself)",
+        hint="name another place; in a container only mounted folders can be written",
     )

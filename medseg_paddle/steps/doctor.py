@@ -15,7 +15,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from medseg_paddle.engine import cpu
+from medseg_paddle.engine import cpu, shared_memory
 from medseg_paddle.engine.inspect_device import PADDLESEG_VERSION, Inspection, inspect_device
 
 DISTRIBUTION = "medseg-paddle"
@@ -79,7 +79,7 @@ def examine(output: Path) -> tuple[Finding, ...]:
         _threads(inspection, cpu.available_cores()),
         *_mkl(inspection),
         _memory(),
-        _shared_memory(Path("/dev/shm")),  # noqa: S108  (where Linux keeps it; nothing is written)
+        _shared_memory(shared_memory.MOUNT),
         _disk(output),
         *_packages(inspection),
         *_gpu(inspection),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from typing_extensions import Self
 
 from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.core import Case
+from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
-from medseg_paddle.errors import RecipeError
+from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.files import disk_is_full, free_space
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
@@ -37,6 +40,10 @@ def train(
 ) -> Run:
     """Train a recipe with `paddleseg.core.train()`.
 
+    In the main thread, SIGTERM and Ctrl-C during the training let it finish the iteration and save a
+    checkpoint; then they raise ``SystemExit(143)`` and ``KeyboardInterrupt``. A second one ends the
+    process at once.
+
     Parameters
     ----------
     recipe : Path or Recipe
@@ -46,7 +53,7 @@ def train(
     overrides : sequence of str
         ``key=value`` changes of a recipe file.
     resume : bool
-        Go on from the latest checkpoint in `output`; start if there is none.
+        Go on from the latest checkpoint in `output`; start if there is none. A finished run is left as it is.
     overwrite : bool
         Replace a run in `output`.
     device : str, optional
@@ -59,7 +66,7 @@ def train(
     Raises
     ------
     RecipeError, DataError, ModelError, SetupError
-        Before anything is trained.
+        Before anything is trained; a full disk also later.
     """
     if isinstance(recipe, Recipe) and overrides:
         raise RecipeError(
@@ -69,28 +76,43 @@ def train(
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     folder = output or Path("outputs") / resolved.name
-    splits = {"train": load_cases(resolved.train_dataset)}
-    if resolved.val_dataset is not None:
-        splits["val"] = load_cases(resolved.val_dataset)
-    labels = class_names(resolved)
-    require_same_window(resolved)
+    with StopSignals() as stop, _room_needed(folder):
+        return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop)
+
+
+def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop: StopSignals) -> Run:
+    going_on = resume and Run.begun(folder)
+    if going_on:
+        run = Run.open(folder)
+        _require_same_training(run, recipe)
+        if (done := _finished_at(run, recipe)) is not None:
+            Console().print(f"{folder} is finished: {done} of {recipe.iters} iterations", soft_wrap=True)
+            return run
+        _require_resumable(run, recipe)
+    splits = {"train": load_cases(recipe.train_dataset)}
+    if recipe.val_dataset is not None:
+        splits["val"] = load_cases(recipe.val_dataset)
+    labels = class_names(recipe)
+    require_same_window(recipe)
     require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
-    if not resume:
+    overwrite = overwrite or (resume and Run.exists(folder))
+    if going_on:
+        require_same_data(run, splits)
+    else:
         Run.require_free(folder, overwrite=overwrite)
 
     start_paddle()
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.training import fit, inspect
 
-    chosen = set_device(resolved.device, resolved.precision)
+    chosen = set_device(recipe.device, recipe.precision)
     with _TrainingProgress() as listener:
         # All that can be wrong with data and model is looked at before the folder is touched.
-        inspect(resolved, splits["train"], splits.get("val", ()), listener)
-        going_on = resume and Run.exists(folder)
+        inspect(recipe, splits["train"], splits.get("val", ()), listener)
         if going_on:
-            run = _continued(Run.open(folder), resolved, splits)
+            run = run.with_recipe(recipe)
         else:
-            run = Run.create(folder, resolved, provenance(splits, chosen), overwrite=overwrite)
+            run = Run.create(folder, recipe, provenance(splits, chosen), overwrite=overwrite)
         fit(
             run,
             splits["train"],
@@ -99,12 +121,25 @@ def train(
             device=chosen,
             resume=going_on,
             listener=listener,
+            stop=stop,
         )
     return run
 
 
-def _continued(run: Run, wanted: Recipe, splits: Mapping[str, Sequence[Case]]) -> Run:
-    """The run with the wanted recipe, if that goes on with the same training."""
+@contextlib.contextmanager
+def _room_needed(folder: Path) -> Iterator[None]:
+    """Let whatever a full disk raises, in our code, Paddle's or VisualDL's, be one error that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        raise SetupError(
+            f"the disk of {folder} is full ({free_space(folder)})", hint="make room, then go on with --resume"
+        ) from error
+
+
+def _require_same_training(run: Run, wanted: Recipe) -> None:
     before, now = run.recipe.model_dump(), wanted.model_dump()
     changed = [key for key in now if key not in _MAY_CHANGE and now[key] != before[key]]
     if changed:
@@ -112,19 +147,22 @@ def _continued(run: Run, wanted: Recipe, splits: Mapping[str, Sequence[Case]]) -
             f"{run.path} was trained with another {', '.join(changed)}",
             hint="resume with the run's own recipe.yml, or start a new run with --output",
         )
-    if wanted.use_ema:
+
+
+def _finished_at(run: Run, wanted: Recipe) -> int | None:
+    """The iteration of the last checkpoint, if there is nothing left to do."""
+    last = run.last_checkpoint
+    if last is None or run.iteration_of(last) < wanted.iters or Run(run.path, wanted).to_validate(last):
+        return None
+    return run.iteration_of(last)
+
+
+def _require_resumable(run: Run, recipe: Recipe) -> None:
+    if recipe.use_ema and run.last_checkpoint is not None:
         raise RecipeError(
             "a run with use_ema cannot be resumed: PaddleSeg does not load the moving average again",
             hint="train it in one go, or without use_ema",
         )
-    last = run.last_checkpoint
-    if last is not None and run.iteration_of(last) >= wanted.iters:
-        raise RecipeError(
-            f"{run.path} is finished: {run.iteration_of(last)} of {wanted.iters} iterations",
-            hint="to train longer give more by --set iters=...; the learning rate then follows the longer schedule",
-        )
-    require_same_data(run, splits)
-    return run.with_recipe(wanted)
 
 
 class _TrainingProgress:
@@ -165,3 +203,8 @@ class _TrainingProgress:
         self._score = f"  Dice {report.mean_foreground_dice:.4f}"
         mark = "  best so far, saved" if best else ""
         self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
+
+    def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
+        """See :class:`medseg_paddle.engine.training.Listener`."""
+        advice = "go on with --resume" if resumable else "a run with use_ema cannot be resumed"
+        self._bar.say(f"stopped at iteration {step} of {iters}; {advice}")

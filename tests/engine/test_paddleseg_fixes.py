@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +56,22 @@ def test_stock_writer_starts_a_new_file_for_each_session(tmp_path: Path) -> None
             writer.add_scalar("loss", 1.0, 0)
         time.sleep(1.1)
     assert len(list(tmp_path.glob("*vdlrecords*"))) == 2
+
+
+def test_paddle_takes_sigterm_as_it_is_imported() -> None:
+    program = "import os, signal, paddle; os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "C++ Traceback" in done.stdout + done.stderr
+
+
+def test_stock_visualdl_goes_on_when_a_record_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with LogWriter(str(tmp_path)) as writer:
+        monkeypatch.setattr("visualdl.io.bfile.LocalFileSystem.append", full)
+        writer.add_scalar("loss", 1.0, 0)
+        writer.flush()
+    assert "No space left" in capsys.readouterr().out

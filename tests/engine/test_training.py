@@ -127,14 +127,30 @@ def test_a_resumed_run_keeps_a_better_checkpoint_from_before(disc_recipe_file: P
     assert weights_digest(run.best_checkpoint) == kept
 
 
-def test_resuming_with_another_model_or_a_finished_run_is_refused(
-    disc_recipe_file: Path, tmp_path: Path
+def test_resuming_a_finished_run_says_so_and_leaves_it_as_it_is(
+    disc_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def files(run: Run) -> dict[Path, tuple[int, bytes]]:
+        return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()}
+
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"])
+    before = files(run)
+    capsys.readouterr()
+    again = train(
+        disc_recipe_file,
+        output=run.path,
+        overrides=["iters=6", "save_interval=3", "log_iters=3"],
+        resume=True,
+    )
+    assert again == run
+    assert capsys.readouterr().out == f"{run.path} is finished: 6 of 6 iterations\n"
+    assert files(run) == before
+
+
+def test_resuming_with_another_model_is_refused(disc_recipe_file: Path, tmp_path: Path) -> None:
     train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"])
     with pytest.raises(RecipeError, match="another model"):
         train(disc_recipe_file, output=tmp_path / "run", overrides=["model.width=8"], resume=True)
-    with pytest.raises(RecipeError, match="is finished: 6 of 6"):
-        train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"], resume=True)
     with pytest.raises(SetupError, match="holds a run already"):
         train(disc_recipe_file, output=tmp_path / "run")
 

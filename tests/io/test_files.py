@@ -35,7 +35,7 @@ def test_the_old_file_stays_when_the_new_one_cannot_take_its_place(tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SetupError, match="No space left"):
+    with pytest.raises(SetupError, match=r"No space left on device \([\d,.]+ MiB free\)"):
         write_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
@@ -135,8 +135,10 @@ def test_a_folder_without_permission_is_refused_with_a_hint(request):
     ):  # not tmp_path: nobody may not even enter that of the superuser
         Path(folder).chmod(0o555)
         request.getfixturevalue("ordinary_user")
+        user = os.geteuid()
         with pytest.raises(SetupError) as caught:
             require_writable(Path(folder))
         os.seteuid(os.getuid())
-    assert "Permission denied" in caught.value.message
+    assert f"cannot be written by user id {user}: Permission denied" in caught.value.message
     assert "permissions" in caught.value.hint
+    assert "MEDSEG_UID" in caught.value.hint

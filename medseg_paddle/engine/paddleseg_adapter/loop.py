@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol, TextIO
 
 import paddle
 import visualdl
 
+from medseg_paddle.engine.checkpoints import save_whole
+from medseg_paddle.engine.interruption import Stopped
+
 # `import paddleseg.core.train as m` would give the function: the package's __init__ shadows the module.
 _train_module = importlib.import_module("paddleseg.core.train")
+
+_seed_worker = _train_module.worker_init_fn
 
 Evaluate = Callable[..., tuple[float, float, Any, Any, Any]]
 
@@ -51,6 +59,39 @@ class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
+def _ending_loader() -> Iterator[type[paddle.io.DataLoader]]:
+    """A DataLoader whose thread and processes end with the block, however that ends.
+
+    Paddle's own end when the last image is read, or with the interpreter.
+    """
+    before = set(multiprocessing.active_children())
+    with contextlib.ExitStack() as running:
+        running.callback(_kill_children, but=before)
+
+        class Loader(paddle.io.DataLoader):  # type: ignore[misc]
+            def __iter__(self) -> Any:
+                iterator = super().__iter__()
+                running.callback(iterator.__del__)  # the only way to end it that both of Paddle's kinds have
+                return iterator
+
+        yield Loader
+
+
+def _kill_children(but: set[Any]) -> None:
+    """End processes that have not ended by themselves; the interpreter would wait for them when it exits."""
+    for child in set(multiprocessing.active_children()) - but:
+        child.kill()
+        child.join()
+
+
+def _start_worker(number: int) -> None:
+    """In place of PaddleSeg's: Ctrl-C and a stop of all processes are for the training, which ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _seed_worker(number)
+
+
+@contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     before = getattr(owner, name)
     setattr(owner, name, value)
@@ -66,6 +107,7 @@ def run_train(
     *,
     cases: int,
     evaluate: Evaluate,
+    after_step: Callable[[int], None],
     writer: Writer,
     log: TextIO,
     first_iter: int,
@@ -73,7 +115,7 @@ def run_train(
     resume_from: Path | None,
     batch_size: int,
     **arguments: Any,
-) -> None:
+) -> bool:
     """Call `paddleseg.core.train()`.
 
     Parameters
@@ -85,6 +127,9 @@ def run_train(
     evaluate
         In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``; the first value
         that it returns picks ``best_model`` (greatest wins).
+    after_step
+        Called with the iteration when weights, optimiser and learning rate have made its step. It and
+        `evaluate` may raise :class:`Stopped`; what is saved then is the state after that iteration.
     writer : Writer
         Gets every scalar that `train()` logs.
     log : text stream
@@ -95,16 +140,34 @@ def run_train(
         Checkpoint folder ``iter_N`` to go on from.
     **arguments
         Passed on to `train()`.
+
+    Returns
+    -------
+    bool
+        Whether the training went on to its end.
     """
+    done = first_iter
 
     def sampler(*_: Any, **__: Any) -> StreamSampler:
         return StreamSampler(cases, batch_size, first_iter, iters)
 
+    def count(_profiler_options: Any) -> None:
+        nonlocal done
+        done += 1
+        after_step(done)
+
     with (
+        _ending_loader() as loader,
         _replaced(_train_module, "evaluate", evaluate),
+        # The one call that `train()` makes in each iteration, right after the steps of optimiser and schedule.
+        _replaced(_train_module, "train_profiler", SimpleNamespace(add_profiler_step=count)),
+        _replaced(_train_module, "worker_init_fn", _start_worker),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
+        _replaced(paddle, "save", save_whole),
+        _replaced(paddle.io, "DataLoader", loader),
         _replaced(paddle.io, "DistributedBatchSampler", sampler),
         contextlib.redirect_stdout(log),
+        contextlib.suppress(Stopped),
     ):
         _train_module.train(
             model,
@@ -115,3 +178,5 @@ def run_train(
             use_vdl=paddle.distributed.ParallelEnv().rank == 0,
             **arguments,
         )
+        return True
+    return False

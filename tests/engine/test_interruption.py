@@ -1,0 +1,308 @@
+"""Trainings that are stopped by a signal, and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paddle
+import psutil
+import pytest
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.engine import training
+from medseg_paddle.engine.interruption import StopSignals
+from medseg_paddle.errors import SetupError
+from medseg_paddle.run import Run
+from medseg_paddle.steps.train import train
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of the values in each file of a checkpoint."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        state = paddle.load(str(path), return_numpy=True)
+        found[path.name] = hashlib.sha256(
+            b"".join(
+                name.encode() + (value.tobytes() if hasattr(value, "tobytes") else repr(value).encode())
+                for name, value in sorted(state.items())
+            )
+        ).hexdigest()
+    assert found
+    return found
+
+
+def saved(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").glob("*"))
+
+
+class Command:
+    """`medseg train --resume` in a process group of its own."""
+
+    def __init__(self, recipe: Path, output: Path, overrides: list[str]) -> None:
+        words = [sys.executable, "-u", "-m", "medseg_paddle", "train", "--resume"]
+        words += ["--config", str(recipe), "--output", str(output)]
+        words += [word for override in overrides for word in ("--set", override)]
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    def wait_for(self, words: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if words in line:
+                return
+
+    def end(self) -> tuple[int, str]:
+        """Exit code, and what was said since :meth:`wait_for`; no process of the group is left."""
+        said, _ = self.process.communicate(timeout=60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(self.process.pid, 0)
+        return self.process.returncode, said
+
+
+def test_a_run_that_is_stopped_at_any_time_ends_like_one_that_was_not(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    length = ["iters=60", "save_interval=20", "log_iters=7"]
+    whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=length)
+    # A terminal's Ctrl-C reaches every process of the group; so does a stop of all processes of a service.
+    for number, kill, workers in (
+        (signal.SIGTERM, os.kill, 0),
+        (signal.SIGINT, os.killpg, 2),
+        (signal.SIGTERM, os.killpg, 2),
+    ):
+        command = Command(disc_recipe_file, tmp_path / "run", [*length, f"num_workers={workers}"])
+        command.wait_for(" at iteration " if saved_anything(tmp_path / "run") else "training: ")
+        time.sleep(pause := random.uniform(0, 0.15))  # noqa: S311
+        workers_there = psutil.Process(command.process.pid).children(recursive=True)
+        kill(command.process.pid, number)
+        code, said = command.end()
+        print(number, pause, said)  # noqa: T201  (shown where the test fails)
+        assert code == 128 + number
+        stopped = re.findall(r"^stopped at iteration (\d+) of 60; go on with --resume$", said, re.MULTILINE)
+        assert len(stopped) == 1
+        assert "Traceback" not in said
+        for worker in workers_there:
+            assert not list(Path("/dev/shm").glob(f"paddle_{worker.pid}_*"))  # noqa: S108
+        assert Run.open(tmp_path / "run").last_checkpoint == tmp_path / f"run/checkpoints/iter_{stopped[0]}"
+        assert len([name for name in saved(tmp_path / "run") if name != "best_model"]) <= 2
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=length, resume=True)
+    for name in ("iter_60", "best_model"):
+        assert digests(run.checkpoints / name) == digests(whole.checkpoints / name)
+    assert (run.path / "validation.jsonl").read_text() == (whole.path / "validation.jsonl").read_text()
+    assert len(saved(run.path)) == 3
+
+
+def saved_anything(run: Path) -> bool:
+    return bool(list((run / "checkpoints").glob("iter_*")))
+
+
+def test_a_stop_before_the_training_begins_leaves_nothing_half_done(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    for number, kill in ((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)):
+        command = Command(disc_recipe_file, tmp_path / "run", [])
+        # Amid its import, which goes on for a second or more, Paddle takes SIGILL, SIGTERM and others.
+        while not handles(command.process.pid, signal.SIGILL):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.5))  # noqa: S311
+        kill(command.process.pid, number)
+        assert command.end() == (128 + number, "")
+        assert not (tmp_path / "run").exists()
+
+
+def handles(process: int, number: int) -> bool:
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Let something happen when an iteration of the next training is done."""
+    run_train = training.run_train
+
+    def at(wanted: int, happens: Callable[[], None]) -> None:
+        def replaced(*words: Any, after_step: Callable[[int], None], **options: Any) -> bool:
+            def step(iteration: int) -> None:
+                if iteration == wanted:
+                    happens()
+                after_step(iteration)
+
+            return run_train(*words, after_step=step, **options)
+
+        monkeypatch.setattr(training, "run_train", replaced)
+
+    return at
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_validation_that_a_stop_prevented_is_made_up_for(
+    disc_recipe_file: Path, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(disc_recipe_file, output=tmp_path / "whole")
+    stop_at(6, terminate)
+    with pytest.raises(SystemExit, match="143"):
+        train(disc_recipe_file, output=tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert saved(run.path) == ["iter_6"]
+    assert run.history() == []
+
+    stop_at(0, terminate)
+    score = training.score_cases
+
+    def told_while_scoring(*words: Any, **options: Any) -> Iterator[Any]:
+        if words[1] and Run.open(run.path).history():  # the validation at the end
+            terminate()
+        yield from score(*words, **options)
+
+    monkeypatch.setattr(training, "score_cases", told_while_scoring)
+    with pytest.raises(SystemExit, match="143"):
+        train(disc_recipe_file, output=run.path, resume=True)
+    assert saved(run.path) == ["best_model", "iter_12", "iter_6"]
+    assert [entry["iter"] for entry in run.history()] == [6]
+
+    monkeypatch.setattr(training, "score_cases", score)
+    train(disc_recipe_file, output=run.path, resume=True)
+    assert run.history() == whole.history()
+    for name in ("iter_12", "best_model"):
+        assert digests(run.checkpoints / name) == digests(whole.checkpoints / name)
+
+
+def test_the_curve_of_the_loss_has_no_dip_where_a_run_was_stopped(
+    disc_recipe_file: Path, tmp_path: Path, stop_at: Any
+) -> None:
+    from visualdl import LogReader
+
+    def losses(run: Path) -> dict[int, float]:
+        records = LogReader(file_path=str(run / "vdlrecords.train.log")).get_data("scalar", "Train/loss")
+        assert len(records) == 3
+        return {record.id: record.value for record in records}
+
+    every = ["log_iters=4"]
+    whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=every)
+    stop_at(7, terminate)
+    with pytest.raises(SystemExit):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=every)
+    assert not [thread for thread in threading.enumerate() if "_thread_loop" in thread.name], "of the loader"
+    assert saved(tmp_path / "run") == ["best_model", "iter_6", "iter_7"]
+    # A kill amid a write leaves a part of a record, which no reader gets past.
+    with (tmp_path / "run" / "vdlrecords.train.log").open("ab") as stream:
+        stream.write((1000).to_bytes(8, "little") + b"part")
+    train(disc_recipe_file, output=tmp_path / "run", overrides=every, resume=True)
+    one, other = losses(tmp_path / "run"), losses(whole.path)
+    assert one[4] == other[4]
+    assert one[8] == pytest.approx(other[8], rel=0.3)
+    assert one[12] == pytest.approx(other[12], rel=1e-6)
+
+
+def test_a_loader_process_leaves_a_signal_to_the_training(
+    disc_recipe_file: Path, tmp_path: Path, stop_at: Any
+) -> None:
+    def signal_to_all() -> None:
+        worker = multiprocessing.active_children()[0]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid or 0, number)
+        time.sleep(0.1)
+        assert worker.is_alive()
+
+    stop_at(2, signal_to_all)
+    train(disc_recipe_file, output=tmp_path / "run", overrides=["num_workers=1", "iters=3"])
+
+
+def test_a_killed_loader_process_is_an_error_that_says_what_to_do(
+    disc_recipe_file: Path, tmp_path: Path, stop_at: Any
+) -> None:
+    def kill_one() -> None:
+        multiprocessing.active_children()[0].kill()
+
+    stop_at(3, kill_one)
+    with pytest.raises(SetupError, match="was killed") as caught:
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["num_workers=1", "iters=100"])
+    assert "memory" in caught.value.hint
+    assert multiprocessing.active_children() == []
+
+
+def test_a_python_program_keeps_its_handlers_and_may_train_in_a_thread(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    done: list[Run] = []
+    thread = threading.Thread(
+        target=lambda: done.append(train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1"]))
+    )
+    thread.start()
+    thread.join()
+    assert done[0].best_checkpoint.is_file()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_signals_raise_at_once_or_when_the_deferring_block_has_ended() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"), StopSignals():  # noqa: PT012
+        terminate()
+        pytest.fail("the signal was not raised at once")
+    reached = False
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop, stop.deferred():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = stop.wanted
+    assert reached
+    with pytest.raises(SystemExit, match="143"), StopSignals():  # noqa: PT012
+        try:
+            terminate()
+        except SystemExit as error:
+            raise SetupError("Paddle cannot be loaded", hint="as its extension module tells it") from error
+    with pytest.raises(SetupError, match="no room to stop"), StopSignals() as stop, stop.deferred():  # noqa: PT012
+        terminate()
+        raise SetupError("no room to stop", hint="make room")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_process_at_once(number: int) -> None:
+    program = f"""
+import os, time
+from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.interruption import StopSignals
+with StopSignals() as stop, stop.deferred():
+    for _ in range(2):
+        os.kill(os.getpid(), {int(number)})
+    time.sleep(30)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"")
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stop.wanted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_checkpoints_that_are_old_or_not_whole_are_removed(disc_recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(tmp_path, disc_recipe)
+    for name in ("iter_3", "iter_20", "iter_100", "iter_120", "best_model", ".iter_7.ab12.tmp"):
+        (run.checkpoints / name).mkdir(parents=True)
+        for file in ("model.pdparams", "model.pdopt")[: 1 if name == "iter_120" else 2]:
+            (run.checkpoints / name / file).touch()
+    run.tidy_checkpoints()
+    assert saved(run.path) == ["best_model", "iter_100", "iter_20"]
+    assert not (run.checkpoints / ".iter_7.ab12.tmp").exists()
