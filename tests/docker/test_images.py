@@ -37,6 +37,32 @@ def test_both_builds_install_the_lock_and_nothing_else(images, docker):
     assert {"paddlepaddle", "paddleseg", "visualdl"} <= {package.partition("==")[0] for package in first}
 
 
+def test_building_again_installs_the_same(images, docker):
+    """Not from the layers of the first build: everything is found and installed once more."""
+
+    def installed(image: str) -> list[str]:
+        return inside(docker, image, "python", "-m", "pip", "list", "--format=freeze").splitlines()
+
+    again = "medseg-paddle-test:again"
+    docker("build", "--quiet", "--no-cache", "--target", "cpu", "--tag", again, ROOT)
+    try:
+        assert len(installed(again)) > 60
+        assert installed(again) == installed("medseg-paddle:cpu")
+    finally:
+        docker("image", "rm", again)
+
+
+def test_a_build_asks_the_mirror_it_is_told_to(fresh, docker):
+    """Where that has nothing, the build ends there; the settings that were used are not in the image."""
+    own = fresh.folder / "pip.conf"
+    own.write_text("[global]\nno-index = true\n")
+    done = fresh.compose("build", "--no-cache", "train", MEDSEG_PIP_CONF=str(own))
+    assert done.returncode != 0
+    assert "No matching distribution found" in done.stdout
+    for image in IMAGES:
+        assert "pip.conf" not in inside(docker, image, "ls", "-AR", "/run")
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_it_starts_as_nobody_special_on_a_read_only_root(images, docker, image):
     locked_down = ("--read-only", "--tmpfs", TMP, "--cap-drop", "ALL")
@@ -65,11 +91,8 @@ def test_labels_device_and_nothing_of_the_checkout(images, docker, image, device
     assert "tests" not in everything.split()
 
 
-def test_the_doctor_is_content(images, docker):
-    said = inside(
-        docker, "medseg-paddle:cpu", "medseg", "doctor",
-        options=("--read-only", "--tmpfs", TMP, "--tmpfs", "/work/outputs:uid=1000", "--shm-size", "1g"),
-    )  # fmt: skip
+def test_the_doctor_is_content(project):
+    said = project.ok("run", "--rm", "--no-deps", "train", "doctor")
     assert "right, on cpu" in said
     assert "to mend" not in said
 
