@@ -28,7 +28,7 @@ setup: $(RUNTIME) ## make the virtual environment .venv from the hash-pinned loc
 demo: $(RUNTIME) ## set up, then run the whole job on synthetic CT patients (about 5 minutes)
 	$(VENV)/bin/medseg demo
 
-test: $(DEV) ## set up for development, then run the whole test suite
+test: $(DEV) ## set up for development, then run all tests but those in containers
 	$(PY) -m pytest
 
 test-docker: $(DEV) ## build the images, then train, stop, resume, export and predict in containers

@@ -1,10 +1,10 @@
 """Medical-image segmentation with PaddlePaddle: one recipe from a folder of images to an exported U-Net.
 
 >>> from medseg_paddle import train, evaluate, export, Predictor
->>> run = train("configs/unet_medical.yml")            # doctest: +SKIP
->>> report = evaluate(run)                              # doctest: +SKIP
->>> bundle = export(run)                                # doctest: +SKIP
->>> answer = Predictor(bundle).predict(image)           # doctest: +SKIP
+>>> run = train("configs/unet_medical.yml")                     # doctest: +SKIP
+>>> report = evaluate(run)                                       # doctest: +SKIP
+>>> bundle = export(run)                                         # doctest: +SKIP
+>>> answer = Predictor(bundle).predict_file("patient/ct/")       # doctest: +SKIP
 
 Nothing is loaded at import; Paddle comes with the first call.
 """

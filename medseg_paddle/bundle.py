@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Label, LabelSet, sha256
+from medseg_paddle.core import Acquisition, Label, LabelSet, SpacingRange, sha256
 from medseg_paddle.errors import MedsegError, ModelError, SetupError
 from medseg_paddle.io.files import new_folder, write_text
 from medseg_paddle.preprocess import InferencePlan, Preprocessing
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 
 _DESCRIPTION = "bundle.json"
 _GRAPH_PREFIX = "model"
@@ -91,6 +91,8 @@ class Description:
         1 (grey) or 3 (RGB, or grey three times).
     window : Window or None
         How volumes become pictures; None for a model of pictures.
+    trained_on : Acquisition or None
+        What the training set's slices were like; None where they were no slices or nobody noted it.
     preprocessing : Preprocessing
     plan : InferencePlan
     tolerance : float
@@ -108,6 +110,7 @@ class Description:
     labels: LabelSet
     in_channels: int
     window: Window | None
+    trained_on: Acquisition | None
     preprocessing: Preprocessing
     plan: InferencePlan
     tolerance: float
@@ -217,7 +220,7 @@ class Bundle:
             Folder to make.
         description : Description
         overwrite : bool
-            Replace an older bundle there (a folder that holds anything else is never replaced).
+            Replace an older bundle there. A folder that holds anything beside it is never replaced.
 
         Yields
         ------
@@ -227,12 +230,17 @@ class Bundle:
         Raises
         ------
         SetupError
-            `destination` is taken or cannot be written.
+            `destination` is taken, holds files of others, or cannot be written.
         """
         taken = destination.is_dir() and any(destination.iterdir())
         if taken and not (destination / _DESCRIPTION).is_file():
             raise SetupError(
                 f"{destination} is not empty and not a bundle", hint="name a new folder for the bundle"
+            )
+        if taken and (foreign := sorted(_names(destination) - {*_REQUIRED, _CHECKSUMS})):
+            raise SetupError(
+                f"{destination} holds files that do not belong to the bundle: {', '.join(foreign)}",
+                hint="move them elsewhere, or name a new folder; a bundle is replaced as a whole",
             )
         with new_folder(destination, overwrite=overwrite) as folder:
             yield Draft(folder, description)
@@ -285,11 +293,23 @@ def _parse(content: dict[str, Any]) -> tuple[Description, Parity]:
     labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
     values["labels"] = LabelSet(tuple(labels))
     values["window"] = None if values["window"] is None else Window(**values["window"])
+    values["trained_on"] = _acquisition(values["trained_on"])
     values["preprocessing"] = Preprocessing.from_specs(values["preprocessing"])
     values["plan"] = InferencePlan(**values["plan"])
     parity = content["parity"]
     shapes = tuple(tuple(shape) for shape in parity["shapes"])
     return Description(**values), Parity(shapes, parity["max_difference"], parity["differing_pixels"])
+
+
+def _acquisition(content: dict[str, Any] | None) -> Acquisition | None:
+    if content is None:
+        return None
+    return Acquisition(
+        planes=tuple(content["planes"]),
+        units=tuple(content["units"]),
+        rows=SpacingRange(**content["rows"]),
+        columns=SpacingRange(**content["columns"]),
+    )
 
 
 def _files(folder: Path) -> set[str]:
@@ -305,6 +325,15 @@ def _files(folder: Path) -> set[str]:
         if path.is_file() and name != _CHECKSUMS:
             found.add(name)
     return found
+
+
+def _names(folder: Path) -> set[str]:
+    """Names of everything below `folder` but folders, relative, with ``/``."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
 
 
 def _verify(folder: Path) -> str:

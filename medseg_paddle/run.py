@@ -6,13 +6,13 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg_paddle.config import Recipe, dump_recipe, load_recipe
-from medseg_paddle.errors import ModelError, SetupError
+from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
+from medseg_paddle.errors import ModelError, RecipeError, SetupError
 from medseg_paddle.io.files import new_folder, require_writable, whole_file, write_text
 
 _RECIPE = "recipe.yml"
@@ -25,6 +25,8 @@ _EMA_BEST = "ema_best_model"
 _WEIGHTS = "model.pdparams"
 _EMA_WEIGHTS = "ema_model.pdparams"
 _OPTIMIZER = "model.pdopt"
+_ITERATION = "iteration"
+_DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,32 @@ class Run:
         write_text(self.path / _RECIPE, dump_recipe(recipe))
         return Run(self.path, recipe)
 
+    def changed(self, overrides: Sequence[str], keys: Sequence[str]) -> Run:
+        """The run with other settings; the folder stays as it is.
+
+        Parameters
+        ----------
+        overrides : sequence of str
+            ``key=value``, as :func:`medseg_paddle.config.load_recipe` takes them.
+        keys : sequence of str
+            Parts of the recipe that may be changed.
+
+        Raises
+        ------
+        RecipeError
+            Another part is named, or the recipe is no longer right.
+        """
+        for override in overrides:
+            key = override.partition("=")[0].partition(".")[0]
+            if key not in keys:
+                raise RecipeError(
+                    f"--set {override}: `{key}` cannot be changed here",
+                    hint=f"{', '.join(keys)} can; for anything else train again with it",
+                )
+        return Run(self.path, change_recipe(self.recipe, overrides)) if overrides else self
+
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path | str) -> Run:
         """Open a run's folder.
 
         Raises
@@ -105,6 +131,7 @@ class Run:
         ModelError
             There is no run in it.
         """
+        path = Path(path)
         if not cls.exists(path):
             raise ModelError(
                 f"{path} is not a run (no {_RECIPE} in it)", hint="give the folder that `medseg train` made"
@@ -113,7 +140,10 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Versions, git, machine, data fingerprints, as noted when the run was started."""
+        """Versions, git, machine, data fingerprints, as noted when the run was started.
+
+        ``resumed`` lists what later parts of the training were made with.
+        """
         try:
             content = json.loads((self.path / _PROVENANCE).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
@@ -121,6 +151,12 @@ class Run:
                 f"{self.path / _PROVENANCE} cannot be read: {error}", hint="train again"
             ) from error
         return dict(content)
+
+    def note_resumption(self, facts: dict[str, Any]) -> None:
+        """Add to the provenance with what the run goes on."""
+        known = self.provenance
+        known["resumed"] = [*known.get("resumed", ()), facts]
+        write_text(self.path / _PROVENANCE, json.dumps(known, indent=1))
 
     @property
     def log(self) -> Path:
@@ -134,18 +170,25 @@ class Run:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Weights to use: the best by validation, the last where nothing was validated.
+        """Weights to use: the best by validation of those there are, the last where nothing was validated.
+
+        The weights kept as the best can be of an iteration that the history has lost: a run that went
+        back past a damaged checkpoint has yet to come to it again. They are then left alone.
 
         Raises
         ------
         ModelError
             Nothing has been saved yet.
         """
-        best = max(self.history(), key=lambda entry: entry["score"], default=None)
-        for folder, weights, kind in ((_EMA_BEST, _EMA_WEIGHTS, "ema"), (_BEST, _WEIGHTS, "model")):
-            path = self.checkpoints / folder / weights
-            if best is not None and best["weights"] == kind and path.is_file():
-                return path
+        scored = [entry for entry in self.history() if entry["score"] >= 0]
+        for entry in sorted(scored, key=lambda entry: entry["score"], reverse=True):
+            folder, name = (_EMA_BEST, _EMA_WEIGHTS) if entry["weights"] == "ema" else (_BEST, _WEIGHTS)
+            kept = self.checkpoints / folder / name
+            if kept.is_file() and _noted_iteration(kept) in (entry["iter"], None):
+                return kept
+            saved = self.checkpoints / f"iter_{entry['iter']}" / name
+            if saved.is_file():
+                return saved
         last = self.last_checkpoint
         if last is None:
             raise ModelError(f"{self.path} has no checkpoint yet", hint="train it first, or resume it")
@@ -187,14 +230,24 @@ class Run:
         return checkpoint / _WEIGHTS
 
     def keep_as_best(self, checkpoint: Path) -> None:
-        """Let `checkpoint` be the best one; its weights are copied."""
-        with whole_file(self.checkpoints / _BEST / _WEIGHTS) as copy:
+        """Let `checkpoint`, the last that was validated, be the best one; its weights are copied."""
+        best = self.checkpoints / _BEST / _WEIGHTS
+        with best_noted(best), whole_file(best) as copy:
             shutil.copyfile(checkpoint / _WEIGHTS, copy)
 
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Give a damaged checkpoint a name that no training goes on from; the new name."""
+        aside = checkpoint.with_name(checkpoint.name + _DAMAGED)
+        shutil.rmtree(aside, ignore_errors=True)
+        return checkpoint.rename(aside)
+
     def tidy_checkpoints(self) -> None:
-        """Remove checkpoints that are not whole, and all but the newest ``keep_checkpoint_max``."""
+        """Remove checkpoints that are not whole, and all but the newest ``keep_checkpoint_max``.
+
+        Those that were set aside stay.
+        """
         whole = self.checkpoints_newest_first()
-        kept = set(whole[: self.recipe.keep_checkpoint_max])
+        kept = {*whole[: self.recipe.keep_checkpoint_max], *self.checkpoints.glob(f"*{_DAMAGED}")}
         for folder in [*self.checkpoints.glob("iter_*"), *self.checkpoints.glob(".iter_*.tmp")]:
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -217,10 +270,7 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """One entry per evaluation during training, oldest first: ``iter``, ``score``, ``dice`` by class."""
-        path = self.path / _HISTORY
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return _history(self.path)
 
     def set_history(self, entries: list[dict[str, Any]]) -> None:
         """Replace the history; the file is whole at any time."""
@@ -236,3 +286,36 @@ class Run:
             event_file.unlink()
         for folder in (self.checkpoints, self.bundle_folder, self.path / "evaluation"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def best_noted(weights: Path) -> Iterator[None]:
+    """While the best weights are replaced, note beside them which iteration they are of: the last validated one.
+
+    Parameters
+    ----------
+    weights : Path
+        File that the block writes. Nothing is noted about weights that are not a run's best.
+    """
+    if weights.parent.name not in (_BEST, _EMA_BEST):
+        yield
+        return
+    note = weights.with_name(_ITERATION)
+    note.unlink(missing_ok=True)  # no note says less than one that is wrong, should the block be cut short
+    yield
+    entries = _history(weights.parents[2])
+    if entries:
+        write_text(note, f"{entries[-1]['iter']}\n")
+
+
+def _noted_iteration(weights: Path) -> int | None:
+    """The iteration of the best weights; None where it is not noted."""
+    note = weights.with_name(_ITERATION)
+    return int(note.read_text(encoding="utf-8")) if note.is_file() else None
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    path = folder / _HISTORY
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -49,11 +49,11 @@ def prepare(
 ) -> None:
     """Turn a folder of annotated images into a data set: PNGs, lists by split, a manifest."""
     from medseg_paddle.steps.prepare import prepare as step
+    from medseg_paddle.steps.prepare import summary
 
     manifest = step(config, source, output=output, overrides=overrides or (), overwrite=overwrite, keep=keep)
-    for split, cases in manifest.splits.items():
-        patients = len({case.patient for case in cases if case.patient})
-        out.print(f"{split:>5}: {len(cases)} images" + (f" of {patients} patients" if patients else ""))
+    for line in summary(manifest):
+        out.print(line, soft_wrap=True)
     out.print(f"data set: {manifest.root}", soft_wrap=True)
 
 
@@ -67,4 +67,4 @@ def phantom(
     from medseg_paddle.steps.phantom import phantom as step
 
     step(output, patients=patients, seed=seed, overwrite=overwrite)
-    out.print(f"{patients} patients: {output}")
+    out.print(f"{patients} patients: {output}", soft_wrap=True)

@@ -7,8 +7,9 @@ from rich.text import Text
 
 from medseg_paddle.errors import MedsegError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup, no emoji: a path such as `scans[bold]/a:b:.png` is printed as it is.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_error(error: MedsegError) -> None:

@@ -25,11 +25,26 @@ def export(
     ] = None,
     overwrite: Overwrite = False,
     device: OnDevice = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="For this export, replace a value of the run's recipe: inference.*, export.*, device.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
 ) -> None:
     """Freeze the best checkpoint into a bundle, and check that it answers as the trained model does."""
     from medseg_paddle.steps.export import export as step
 
-    bundle = step(run, output=output, overwrite=overwrite, device=device and device.value)
+    bundle = step(
+        run,
+        output=output,
+        overwrite=overwrite,
+        device=device and device.value,
+        overrides=overrides or (),
+    )
     out.print(f"bundle: {bundle.path} (id {bundle.id})", soft_wrap=True)
 
 
@@ -59,5 +74,5 @@ def predict(
         device=device.value,
         overwrite=overwrite,
     )
-    out.print(str(summary), markup=False, soft_wrap=True)
+    out.print(str(summary), soft_wrap=True)
     summary.require_complete()

@@ -32,12 +32,17 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 @app.command()
 def check(recipe: Recipe, overrides: Overrides = None) -> None:
     """Say whether a recipe is valid; if not, which line is wrong and what to write instead."""
+    from rich.text import Text
+
     from medseg_paddle.config import load_recipe
 
     resolved = load_recipe(recipe, overrides or ())
     out.print(
-        f"[green]OK[/] {recipe}: {resolved.model.type}, {resolved.num_classes} classes, "
-        f"{resolved.iters} iterations of {resolved.batch_size} images",
+        Text.assemble(
+            ("OK", "green"),
+            f" {recipe}: {resolved.model.type}, {resolved.num_classes} classes, "
+            f"{resolved.iters} iterations of {resolved.batch_size} images",
+        ),
         soft_wrap=True,
     )
 

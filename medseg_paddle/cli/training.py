@@ -51,10 +51,26 @@ def evaluate(
     ] = None,
     overlays: Annotated[int, typer.Option(help="How many cases to draw.", min=0)] = 8,
     device: OnDevice = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="For this evaluation, replace a value of the run's recipe: inference.*, test_dataset.*, device.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
 ) -> None:
     """Measure the best checkpoint on whole cases: Dice, IoU and more, per case and class."""
     from medseg_paddle.cli.tables import score_table
     from medseg_paddle.steps.evaluate import evaluate as step
 
-    report = step(run, split=split.value, output=output, overlays=overlays, device=device and device.value)
+    report = step(
+        run,
+        split=split.value,
+        output=output,
+        overlays=overlays,
+        device=device and device.value,
+        overrides=overrides or (),
+    )
     out.print(score_table(report))

@@ -1,6 +1,6 @@
 """Recipes: what a run depends on, read from YAML and checked without loading Paddle."""
 
-from medseg_paddle.config.load import dump_recipe, load_recipe
+from medseg_paddle.config.load import change_recipe, dump_recipe, load_recipe
 from medseg_paddle.config.recipe import ExportSpec, InferenceSpec, Recipe
 
-__all__ = ["ExportSpec", "InferenceSpec", "Recipe", "dump_recipe", "load_recipe"]
+__all__ = ["ExportSpec", "InferenceSpec", "Recipe", "change_recipe", "dump_recipe", "load_recipe"]

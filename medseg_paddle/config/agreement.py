@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.optimisation import CrossEntropyLoss, DiceLoss, MixedLoss
-from medseg_paddle.config.transforms import Normalize, RandomAffinePatch
+from medseg_paddle.config.transforms import Normalize, RandomAffinePatch, Transform
 from medseg_paddle.core import SPLITS
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _At = tuple[str | int, ...]
 _BORDER_LABEL = 255
+# They take intensities of 0..255: Normalize divides by 255, the others add to, clip or round what they get.
+_OF_INTENSITIES = ("Normalize", "RandomIntensity", "RandomNoise", "RandomBlur", "RandomDistort")
 
 
 def require_agreement(recipe: Recipe) -> None:
@@ -31,6 +33,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_usable_class_names(recipe)
     _require_modes(recipe)
     _require_honest_scores(recipe)
+    _require_intensities_before_normalize(recipe)
     _require_one_preprocessing(recipe)
     _require_channels(recipe)
     _require_one_ignore_index(recipe)
@@ -125,6 +128,39 @@ def _require_channels(recipe: Recipe) -> None:
                         at=(name, "transforms", i, key),
                         hint="give one value for all channels, or one per channel",
                     )
+
+
+def _require_intensities_before_normalize(recipe: Recipe) -> None:
+    for name, dataset in _datasets(recipe):
+        normalized: Normalize | None = None
+        for i, transform in enumerate(dataset.transforms):
+            if normalized is not None:
+                _require_right_after(normalized, transform, (name, "transforms", i))
+            elif isinstance(transform, Normalize):
+                normalized = transform
+
+
+def _require_right_after(normalized: Normalize, transform: Transform, at: _At) -> None:
+    if transform.type in _OF_INTENSITIES:
+        raise inconsistent(
+            f"{transform.type} stands after Normalize, but takes intensities of 0..255",
+            at=at,
+            hint="normalise once"
+            if transform.type == "Normalize"
+            else f"move {transform.type} above Normalize",
+        )
+    padding = getattr(transform, "im_padding_value", ())
+    values = padding if isinstance(padding, tuple) else (padding,)
+    least = min((0 - mean) / std for mean in normalized.mean for std in normalized.std)
+    greatest = max((1 - mean) / std for mean in normalized.mean for std in normalized.std)
+    beyond = [value for value in values if not least <= value <= greatest]
+    if beyond:
+        raise inconsistent(
+            f"{transform.type} stands after Normalize and pads with {beyond[0]:g}, "
+            f"but intensities are {least:g} to {greatest:g} there",
+            at=(*at, "im_padding_value"),
+            hint=f"move {transform.type} above Normalize, or write `im_padding_value: 0`",
+        )
 
 
 def _require_one_ignore_index(recipe: Recipe) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,16 +18,42 @@ class Spec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
+    def _refuse_unknown_keys_and_truth_values(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            for key in data:
+            for key, value in data.items():
                 if key not in cls.model_fields:
                     raise PydanticCustomError(
                         "unknown_key",
                         "unknown key '{key}'",
                         {"key": str(key), "known": sorted(cls.model_fields)},
                     )
+                if _holds_truth_value(value) and not _takes_truth_values(cls.model_fields[key].annotation):
+                    # pydantic would read true as 1
+                    raise inconsistent(
+                        f"`{key}` takes no true or false",
+                        at=(key,),
+                        hint="write a number, or a text in quotes; YAML also reads yes, no, on and off "
+                        "as true and false",
+                    )
         return data
+
+
+def _holds_truth_value(value: Any) -> bool:
+    """Whether a value is true or false, or a list or a mapping to plain values with one among them."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, bool) or (
+        isinstance(value, (list, tuple)) and any(map(_holds_truth_value, value))
+    )
+
+
+def _takes_truth_values(annotation: Any) -> bool:
+    """Whether a field's type has room for true and false, in itself or in a part that checks its own keys."""
+    if get_origin(annotation) is Literal:
+        return any(isinstance(value, bool) for value in get_args(annotation))
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return issubclass(annotation, (bool, Spec))
+    return any(map(_takes_truth_values, get_args(annotation)))
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -18,6 +18,15 @@ from medseg_paddle.errors import RecipeError
 
 _INHERITED = "_inherited_"
 
+# Keys of PaddleSeg's files after 2.8 (configs/_base_/runtime.yml), and where their values stand here.
+_STANDS_ELSEWHERE = {
+    "global": "write `device:` and `num_workers:` without `global:` above them",
+    "train": "write `save_interval:`, `log_iters:`, `keep_checkpoint_max:`, `seed:`, `precision:` and `amp_level:` "
+    "without `train:` above them; the run's folder is named by --output",
+    "test": "write `test_config: {auc_roc: true}` for the area under the ROC curve; `inference:` says how whole "
+    "images are predicted",
+}
+
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read, inherit, override and validate a recipe.
@@ -37,13 +46,35 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     data, marks = _read(path, ())
+    data.setdefault("name", path.stem)
+    return _validated(data, marks, overrides, str(path))
+
+
+def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A recipe with changes, checked as a whole once more.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    overrides : sequence of str
+        As in :func:`load_recipe`.
+
+    Raises
+    ------
+    RecipeError
+    """
+    where = f"recipe {recipe.name}"
+    data, marks = read_yaml(dump_recipe(recipe), lambda line: f"{where}, line {line}")
+    return _validated(data, marks, overrides, where)
+
+
+def _validated(data: dict[str, Any], marks: Marks, overrides: Sequence[str], where: str) -> Recipe:
     for override in overrides:
         _override(data, marks, override)
-    data.setdefault("name", path.stem)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise _recipe_error(error, data, marks, path) from None
+        raise _recipe_error(error, data, marks, where) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -172,7 +203,7 @@ def _override(data: dict[str, Any], marks: Marks, override: str) -> None:
     marks.update({(*at, *below): mark for below, mark in inner.items()})
 
 
-def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, path: Path) -> RecipeError:
+def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, whole: str) -> RecipeError:
     """The first thing pydantic found, in a user's words."""
     first = error.errors()[0]
     context = first.get("ctx", {})
@@ -182,7 +213,8 @@ def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, pa
     if kind == "unknown_key":
         at = (*at, context["key"])
         message = f"unknown key '{_dotted(at)}'"
-        hint = did_you_mean(context["key"], context["known"])
+        elsewhere = _STANDS_ELSEWHERE.get(context["key"]) if len(at) == 1 else None
+        hint = elsewhere or did_you_mean(context["key"], context["known"])
     elif kind == "union_tag_invalid":
         known = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
         message = f"{_dotted(at)}: unknown type '{context['tag']}'"
@@ -200,7 +232,7 @@ def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, pa
         hint = context["hint"]
     elif at:
         message = f"{_dotted(at)} = {_short(first['input'])}: {message[0].lower()}{message[1:]}"
-    where = next((marks[at[:n]] for n in range(len(at), -1, -1) if at[:n] in marks), str(path))
+    where = next((marks[at[:n]] for n in range(len(at), -1, -1) if at[:n] in marks), whole)
     rest = error.error_count() - 1
     more = f" (and {rest} more)" if rest else ""
     return RecipeError(f"{where}: {message}{more}", hint=hint)

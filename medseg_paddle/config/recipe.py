@@ -97,6 +97,11 @@ class Recipe(Spec):
     amp_level: Literal["O1", "O2"] = Field(
         "O1", description="mixed precision: some operators (O1) or all (O2)"
     )
+    cpu_kernels: Literal["auto", "onednn", "paddle"] = Field(
+        "auto",
+        description="what computes convolutions on a CPU: oneDNN, several times faster, or Paddle's own kernels; "
+        "auto takes oneDNN where it can be used",
+    )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
     num_workers: NonNegativeInt = Field(0, description="processes that load images beside the training")
     save_interval: PositiveInt = Field(

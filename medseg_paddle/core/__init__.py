@@ -1,19 +1,25 @@
 """The nouns that pass between the rooms: numpy only, no files but the manifest, no Paddle."""
 
-from medseg_paddle.core.geometry import Geometry, LabelMap, Volume
+from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange
+from medseg_paddle.core.geometry import Geometry, LabelMap, Plane, Units, Volume
 from medseg_paddle.core.labels import Label, LabelSet
 from medseg_paddle.core.manifest import MANIFEST_NAME, SPLITS, Case, Manifest, Split, fingerprint, sha256
 
 __all__ = [
     "MANIFEST_NAME",
     "SPLITS",
+    "Acquisition",
     "Case",
     "Geometry",
     "Label",
     "LabelMap",
     "LabelSet",
     "Manifest",
+    "Plane",
+    "Slicing",
+    "SpacingRange",
     "Split",
+    "Units",
     "Volume",
     "fingerprint",
     "sha256",

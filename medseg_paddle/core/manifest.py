@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
+from medseg_paddle.core.acquisition import Slicing
 from medseg_paddle.core.labels import Label, LabelSet
 from medseg_paddle.errors import DataError
 
@@ -16,7 +17,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ class Case:
         Never in two splits.
     volume : str
         Slices with the same ``volume`` are scored together as one whole case; names files as well.
-    order : int
-        Position of the slice in its volume.
-    spacing : tuple of float or None
-        mm along row and column index.
+    slicing : Slicing or None
+        How the picture was cut from a volume; None for a picture that never was part of one.
     """
 
     id: str
@@ -49,8 +48,7 @@ class Case:
     roi: Path | None = None
     patient: str = ""
     volume: str = ""
-    order: int = 0
-    spacing: tuple[float, float] | None = None
+    slicing: Slicing | None = None
 
     @property
     def group(self) -> str:
@@ -125,8 +123,7 @@ class Manifest:
                             "roi": relative(case.roi),
                             "patient": case.patient,
                             "volume": case.volume,
-                            "order": case.order,
-                            "spacing": case.spacing,
+                            "slicing": case.slicing and asdict(case.slicing),
                         }
                         for case in cases
                     ]
@@ -153,7 +150,7 @@ class Manifest:
             if raw["version"] != MANIFEST_VERSION:
                 raise DataError(
                     f"{path}: manifest version {raw['version']}, this program reads {MANIFEST_VERSION}",
-                    hint="prepare the data again with this version",
+                    hint="prepare the data again with this version (`medseg prepare ... --overwrite`)",
                 )
             root = path.parent.resolve()
             return cls(
@@ -174,7 +171,7 @@ class Manifest:
                 f"{path} is not there",
                 hint="run `medseg prepare` first, or correct `dataset_root` in the recipe",
             ) from error
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is not a manifest ({type(error).__name__}: {error})", hint="prepare the data again"
             ) from error
@@ -216,9 +213,15 @@ def _case(entry: dict[str, Any], root: Path, manifest: Path) -> Case:
         roi=absolute(entry["roi"]),
         patient=entry["patient"],
         volume=entry["volume"],
-        order=entry["order"],
-        spacing=None if entry["spacing"] is None else (entry["spacing"][0], entry["spacing"][1]),
+        slicing=_slicing(entry["slicing"]),
     )
+
+
+def _slicing(entry: dict[str, Any] | None) -> Slicing | None:
+    if entry is None:
+        return None
+    rows, columns = entry["spacing"]
+    return Slicing(entry["plane"], (float(rows), float(columns)), entry["units"])
 
 
 def fingerprint(paths: Iterable[Path], root: Path) -> dict[str, str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import paddle
 
+from medseg_paddle.errors import SetupError
 from medseg_paddle.io.files import whole_file
-from medseg_paddle.run import Run
+from medseg_paddle.run import Run, best_noted
 
 _save = paddle.save
 
@@ -22,7 +23,7 @@ def save_whole(state: Any, path: str, **options: Any) -> None:
     SetupError
         It cannot be written, or the disk is full.
     """
-    with whole_file(Path(path)) as temporary:
+    with best_noted(Path(path)), whole_file(Path(path)) as temporary:
         _save(state, str(temporary), **options)
 
 
@@ -40,17 +41,32 @@ def save_checkpoint(run: Run, iteration: int, model: paddle.nn.Layer, optimizer:
 
 
 def latest_whole(run: Run) -> Path | None:
-    """The latest checkpoint that can be read; damaged ones after it are removed."""
+    """The latest checkpoint that can be read; damaged ones after it are set aside.
+
+    Raises
+    ------
+    SetupError
+        A checkpoint cannot be read for a reason that lies not in it: the disk, or too little memory.
+    """
     for folder in run.checkpoints_newest_first():
         try:
             for path in folder.glob("model.pd*"):
-                paddle.load(str(path))
+                paddle.load(str(path), return_numpy=True)  # not to the device, which may be full
+        except (OSError, MemoryError) as error:
+            why = "there is not enough memory" if isinstance(error, MemoryError) else str(error)
+            raise SetupError(
+                f"checkpoint {folder} cannot be read: {why}",
+                hint="mend that and go on with --resume; if it stays so, move this checkpoint elsewhere, "
+                "and the run goes on from the one before",
+            ) from error
         except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
+            line = (
+                f"checkpoint {folder.name} is damaged ({type(error).__name__}), going back to the one before; "
+                f"kept as {run.set_aside(folder).name}\n"
+            )
+            sys.stderr.write(line)
             with run.log.open("a", encoding="utf-8") as log:
-                log.write(
-                    f"checkpoint {folder.name} is damaged ({type(error).__name__}), going back to the one before\n"
-                )
-            shutil.rmtree(folder, ignore_errors=True)
+                log.write(line)
             continue
         return folder
     return None

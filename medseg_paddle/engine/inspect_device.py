@@ -40,6 +40,8 @@ class Inspection:
     convolution : str
         ``"cpu"`` or ``"gpu"`` where a small convolution and its gradient came out right there;
         otherwise what went wrong.
+    cpu_kernels : str
+        oneDNN's version where the same convolution came out right there; otherwise why Paddle's kernels are taken.
     """
 
     versions: dict[str, str]
@@ -49,6 +51,7 @@ class Inspection:
     threads: str = ""
     mkl_kernels: str = ""
     convolution: str = "not tried"
+    cpu_kernels: str = ""
 
 
 def inspect_device(timeout: float = 120) -> Inspection:
@@ -99,25 +102,47 @@ def _inspect() -> Inspection:
     if cuda:
         gpus = tuple(paddle.device.cuda.get_device_name(n) for n in range(paddle.device.cuda.device_count()))
     return Inspection(
-        versions, failures, cuda, gpus, convolution=_try_convolution(gpu=bool(gpus)), **settings
+        versions,
+        failures,
+        cuda,
+        gpus,
+        convolution=_try_convolution("gpu" if gpus else "cpu"),
+        cpu_kernels=_try_cpu_kernels(),
+        **settings,
     )
 
 
-def _try_convolution(*, gpu: bool) -> str:
+def _try_convolution(device: str, *, accelerated: bool = False) -> str:
     """A 3x3 convolution of ones over ones: 9 in the middle, 4 in the corners, gradient 4 to 9 likewise."""
     import paddle
 
-    device = "gpu" if gpu else "cpu"
     try:
         paddle.set_device(device)
+        layer = paddle.nn.Conv2D(1, 1, 3, padding=1, bias_attr=False)
+        layer.weight.set_value(paddle.ones([1, 1, 3, 3]))
+        if accelerated:
+            from medseg_paddle.engine.onednn import accelerate
+
+            accelerate(layer)
         image = paddle.ones([1, 1, 5, 5])
         image.stop_gradient = False
-        result = paddle.nn.functional.conv2d(image, paddle.ones([1, 1, 3, 3]), padding=1)
+        result = layer(image)
         result.sum().backward()
         values = [float(t[0, 0, row, row]) for t in (result, image.grad) for row in (0, 2)]
     except Exception as error:  # noqa: BLE001  (Paddle raises many kinds; each is the finding)
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return device if values == [4, 9, 4, 9] else f"wrong result {values} on {device}"
+
+
+def _try_cpu_kernels() -> str:
+    from medseg_paddle.engine.onednn import Unavailable, version
+
+    try:
+        found = f"oneDNN {version()}"
+    except Unavailable as reason:
+        return f"Paddle ({reason})"
+    outcome = _try_convolution("cpu", accelerated=True)
+    return found if outcome == "cpu" else f"{found}: {outcome}"
 
 
 if __name__ == "__main__":

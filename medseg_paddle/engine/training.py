@@ -16,6 +16,7 @@ from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
 from medseg_paddle.engine.checkpoints import latest_whole, save_checkpoint
+from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import (
     Survey,
@@ -233,7 +234,15 @@ def fit(
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
                 dashboard = Dashboard(run.path, images_per_iteration, part_names(recipe.loss))
             ending.callback(dashboard.close)
-        facts = {"model": recipe.model.type, "parameters": count_parameters(model), "device": device}
+        # A graph for training is traced from the model and has Paddle's operators.
+        choice = "paddle" if recipe.to_static_training else recipe.cpu_kernels
+        facts = {
+            "model": recipe.model.type,
+            "parameters": count_parameters(model),
+            "device": device,
+            "cpu_kernels": use_cpu_kernels(model, choice, device),
+        }
+        log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")
         listener.started(run.path, facts, first_iter, recipe.iters)
         graph = None
         if dashboard is not None and recipe.model_graph and not model_graph.is_drawn(run.path):
@@ -342,6 +351,7 @@ def _introduce(dashboard: Dashboard, recipe: Recipe, facts: dict[str, Any], labe
         "model": facts["model"],
         "parameters": facts["parameters"],
         "device": facts["device"],
+        "cpu_kernels": facts["cpu_kernels"] or "none",
         "batch_size": recipe.batch_size,
         "iters": recipe.iters,
         "optimizer": recipe.optimizer.type,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from medseg_paddle.config.datasets import DatasetSpec, EvalList, EvalManifest, TrainList, TrainManifest
-from medseg_paddle.core import Case, LabelSet, Manifest
+from medseg_paddle.core import Acquisition, Case, LabelSet, Manifest
 from medseg_paddle.core.manifest import require_inside
 from medseg_paddle.errors import DataError
 
@@ -50,6 +50,15 @@ def labels_of(spec: DatasetSpec) -> LabelSet | None:
     """The classes that a manifest names; None for data sets that name none."""
     if isinstance(spec, (TrainManifest, EvalManifest)):
         return Manifest.load(Path(spec.dataset_root)).labels
+    return None
+
+
+def acquisition_of(spec: DatasetSpec) -> Acquisition | None:
+    """What the slices of the split that ``spec.mode`` names are like; None where a data set does not say."""
+    if isinstance(spec, (TrainManifest, EvalManifest)):
+        return Acquisition.of(
+            case.slicing for case in Manifest.load(Path(spec.dataset_root)).splits[spec.mode]
+        )
     return None
 
 

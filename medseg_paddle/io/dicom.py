@@ -6,7 +6,7 @@ projection of their position on the normal of the image plane, never by file nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,15 @@ from pydicom.uid import UID
 
 from medseg_paddle.core import Geometry, Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.dicom_file import COSINE_TOLERANCE, Slice, read_header, read_pixels, read_slice, text
+from medseg_paddle.io.dicom_file import (
+    COSINE_TOLERANCE,
+    Slice,
+    damage_refused,
+    read_header,
+    read_pixels,
+    read_slice,
+    text,
+)
 
 # Files with these endings promise to be DICOM; one that is not is an error and no stray file.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -71,14 +79,18 @@ def read_series(folder: Path) -> Volume:
         )
     if len(found) > 1:
         listed = "".join(
-            f"\n  {uid}  {text(read_header(paths[0]), 'SeriesDescription') or '-'}, {len(paths)} files"
-            for uid, paths in found.items()
+            f"\n  {uid}  {_description(paths[0])}, {len(paths)} files" for uid, paths in found.items()
         )
         raise DataError(
             f"{folder} holds {len(found)} series, one is read:{listed}",
             hint="put each series into a folder of its own",
         )
     return load_series(next(iter(found.values()))).volume
+
+
+def _description(path: Path) -> str:
+    with damage_refused(path):
+        return text(read_header(path), "SeriesDescription") or "-"
 
 
 def find_series(folder: Path) -> dict[str, list[Path]]:
@@ -99,30 +111,53 @@ def find_series(folder: Path) -> dict[str, list[Path]]:
     )
 
 
-def group_by_series(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """Group the image files among `paths` by SeriesInstanceUID, as for :func:`find_series`."""
+def group_by_series(
+    paths: Iterable[Path], *, on_bad: Callable[[Path, DataError], None] | None = None
+) -> dict[str, list[Path]]:
+    """Group the image files among `paths` by SeriesInstanceUID, as for :func:`find_series`.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+    on_bad : callable, optional
+        Called with a file that cannot be read and what is wrong with it, in place of raising.
+    """
     series: dict[str, list[Path]] = {}
     for path in paths:
         try:
-            header = read_header(path)
-        except InvalidDicomError as error:
-            if path.suffix.lower() in _DICOM_SUFFIXES:
-                raise DataError(
-                    f"{path} is not a DICOM file (no DICM mark at byte 128)",
-                    hint="copy the file again from its source, or remove it",
-                ) from error
-            continue
-        kind = UID(str(header.file_meta.get("MediaStorageSOPClassUID", ""))).name
-        if "Rows" not in header and "Image Storage" not in kind:
-            continue
-        uid = text(header, "SeriesInstanceUID")
-        if not uid or "Rows" not in header:
-            raise DataError(
-                f"{path} is an image without {'SeriesInstanceUID' if not uid else 'Rows'}, likely cut short",
-                hint="copy the file again from its source, or export the series again",
-            )
-        series.setdefault(uid, []).append(path)
+            uid = _series_of(path)
+        except DataError as error:
+            if on_bad is None:
+                raise
+            on_bad(path, error)
+        else:
+            if uid is not None:
+                series.setdefault(uid, []).append(path)
     return series
+
+
+def _series_of(path: Path) -> str | None:
+    """SeriesInstanceUID of an image file; None for a file that is none."""
+    try:
+        header = read_header(path)
+    except InvalidDicomError as error:
+        if path.suffix.lower() not in _DICOM_SUFFIXES:
+            return None
+        raise DataError(
+            f"{path} is not a DICOM file (no DICM mark at byte 128)",
+            hint="copy the file again from its source, or remove it",
+        ) from error
+    with damage_refused(path):
+        kind = text(header.file_meta, "MediaStorageSOPClassUID") or text(header, "SOPClassUID")
+        uid = text(header, "SeriesInstanceUID")
+    if kind and "Rows" not in header and "Image Storage" not in UID(kind).name:
+        return None
+    if not uid:
+        raise DataError(
+            f"{path} is an image without SeriesInstanceUID, likely cut short",
+            hint="copy the file again from its source, or export the series again",
+        )
+    return uid
 
 
 def load_series(paths: Sequence[Path]) -> Series:
@@ -158,7 +193,7 @@ def load_series(paths: Sequence[Path]) -> Series:
     for index, one in enumerate(slices):
         array[index] = read_pixels(one)
     return Series(
-        volume=Volume(array, Geometry(array.shape, affine, first.frame), units=first.units),
+        volume=Volume(array, Geometry(array.shape, affine), units=first.units),
         paths=tuple(one.path for one in slices),
         uid=first.uid,
         patient_id=first.patient_id,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from medseg_paddle.core import Units
 from medseg_paddle.errors import DataError
 
 # Direction cosines are often written with four digits.
@@ -44,7 +47,7 @@ class Slice:
     height: float  # position along the normal, mm
     slope: float
     intercept: float
-    units: str
+    units: Units
 
 
 def read_slice(path: Path) -> Slice:
@@ -53,6 +56,11 @@ def read_slice(path: Path) -> Slice:
         header = read_header(path)
     except InvalidDicomError as error:
         raise DataError(f"{path} is not a DICOM file", hint="name DICOM files only") from error
+    with damage_refused(path):
+        return _slice(header, path)
+
+
+def _slice(header: pydicom.Dataset, path: Path) -> Slice:
     _require_plain_image(header, path)
     position = _numbers(header, "ImagePositionPatient", 3, path)
     orientation = _numbers(header, "ImageOrientationPatient", 6, path)
@@ -94,11 +102,18 @@ def read_slice(path: Path) -> Slice:
 
 def read_header(path: Path) -> pydicom.FileDataset:
     """Read all but the pixels; pydicom's InvalidDicomError where the file is not DICOM."""
+    with damage_refused(path):
+        return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+@contextlib.contextmanager
+def damage_refused(path: Path) -> Iterator[None]:
+    """Raise a DataError for what pydicom raises on damaged files; it decodes a value when that is asked for."""
     try:
         with warnings.catch_warnings():
             # pydicom warns of every value that is not quite by the book; what matters is checked here.
             warnings.simplefilter("ignore")
-            return pydicom.dcmread(path, stop_before_pixels=True)
+            yield
     except InvalidDicomError:
         raise
     except _READ_ERRORS as error:
@@ -108,6 +123,11 @@ def read_header(path: Path) -> pydicom.FileDataset:
 
 
 def _require_plain_image(header: pydicom.Dataset, path: Path) -> None:
+    if "Rows" not in header or "Columns" not in header:
+        raise DataError(
+            f"{path} is an image without its size (Rows, Columns), likely cut short",
+            hint="copy the file again from its source, or export the series again",
+        )
     kind = [str(part).upper() for part in header.get("ImageType") or ()]
     if "LOCALIZER" in kind:
         raise DataError(
@@ -207,9 +227,7 @@ def _stored_values(dataset: pydicom.Dataset, path: Path) -> NDArray[np.float64]:
 
 def _numbers(header: pydicom.Dataset, keyword: str, count: int, path: Path) -> NDArray[np.float64]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom reads values late, and warns of "nan"
-            values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
+        values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
     except (TypeError, ValueError):
         values = np.empty(0)
     if values.shape != (count,) or not np.isfinite(values).all():

@@ -65,18 +65,10 @@ def read_image(path: Path, channels: int) -> NDArray[np.float32]:
         Missing, empty, truncated or not a picture; transparent; rotated by EXIF only; in colour for
         ``channels=1``; float or 32-bit samples; several pages.
     """
-    array = _decode(path)
-    if np.issubdtype(array.dtype, np.floating) or array.dtype.itemsize > 2:
-        raise DataError(
-            f"{path}: {array.dtype} samples, 8 or 16 bits are read",
-            hint="scale the picture to 8 or 16 bits on purpose, so that its values have a meaning",
-        )
-    scaled = array.astype(np.float32)
-    if array.dtype == np.bool_:
-        scaled *= 255.0
-    elif array.dtype == np.uint16:
+    samples = read_samples(path)
+    scaled = samples.astype(np.float32)
+    if samples.dtype == np.uint16:
         scaled /= 257.0
-    scaled = _grey_if_equal(scaled)
     if scaled.ndim == 3 and channels == 1:
         raise DataError(
             f"{path} is in colour, the model takes one grey channel",
@@ -85,6 +77,27 @@ def read_image(path: Path, channels: int) -> NDArray[np.float32]:
     if scaled.ndim == 2:
         scaled = np.repeat(scaled[:, :, None], channels, axis=2)
     return np.ascontiguousarray(scaled)
+
+
+def read_samples(path: Path) -> NDArray[Any]:
+    """Read a picture's samples as they are stored; black and white as 0 and 255.
+
+    Returns
+    -------
+    ndarray, shape (height, width) or, in colour, (height, width, 3), uint8 or uint16
+
+    Raises
+    ------
+    DataError
+        As for :func:`read_image`.
+    """
+    array = _grey_if_equal(_decode(path))
+    if np.issubdtype(array.dtype, np.floating) or array.dtype.itemsize > 2:
+        raise DataError(
+            f"{path}: {array.dtype} samples, 8 or 16 bits are read",
+            hint="scale the picture to 8 or 16 bits on purpose, so that its values have a meaning",
+        )
+    return array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
 
 
 def read_label(path: Path) -> NDArray[Any]:
@@ -150,9 +163,13 @@ def write_label(path: Path, array: NDArray[Any]) -> None:
     _write_png(path, array.astype(np.uint8 if high <= 255 else np.uint16))
 
 
-def write_image(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write a grey ``(height, width)`` or RGB ``(height, width, 3)`` uint8 array as PNG; atomic."""
-    _write_png(path, array)
+def write_image(path: Path, array: NDArray[Any]) -> None:
+    """Write a grey ``(height, width)`` or RGB ``(height, width, 3)`` uint8 or uint16 array as PNG; atomic."""
+    if array.ndim == 3 and array.dtype == np.uint16:  # a kind that Pillow does not write
+        _, encoded = cv2.imencode(".png", array[:, :, ::-1])
+        write_bytes(path, encoded.tobytes())
+    else:
+        _write_png(path, array)
 
 
 def _write_png(path: Path, array: NDArray[Any]) -> None:

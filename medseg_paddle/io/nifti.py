@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
@@ -27,6 +29,8 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Reorders the columns of an affine from (i, j, k) to (slice, row, column) and back.
 _REVERSE_INDEX = np.eye(4)[[2, 1, 0, 3]]
 
+_FORMS_TOLERANCE_MM = 0.1
+
 _READ_ERRORS = (
     OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
 )  # fmt: skip
@@ -39,13 +43,13 @@ def read_nifti(path: Path) -> Volume:
     -------
     Volume
         float32 ``array[slice, row, column]`` = NIfTI ``[k, j, i]``, scaled by the header's slope and
-        intercept; units ``"arbitrary"``, for NIfTI does not say.
+        intercept; units ``"unknown"``, for NIfTI does not say.
 
     Raises
     ------
     DataError
         Missing, truncated, not NIfTI; not three-dimensional; no orientation (sform and qform codes
-        both 0); not in millimetres; a voxel that is not finite.
+        both 0), or two that disagree; not in millimetres; a voxel that is not finite.
     """
     array, geometry = _read(path)
     if not np.isfinite(array).all():
@@ -139,6 +143,22 @@ def _require_plain_header(image: Any, path: Path) -> None:
             f"{path} does not say how it lies in the patient (sform and qform codes are 0)",
             hint="convert it again from DICOM (for example with dcm2niix), or set the codes on purpose",
         )
+    _require_one_place(image, path)
     units = header.get_xyzt_units()[0]
     if units not in ("mm", "unknown"):
         raise DataError(f"{path} is measured in {units}", hint="save it in millimetres")
+
+
+def _require_one_place(image: Any, path: Path) -> None:
+    """Refuse a sform and a qform, both in force, that put a corner of the volume at two places."""
+    if int(image.header["sform_code"]) == 0 or int(image.header["qform_code"]) == 0:
+        return
+    corners = np.array(list(product(*((0, length - 1) for length in image.shape))))
+    one, two = (apply_affine(form, corners) for form in (image.get_sform(), image.get_qform()))
+    apart = float(np.linalg.norm(one - two, axis=1).max())
+    if not apart <= _FORMS_TOLERANCE_MM:
+        raise DataError(
+            f"{path} says twice how it lies in the patient: by its sform and its qform, which are {apart:.3g} mm apart",
+            hint="find out which one is right (a viewer shows left and right), and copy it over the other "
+            "(for example `fslorient -copysform2qform` or `-copyqform2sform`)",
+        )

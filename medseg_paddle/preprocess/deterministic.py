@@ -6,8 +6,6 @@ The transforms carry PaddleSeg's names and give the numbers of PaddleSeg 2.8.0's
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -96,35 +94,22 @@ class _Resizing:
 
 @dataclass(frozen=True)
 class Resize(_Resizing):
-    """Resize to ``target_size`` = [width, height].
-
-    With ``keep_ratio`` the image is made as large as fits; ``size_divisor`` rounds both sides up.
-    """
+    """Resize to ``target_size`` = [width, height]."""
 
     target_size: tuple[int, int] = (512, 512)
-    keep_ratio: bool = False
-    size_divisor: int | None = None
     interp: str = "LINEAR"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target_size", spec_of.whole_pair(self.target_size, "Resize.target_size"))
-        if self.size_divisor is not None:
-            spec_of.whole_number(self.size_divisor, "Resize.size_divisor")
         if self.interp not in _INTERPOLATION:
             raise RecipeError(
                 f"Resize.interp '{self.interp}' is not supported",
                 hint=f"use one of {', '.join(_INTERPOLATION)}; a random one would differ from run to run",
             )
 
-    def output_size(self, size: Size) -> Size:
+    def output_size(self, size: Size) -> Size:  # noqa: ARG002
         """Return the size after the step of an image of `size`."""
         columns, rows = self.target_size
-        if self.keep_ratio:
-            scale = min(max(columns, rows) / max(size), min(columns, rows) / min(size))
-            columns, rows = round(size[1] * scale), round(size[0] * scale)
-        if self.size_divisor:
-            columns = math.ceil(columns / self.size_divisor) * self.size_divisor
-            rows = math.ceil(rows / self.size_divisor) * self.size_divisor
         return rows, columns
 
 
@@ -167,16 +152,10 @@ class ResizeByShort(_Resizing):
 
 @dataclass(frozen=True)
 class Padding:
-    """Pad bottom and right to ``target_size`` = [width, height] with one value, or one per channel.
-
-    ``label_padding_value`` is PaddleSeg's value for padded labels. Only images come through here
-    (scores are taken in the source's own size), so it changes nothing; it is read so that PaddleSeg's
-    files load, and kept so that the recipe can be written back.
-    """
+    """Pad bottom and right to ``target_size`` = [width, height] with one value, or one per channel."""
 
     target_size: tuple[int, int]
     im_padding_value: float | tuple[float, ...] = 127.5
-    label_padding_value: int = 255
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target_size", spec_of.whole_pair(self.target_size, "Padding.target_size"))
@@ -185,7 +164,6 @@ class Padding:
             object.__setattr__(self, "im_padding_value", values)
         else:
             spec_of.number(self.im_padding_value, "Padding.im_padding_value")
-        spec_of.whole_number(self.label_padding_value, "Padding.label_padding_value", at_least=0)
 
     def output_size(self, size: Size) -> Size:
         """Return the size after the step of an image of `size`."""
@@ -247,15 +225,6 @@ class Preprocessing:
     def specs(self) -> list[dict[str, Any]]:
         """What :meth:`from_specs` needs to make this object again; goes into JSON as it is."""
         return [{"type": type(step).__name__, **asdict(step)} for step in self.steps]  # type: ignore[call-overload]
-
-    def to_json(self) -> str:
-        """Return the :attr:`specs` as text."""
-        return json.dumps(self.specs)
-
-    @classmethod
-    def from_json(cls, text: str) -> Preprocessing:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_specs(json.loads(text))
 
     def forward(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring a picture into the form the network takes.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.core import Geometry
@@ -40,22 +38,24 @@ class Upright:
     @classmethod
     def of(cls, geometry: Geometry) -> Upright:
         """For the slices ``array[k]`` of a volume on `geometry`."""
-        cosines = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
-        order = max(
-            permutations(range(3)), key=lambda axes: sum(abs(cosines[a, i]) for i, a in enumerate(axes))
-        )
+        order, directions = geometry.patient_axes, geometry.affine[:3, :3]
         (row_axis, row_sign), (column_axis, column_sign) = _UPRIGHT[order[0]]
         rows, columns = order.index(row_axis), order.index(column_axis)
         return cls(
             transposed=rows > columns,
-            flip_rows=bool(cosines[row_axis, rows] * row_sign < 0),
-            flip_columns=bool(cosines[column_axis, columns] * column_sign < 0),
+            flip_rows=bool(directions[row_axis, rows] * row_sign < 0),
+            flip_columns=bool(directions[column_axis, columns] * column_sign < 0),
         )
 
     def apply(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Turn a stored slice ``[row, column]`` upright; a view."""
         turned = stored.T if self.transposed else stored
         return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+    def spacing(self, geometry: Geometry) -> tuple[float, float]:
+        """Distance in mm between neighbours along row and column index of the upright slices of `geometry`."""
+        _, rows, columns = geometry.spacing
+        return (columns, rows) if self.transposed else (rows, columns)
 
     def undo(self, upright: NDArray[Any]) -> NDArray[Any]:
         """Turn an upright ``[..., row, column]`` back as it is stored; a view."""

@@ -54,12 +54,10 @@ def build(spec: Mapping[str, Any], registry: Mapping[str, type[T]]) -> T:
     return registry[name](**parameters)
 
 
-def whole_number(value: Any, where: str, *, at_least: int = 1) -> int:
-    """`value` as int, or RecipeError naming `where`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise RecipeError(
-            f"{where} must be a whole number of at least {at_least}, got {value!r}", hint="correct it"
-        )
+def whole_number(value: Any, where: str) -> int:
+    """`value` as positive int, or RecipeError naming `where`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RecipeError(f"{where} must be a whole number of at least 1, got {value!r}", hint="correct it")
     return value
 
 

@@ -19,6 +19,12 @@ Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 # Small tiles go through the network together, up to about this many pixels: fewer calls, bounded memory.
 _PIXELS_PER_CALL = 1 << 18
 
+LARGEST_WHOLE = 1536 * 1536
+"""Pixels beyond which an image goes through the network in tiles whatever the mode.
+
+A U-Net of width 24 takes about 1.1 kB of memory a pixel (measured): 2.6 GB here, 40 GB for 6000 x 6000 pixels.
+"""
+
 
 @dataclass(frozen=True)
 class InferencePlan:
@@ -27,10 +33,11 @@ class InferencePlan:
     Attributes
     ----------
     mode : {"whole", "tiles"}
+        ``whole`` up to :data:`LARGEST_WHOLE` pixels; larger images go in tiles all the same.
     tile : tuple of int
-        Rows, columns of a tile (mode ``tiles``).
+        Rows, columns of a tile.
     overlap : float
-        Least share of a tile that its neighbour shows too, 0 <= overlap < 1 (mode ``tiles``).
+        Least share of a tile that its neighbour shows too, 0 <= overlap < 1.
     divisor : int
         The network takes sizes that are multiples of this.
 
@@ -90,8 +97,9 @@ def predict_tiled(forward: Forward, image: NDArray[np.float32], plan: InferenceP
     """Probabilities of a whole image.
 
     Mode ``whole`` pads the image at the bottom and the right to a multiple of ``plan.divisor`` and
-    crops the answer. Mode ``tiles`` blends overlapping tiles by :func:`gaussian_window`; an image
-    smaller than a tile is padded to one. Padding reflects the image (a side of one pixel is repeated).
+    crops the answer. Mode ``tiles``, and an image of more than :data:`LARGEST_WHOLE` pixels in any mode,
+    blends overlapping tiles by :func:`gaussian_window`; an image smaller than a tile is padded to one.
+    Padding reflects the image (a side of one pixel is repeated).
 
     Parameters
     ----------
@@ -105,17 +113,21 @@ def predict_tiled(forward: Forward, image: NDArray[np.float32], plan: InferenceP
     ndarray, shape (K, H, W), float32
     """
     rows, columns = image.shape[1:]
-    if plan.mode == "whole":
+    if plan.mode == "whole" and rows * columns <= LARGEST_WHOLE:
         padded = _padded(image, (_round_up(rows, plan.divisor), _round_up(columns, plan.divisor)))
         return np.ascontiguousarray(_checked(forward, padded[None])[0, :, :rows, :columns])
-    padded = _padded(image, (max(rows, plan.tile[0]), max(columns, plan.tile[1])))
-    return np.ascontiguousarray(_blended(forward, padded, plan)[:, :rows, :columns])
+    # In mode `whole` nobody has seen to it that the tile suits the network.
+    tile = (_round_up(plan.tile[0], plan.divisor), _round_up(plan.tile[1], plan.divisor))
+    padded = _padded(image, (max(rows, tile[0]), max(columns, tile[1])))
+    return np.ascontiguousarray(_blended(forward, padded, tile, plan.overlap)[:, :rows, :columns])
 
 
-def _blended(forward: Forward, image: NDArray[np.float32], plan: InferencePlan) -> NDArray[np.float32]:
-    height, width = plan.tile
-    origins = tile_origins((image.shape[1], image.shape[2]), plan.tile, plan.overlap)
-    window = gaussian_window(plan.tile)
+def _blended(
+    forward: Forward, image: NDArray[np.float32], tile: tuple[int, int], overlap: float
+) -> NDArray[np.float32]:
+    height, width = tile
+    origins = tile_origins((image.shape[1], image.shape[2]), tile, overlap)
+    window = gaussian_window(tile)
     weight = np.zeros(image.shape[1:], np.float32)
     total: NDArray[np.float32] | None = None
     together = max(1, _PIXELS_PER_CALL // (height * width))

@@ -50,21 +50,26 @@ def class_names(recipe: Recipe) -> LabelSet:
 def require_same_window(recipe: Recipe) -> None:
     """See that the intensities were prepared as the recipe (and so the bundle) says.
 
+    Looked at is every prepared data set, also where its lists are read and not its manifest.
+
     Raises
     ------
     DataError
-        The manifest's window is not the recipe's.
+        A manifest's window is not the recipe's.
     """
-    root = Path(recipe.train_dataset.dataset_root)
-    if recipe.prepare is None or recipe.train_dataset.type != "Manifest":
+    if recipe.prepare is None:
         return
-    made = Manifest.load(root).source.get("prepare", {}).get("window")
     wanted = None if recipe.prepare.window is None else recipe.prepare.window.model_dump()
-    if made != wanted:
-        raise DataError(
-            f"{root} was prepared with window {made}, the recipe says {wanted}",
-            hint="prepare the data again with this recipe; the exported model would see other intensities",
-        )
+    datasets = [recipe.dataset(split) for split in SPLITS]
+    for root in dict.fromkeys(Path(dataset.dataset_root) for dataset in datasets if dataset is not None):
+        if not (root / MANIFEST_NAME).exists():
+            continue
+        made = Manifest.load(root).source.get("prepare", {}).get("window")
+        if made != wanted:
+            raise DataError(
+                f"{root} was prepared with window {made}, the recipe says {wanted}",
+                hint="prepare the data again with this recipe; the exported model would see other intensities",
+            )
 
 
 def require_apart(scored: Sequence[Case], learned: Mapping[str, Sequence[Case]], split: str) -> None:

@@ -18,6 +18,8 @@ from medseg_paddle.io.images import write_image, write_label
 from medseg_paddle.steps.dataset_origin import origin
 from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
 
+_LEAST_MAXIMUM = 65536 // 4
+
 Progress = Callable[[int, int, str], None]
 
 
@@ -60,9 +62,9 @@ def write_dataset(
     RecipeError
         ``spec.label_map`` names a class that `labels` has not.
     DataError
-        No image; an image without a label or the reverse; sizes or geometries that differ; a label
-        value nobody declared; too few patients for the splits; a patient in two splits; an unreadable
-        file.
+        No image; 16-bit pictures that use less than a quarter of their range; an image without a label or the
+        reverse; sizes or geometries that differ; a label value nobody declared; too few patients for the
+        splits; a patient in two splits; an unreadable file.
     SetupError
         `destination` cannot be written, is not empty, or lies around `source`.
     """
@@ -74,6 +76,7 @@ def write_dataset(
     with new_folder(destination, overwrite=overwrite) as folder:
         cases: dict[Split, list[Case]] = {split: [] for split in SPLITS}
         written: set[str] = set()
+        deep: list[int] = []
         for done, (one, split) in enumerate(zip(sources, splits, strict=True), start=1):
             for picture in one.read():
                 if picture.id.casefold() in written:  # some file systems do not tell A from a
@@ -82,9 +85,12 @@ def write_dataset(
                         hint="set `key` (or `patient`) in `prepare` so that names differ",
                     )
                 written.add(picture.id.casefold())
+                if picture.image.dtype == np.uint16:
+                    deep.append(int(picture.image.max()))
                 cases[split].append(_write(folder, picture, spec.label_map, labels))
             if progress is not None:
                 progress(done, len(sources), one.name)
+        _require_full_range(deep)
         manifest = Manifest(
             name=name,
             labels=labels,
@@ -176,6 +182,20 @@ def _split(spec: PrepareSpec, sources: Sequence[Source]) -> list[Split]:
     return [drawn.get(one.patient, "train" if one.split == "auto" else one.split) for one in sources]
 
 
+def _require_full_range(maxima: Sequence[int]) -> None:
+    """Refuse 16-bit pictures that use little of their range, such as the 12 bits of a detector.
+
+    A model would see nearly black pictures: 0..255 is the range of 16 bits here as everywhere.
+    """
+    if maxima and max(maxima) < _LEAST_MAXIMUM:
+        raise DataError(
+            f"none of the {len(maxima)} pictures with 16 bits has a value above {max(maxima)} of 65535: they are "
+            "nearly black",
+            hint="multiply all by one factor that fills the range (16 for 12-bit values), and the pictures that are "
+            "predicted later by the same",
+        )
+
+
 def _write(folder: Path, picture: Picture, label_map: Mapping[int, int] | None, labels: LabelSet) -> Case:
     """Write one picture's files."""
     image, label = (folder / kind / f"{picture.id}.png" for kind in ("images", "labels"))
@@ -192,8 +212,7 @@ def _write(folder: Path, picture: Picture, label_map: Mapping[int, int] | None, 
         roi=roi,
         patient=picture.patient,
         volume=picture.volume,
-        order=picture.order,
-        spacing=picture.spacing,
+        slicing=picture.slicing,
     )
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import PrepareSet, PrepareSpec, WindowSpec
-from medseg_paddle.core import Geometry, Split, Volume
+from medseg_paddle.core import Slicing, Split, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom import group_by_series, load_series
 from medseg_paddle.io.dicom_file import read_slice
-from medseg_paddle.io.images import read_image, read_label, read_roi
+from medseg_paddle.io.images import read_label, read_roi, read_samples
 from medseg_paddle.io.nifti import read_label_nifti, read_nifti
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import window_to_uint8
@@ -42,13 +42,14 @@ _GEOMETRY_TOLERANCE_MM = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image as it is written: 8 bits, upright, with its raw label.
+    """One image as it is written, upright, with its raw label.
 
     Attributes
     ----------
-    id, patient, volume, order, spacing
+    id, patient, volume, slicing
         As in :class:`medseg_paddle.core.Case`.
-    image : ndarray, (height, width) or (height, width, 3), uint8
+    image : ndarray, (height, width) or (height, width, 3), uint8 or uint16
+        16 bits where a picture has them: prediction reads such a picture without rounding, too.
     label : ndarray, (height, width), uint8 or uint16
         Values as stored.
     roi : ndarray, (height, width), bool, or None
@@ -57,14 +58,13 @@ class Picture:
     """
 
     id: str
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     label: NDArray[Any]
     label_path: Path
     patient: str
     roi: NDArray[np.bool_] | None = None
     volume: str = ""
-    order: int = 0
-    spacing: tuple[float, float] | None = None
+    slicing: Slicing | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +123,7 @@ def _pairs(spec: PrepareSpec, part: PrepareSet, root: Path) -> Iterator[Source]:
 def _read_pair(
     name: str, path: Path, label_path: Path, roi_path: Path | None, patient: str
 ) -> Iterator[Picture]:
-    image = np.rint(read_image(path, 3)).astype(np.uint8)
-    if (image[:, :, :1] == image).all():
-        image = image[:, :, 0]
+    image = read_samples(path)
     label = read_label(label_path)
     _require_size(path, image.shape[:2], label_path, label.shape)
     roi = None
@@ -211,23 +209,17 @@ def _slices(
     if window is None:
         raise AssertionError("PrepareSpec asks for a window with every volume reader")
     upright = Upright.of(volume.geometry)
-    spacing = _spacing(volume.geometry, upright)
-    for order, (values, label) in enumerate(zip(volume.array, labels, strict=True)):
+    slicing = Slicing(volume.geometry.plane, upright.spacing(volume.geometry), volume.units)
+    for place, (values, label) in enumerate(zip(volume.array, labels, strict=True)):
         yield Picture(
-            id=f"{name}_{order:03d}",
+            id=f"{name}_{place:03d}",
             image=np.ascontiguousarray(upright.apply(window_to_uint8(values, window.level, window.width))),
             label=np.ascontiguousarray(upright.apply(label)),
-            label_path=label_paths[order],
+            label_path=label_paths[place],
             patient=patient,
             volume=name,
-            order=order,
-            spacing=spacing,
+            slicing=slicing,
         )
-
-
-def _spacing(geometry: Geometry, upright: Upright) -> tuple[float, float]:
-    _, rows, columns = geometry.spacing
-    return (columns, rows) if upright.transposed else (rows, columns)
 
 
 # --- names and partners -----------------------------------------------------------------------------------

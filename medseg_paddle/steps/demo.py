@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.shipped import shipped_recipes
@@ -48,52 +51,55 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
     -------
     DemoResult
     """
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     started = time.monotonic()
     cohort, unseen = output / "cohort", output / "unseen"
     dataset, run_folder, answers = output / "dataset", output / "run", output / "prediction"
     recipe_file = _recipe()
-    overrides = [f"{part}.dataset_root={dataset}" for part in ("train_dataset", "val_dataset")]
+    overrides = [f"{part}.dataset_root={_yaml(dataset)}" for part in ("train_dataset", "val_dataset")]
     overrides += _QUICK if quick else ()
     recipe = load_recipe(recipe_file, overrides)
     patients, seed = _patients(recipe)
-    said = "".join(f" --set {override}" for override in overrides)
+    changes = [word for override in overrides for word in ("--set", override)]
 
-    def step(number: int, title: str, command: str) -> None:
+    def step(number: int, title: str, command: list[object]) -> None:
+        words = shlex.join(["medseg", *map(str, command)])
         console.print()
-        console.print(f"[bold cyan]{number}/6[/] [bold]{title}[/]")
-        console.print(f"    [dim]$ medseg {command}[/]", soft_wrap=True, highlight=False)
+        console.print(Text.assemble((f"{number}/6", "bold cyan"), " ", (title, "bold")))
+        console.print(Text(f"    $ {words}", style="dim"), soft_wrap=True)
 
     step(
         1,
         "synthetic chest-CT patients, as DICOM",
-        f"phantom {cohort} --patients {patients} --seed {seed}",
+        ["phantom", cohort, "--patients", patients, "--seed", seed],
     )
     phantom(cohort, patients=patients, seed=seed, overwrite=True)
     phantom(unseen, patients=1, seed=_UNSEEN_SEED, overwrite=True)
 
     step(
-        2, "a data set, split by patient", f"prepare {cohort} --config {recipe_file} --output {dataset}{said}"
+        2,
+        "a data set, split by patient",
+        ["prepare", cohort, "--config", recipe_file, "--output", dataset, *changes],
     )
     manifest = prepare(recipe, cohort, output=dataset, overwrite=True)
     for split, cases in manifest.splits.items():
         console.print(f"    {split}: {len({c.patient for c in cases})} patients, {len(cases)} slices")
 
-    step(3, "training", f"train --config {recipe_file} --output {run_folder}{said}")
+    step(3, "training", ["train", "--config", recipe_file, "--output", run_folder, *changes])
     run = train(recipe, output=run_folder, overwrite=True)
 
-    step(4, "scores on held-out patients", f"evaluate {run_folder}")
+    step(4, "scores on held-out patients", ["evaluate", run_folder])
     report = evaluate(run)
     console.print(_scores(report))
 
-    step(5, "a bundle to take elsewhere", f"export {run_folder}")
+    step(5, "a bundle to take elsewhere", ["export", run_folder])
     bundle = export(run.path, overwrite=True)
 
     patient = next(path for path in sorted(unseen.iterdir()) if path.is_dir())
     step(
         6,
         "a patient nobody has seen, straight from DICOM",
-        f"predict {bundle.path} {patient} --output {answers}",
+        ["predict", bundle.path, patient, "--output", answers],
     )
     predict(bundle.path, [patient], answers, overwrite=True)
 
@@ -101,6 +107,12 @@ def demo(output: Path = Path("outputs/demo"), *, quick: bool = False) -> DemoRes
     console.print()
     console.print(_where_to_look(output, run_folder, bundle.path, answers, report, seconds))
     return DemoResult(output, report, seconds)
+
+
+def _yaml(path: Path) -> str:
+    """The path as a YAML value: in quotes where it needs them."""
+    text: str = yaml.safe_dump(str(path), allow_unicode=True, width=float("inf"))
+    return text.removesuffix("...\n").strip()
 
 
 def _recipe() -> Path:
@@ -131,8 +143,9 @@ def _scores(report: Report) -> Table:
         table.add_row(row.case, *(f"{value:.3f}" for value in (s.dice, s.iou, s.precision, s.recall, s.auc)))
     mean = next(iter(report.summary.values()))
     table.add_row(
-        "[bold]mean[/]",
-        *(f"[bold]{mean[key].mean:.3f}[/]" for key in ("dice", "iou", "precision", "recall", "auc")),
+        "mean",
+        *(f"{mean[key].mean:.3f}" for key in ("dice", "iou", "precision", "recall", "auc")),
+        style="bold",
     )
     return table
 
@@ -141,13 +154,15 @@ def _where_to_look(
     output: Path, run: Path, bundle: Path, answers: Path, report: Report, seconds: float
 ) -> Panel:
     table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
     for what, where in (
         ("held-out patients", f"mean tumour Dice {report.mean_foreground_dice:.3f}"),
         ("pictures: truth, prediction", f"{run / 'evaluation' / 'test' / 'overlays'}"),
         ("all scores", f"{run / 'evaluation' / 'test' / 'cases.csv'}"),
         ("the unseen patient", f"{answers}"),
         ("the bundle", f"{bundle}"),
-        ("curves in a browser", f"medseg board {output}"),
+        ("curves in a browser", shlex.join(["medseg", "board", str(output)])),
     ):
-        table.add_row(f"[bold]{what}[/]", where)
+        table.add_row(what, where)
     return Panel(table, title=f"done in {seconds / 60:.1f} minutes", border_style="green", expand=False)

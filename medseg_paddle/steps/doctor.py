@@ -84,6 +84,7 @@ def examine(output: Path) -> tuple[Finding, ...]:
         *_packages(inspection),
         *_gpu(inspection),
         _convolution(inspection),
+        *_cpu_kernels(inspection),
     )
 
 
@@ -284,3 +285,12 @@ def _convolution(inspection: Inspection) -> Finding:
         return Finding("device", "trial convolution", f"right, on {inspection.convolution}")
     remedy = _REINSTALL if not inspection.cuda else "check that driver, CUDA and cuDNN fit Paddle's build"
     return Finding("device", "trial convolution", inspection.convolution, Status.BAD, remedy)
+
+
+def _cpu_kernels(inspection: Inspection) -> tuple[Finding, ...]:
+    if not inspection.cpu_kernels:  # Paddle could not be asked
+        return ()
+    if inspection.gpus or re.fullmatch(r"oneDNN [\d.]+", inspection.cpu_kernels):
+        return (Finding("device", "kernels on CPU", inspection.cpu_kernels),)
+    remedy = "training on the CPU takes two to three times as long; the tested Paddle is that of `make setup`"
+    return (Finding("device", "kernels on CPU", inspection.cpu_kernels, Status.WARN, remedy),)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg_paddle.config import Recipe
 from medseg_paddle.core import SPLITS, Case, Split
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
@@ -18,19 +19,27 @@ from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names, require_apart, require_same_data
-from medseg_paddle.steps.progress import ProgressBar
+from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
+from medseg_paddle.steps.progress import ProgressBar, warn
+from medseg_paddle.steps.provenance import fingerprint_of
 
 _CASES = "cases.csv"
+# What of a recipe an evaluation reads that the training did not; the last for the test only.
+_MAY_CHANGE = ("inference", "device", "cpu_kernels", "test_dataset")
+_WITHOUT_A_TEST_SET = (
+    "score the validation set with --split val, or name held-out images with "
+    "--set 'test_dataset={type: ..., dataset_root: ..., mode: test, transforms: [...]}'"
+)
 
 
 def evaluate(
-    run: Path | Run,
+    run: Path | str | Run,
     *,
     split: Split = "test",
-    output: Path | None = None,
+    output: Path | str | None = None,
     overlays: int = 8,
     device: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Report:
     """Score a run's best checkpoint on whole cases, in their own size.
 
@@ -40,32 +49,32 @@ def evaluate(
 
     Parameters
     ----------
-    run : Path or Run
+    run : Path, str or Run
     split : {"test", "val", "train"}
-    output : Path, optional
+    output : Path or str, optional
         Folder to write, an earlier evaluation in it is replaced; ``evaluation/<split>`` in the run where absent.
     overlays : int
         Cases to draw.
     device : str, optional
         In place of the recipe's.
+    overrides : sequence of str
+        ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``device``, ``cpu_kernels``
+        and, for the test, ``test_dataset``. The run stays as it is; ``summary.json`` says what was used.
 
     Raises
     ------
     RecipeError, DataError, ModelError, SetupError
     """
-    run = run if isinstance(run, Run) else Run.open(run)
+    trained = run if isinstance(run, Run) else Run.open(run)
+    run = trained.changed(overrides, _MAY_CHANGE if split == "test" else _MAY_CHANGE[:3])
     recipe = run.recipe
-    spec = recipe.dataset(split)
-    if spec is None:
-        raise RecipeError(
-            f"the recipe of {run.path} has no {split} set",
-            hint="add `test_dataset:` to the recipe, or evaluate with --split val",
-        )
-    cases = load_cases(spec)
+    cases = _scored_cases(run, split)
     labels = class_names(recipe)
+    require_same_window(recipe)
     compared = _require_held_out(run, cases, split)
 
     start_paddle()
+    from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.models import ForwardFunction, load_model
     from medseg_paddle.engine.scoring import score_cases
@@ -74,10 +83,12 @@ def evaluate(
     checkpoint = run.best_checkpoint
     # in the precision that it was validated in
     mixed = recipe.amp_level if recipe.precision == "fp16" and chosen != "cpu" else None
-    forward = ForwardFunction(load_model(recipe, checkpoint), mixed)
+    model = load_model(recipe, checkpoint)
+    use_cpu_kernels(model, recipe.cpu_kernels, chosen)
+    forward = ForwardFunction(model, mixed)
     counts: dict[str, CaseCounts] = {}
     most: dict[str, int] = {}
-    folder = output or run.evaluation_folder(split)
+    folder = run.evaluation_folder(split) if output is None else Path(output)
     with (
         new_folder(folder, overwrite=True, marker=_CASES) as new,
         ProgressBar(f"evaluating {split}", len(cases)) as bar,
@@ -106,22 +117,50 @@ def evaluate(
             "checkpoint": checkpoint.relative_to(run.path).as_posix(),
             "images": len(cases),
             "number_of_cases": len(counts),
+            "sha256": fingerprint_of(cases),
             "compared_with_training_data": compared,
+            "device": chosen,
+            "inference": recipe.inference.model_dump(mode="json"),
+            "inference_as_in_validation": _as_validated(recipe, trained),
+            "changed": list(overrides),
         }
         write_text(new / "summary.json", json.dumps({**facts, **json.loads(report.to_json())}, indent=1))
     return report
 
 
+def _as_validated(recipe: Recipe, run: Run) -> bool | None:
+    """Whether images are predicted as for the scores that chose the checkpoint; None where there were none."""
+    return recipe.inference == run.recipe.inference if run.history() else None
+
+
+def _scored_cases(run: Run, split: Split) -> Sequence[Case]:
+    spec = run.recipe.dataset(split)
+    if spec is None:
+        raise RecipeError(f"the recipe of {run.path} has no {split} set", hint=_WITHOUT_A_TEST_SET)
+    try:
+        return load_cases(spec)
+    except DataError as error:
+        if split != "test" or run.recipe.test_dataset is not None or not Path(spec.dataset_root).is_dir():
+            raise
+        raise DataError(error.message, hint=_WITHOUT_A_TEST_SET) from error
+
+
 def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
-    """See that nothing scored was learned from; False where the training data is not on this machine."""
+    """See that nothing scored was learned from; False where training data is not on this machine."""
     learned: dict[str, Sequence[Case]] = {}
+    complete = True
     for name in SPLITS[: SPLITS.index(split)]:
         spec = run.recipe.dataset(name)
-        if spec is not None:
-            try:
-                learned[name] = load_cases(spec)
-            except DataError:
-                return False
+        if spec is None:
+            continue
+        if Path(spec.dataset_root).is_dir():
+            learned[name] = load_cases(spec)
+        else:
+            complete = False
+            warn(
+                f"the {name} set {spec.dataset_root} is not on this machine; "
+                f"nobody looks whether its images or patients are in the {split} set"
+            )
     require_same_data(run, learned)
     require_apart(cases, learned, split)
-    return True
+    return complete

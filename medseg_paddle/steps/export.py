@@ -13,21 +13,30 @@ from medseg_paddle.bundle import Bundle, Description, Window
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine import cpu
+from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.cases import acquisition_of, load_cases
 from medseg_paddle.io.images import read_image
 from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names
+from medseg_paddle.steps.checks import class_names, require_same_window
 from medseg_paddle.steps.provenance import versions
 
 # Validation pictures are compared in parts of at most this side: differences do not grow with the
 # size, the time does, and less of a patient's picture travels in the bundle.
 _SIDE = 320
 
+# What of a recipe an export reads that the training did not.
+_MAY_CHANGE = ("inference", "export", "device")
+
 
 def export(
-    run: Path | Run, *, output: Path | None = None, overwrite: bool = False, device: str | None = None
+    run: Path | str | Run,
+    *,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Bundle:
     """Freeze the best checkpoint of a run into a self-contained bundle.
 
@@ -36,14 +45,17 @@ def export(
 
     Parameters
     ----------
-    run : Path or Run
+    run : Path, str or Run
         Folder that :func:`medseg_paddle.train` made.
-    output : Path, optional
+    output : Path or str, optional
         The bundle's folder; ``bundle`` inside the run where absent.
     overwrite : bool
         Replace an older bundle there.
     device : str, optional
         Where the comparison is computed, in place of the recipe's.
+    overrides : sequence of str
+        ``key=value`` changes of the recipe for this export: of ``inference``, ``export`` and ``device``. The
+        run stays as it is; the bundle says what was used.
 
     Returns
     -------
@@ -62,15 +74,16 @@ def export(
     SetupError
         The folder is taken or cannot be written, or the device is not there.
     """
-    cpu.apply_defaults()
-    source = run if isinstance(run, Run) else Run.open(run)
+    source = (run if isinstance(run, Run) else Run.open(run)).changed(overrides, _MAY_CHANGE)
     recipe, checkpoint = source.recipe, source.best_checkpoint
     pictures = _pictures(recipe)
+    require_same_window(recipe)
     description = _describe(source)
     preprocessing, plan = description.preprocessing, description.plan
-    destination = output or source.bundle_folder
+    destination = source.bundle_folder if output is None else Path(output)
     with Bundle.create(destination, description, overwrite=overwrite) as draft:
         # Loaded here, not before: a destination that is taken costs no waiting.
+        start_paddle()
         from medseg_paddle.engine.device import set_device
         from medseg_paddle.engine.models import ForwardFunction, load_model
         from medseg_paddle.engine.static_graph import compare, load_static, save_static
@@ -93,6 +106,7 @@ def _describe(run: Run) -> Description:
         labels=class_names(recipe),
         in_channels=recipe.in_channels,
         window=None if window is None else Window(window.level, window.width),
+        trained_on=acquisition_of(recipe.train_dataset),
         preprocessing=Preprocessing.from_specs(recipe.preprocessing_specs),
         plan=InferencePlan(**recipe.inference.model_dump()),
         tolerance=recipe.export.tolerance,

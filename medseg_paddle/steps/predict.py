@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelMap, LabelSet, Volume
+from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, MedsegError, SetupError
 from medseg_paddle.io.files import require_writable, write_bytes, write_text
 from medseg_paddle.io.images import read_image, write_image, write_label
@@ -83,12 +85,15 @@ class PredictionSummary:
     bundle_id : str
     results : tuple of Result
     failures : tuple of Failure
+    left_out : tuple of str
+        What lies in the input folders and was not meant; see :class:`Found`.
     """
 
     output: Path
     bundle_id: str
     results: tuple[Result, ...]
     failures: tuple[Failure, ...]
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{len(self.results)} segmented by bundle {self.bundle_id}, results in {self.output}"]
@@ -100,6 +105,7 @@ class PredictionSummary:
                 for extent in result.extents
             )
             lines.append(f"  {result.name}: {found}")
+        lines += [f"left out: {what}" for what in self.left_out]
         return "\n".join(lines)
 
     def require_complete(self) -> None:
@@ -162,17 +168,19 @@ def predict(
     ModelError
         The bundle is not whole.
     """
-    found, failures = find_inputs(inputs)
-    _require_apart(output, found)
+    found = find_inputs(inputs, results=output)
+    _require_apart(output, found.inputs)
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise SetupError(f"{output} is not empty", hint="name a new folder, or pass --overwrite")
     require_writable(output)
-    predictor = Predictor(bundle, device or "auto")
+    whole = Bundle.open(bundle)  # before Paddle, whose start takes seconds
+    start_paddle()
+    predictor = Predictor(whole, device or "auto")
     _remove_earlier(output)
     results: list[Result] = []
-    failed = list(failures)
-    with ProgressBar("predicting", len(found)) as bar:
-        for done, one in enumerate(found, start=1):
+    failed = list(found.failures)
+    with ProgressBar("predicting", len(found.inputs)) as bar:
+        for done, one in enumerate(found.inputs, start=1):
             try:
                 results.append(_one(predictor, one, output, probabilities=probabilities, overlays=overlays))
             except SetupError:  # a full disk does not get better with the next file
@@ -181,7 +189,7 @@ def predict(
                 failed.append(Failure.of(one.source, error))
                 bar.say(f"failed: {failed[-1].message}")
             bar.update(done, one.name)
-    summary = PredictionSummary(output, predictor.bundle.id, tuple(results), tuple(failed))
+    summary = PredictionSummary(output, predictor.bundle.id, tuple(results), tuple(failed), found.left_out)
     write_text(output / SUMMARY_CSV, _csv(summary))
     write_text(output / SUMMARY_JSON, _json(summary))
     return summary
@@ -316,5 +324,6 @@ def _json(summary: PredictionSummary) -> str:
             {"source": str(failure.source), "message": failure.message, "hint": failure.hint}
             for failure in summary.failures
         ],
+        "left_out": summary.left_out,
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError, MedsegError
-from medseg_paddle.io.dicom import find_series, group_by_series, load_series
+from medseg_paddle.io.dicom import group_by_series, load_series
 from medseg_paddle.io.images import IMAGE_SUFFIXES
 from medseg_paddle.io.nifti import read_nifti
 from medseg_paddle.predictor import NIFTI_SUFFIXES
@@ -59,24 +60,73 @@ class Failure:
         return cls(source, message, error.hint)
 
 
-def find_inputs(paths: Sequence[Path]) -> tuple[tuple[Input, ...], tuple[Failure, ...]]:
-    """Everything to segment that `paths` stand for, in natural order (2 before 10), and what is none.
+@dataclass(frozen=True)
+class Found:
+    """What the given paths stand for.
 
-    A file stands for itself. A folder stands for the pictures, NIfTI volumes and DICOM series directly
-    in it; if there are none, for all DICOM series below it.
+    Attributes
+    ----------
+    inputs : tuple of Input
+        In natural order (2 before 10).
+    failures : tuple of Failure
+        Paths that are none, and files that cannot be read.
+    left_out : tuple of str
+        What lies in the folders and is not segmented, folder by folder, for people.
     """
-    found = [_found(path) for path in paths]
+
+    inputs: tuple[Input, ...]
+    failures: tuple[Failure, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass
+class _Harvest:
+    """What was found so far."""
+
+    inputs: list[Input] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    deeper: list[Path] = field(default_factory=list)  # pictures and volumes in subfolders
+    foreign: list[Path] = field(default_factory=list)  # neither picture nor volume
+
+    def fail(self, path: Path, error: MedsegError) -> None:
+        self.failures.append(Failure.of(path, error))
+
+
+def find_inputs(paths: Sequence[Path], *, results: Path | None = None) -> Found:
+    """Everything to segment that `paths` stand for, and what is left out.
+
+    A file stands for itself. A folder stands for the pictures and NIfTI volumes directly in it, and for the
+    DICOM series in it and below. Pictures and volumes below are left out, for they are often masks; hidden
+    files are passed over.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    results : Path, optional
+        A folder that holds no inputs, even if it lies in one of `paths`.
+    """
+    harvest = _Harvest()
+    for path in paths:
+        try:
+            if path.is_dir():
+                _in_folder(path, results, harvest)
+            else:
+                harvest.inputs.append(_file(path))
+        except MedsegError as error:
+            harvest.fail(path, error)
     once: dict[tuple[Path, tuple[Path, ...]], Input] = {}
-    for one in (one for these in found if not isinstance(these, Failure) for one in these):
+    for one in harvest.inputs:
         once.setdefault((one.source.resolve(), one.files), one)
-    return _named_apart(list(once.values())), tuple(these for these in found if isinstance(these, Failure))
-
-
-def _found(path: Path) -> list[Input] | Failure:
-    try:
-        return _in_folder(path) if path.is_dir() else [_file(path)]
-    except MedsegError as error:
-        return Failure.of(path, error)
+    given = {one.source.resolve() for one in once.values()}
+    deeper = [path for path in harvest.deeper if path.resolve() not in given]
+    return Found(
+        _named_apart(list(once.values())),
+        tuple(dict.fromkeys(harvest.failures)),
+        (
+            *_by_folder(deeper, "in a subfolder, where masks often lie; give it by itself to segment them"),
+            *_by_folder(harvest.foreign, "no picture, NIfTI volume or DICOM image"),
+        ),
+    )
 
 
 def _file(path: Path) -> Input:
@@ -89,18 +139,59 @@ def _file(path: Path) -> Input:
     return Input(_stem(path), path)
 
 
-def _in_folder(folder: Path) -> list[Input]:
-    files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")), key=_natural)
-    plain = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or _is_nifti(path)]
-    series = group_by_series(path for path in files if path not in set(plain))
-    if not plain and not series:
-        series = find_series(folder)
-    if not plain and not series:
+def _in_folder(folder: Path, results: Path | None, harvest: _Harvest) -> None:
+    failed = len(harvest.failures)
+    files = _files_below(folder, results, harvest)
+    plain: list[Path] = []
+    others: list[Path] = []
+    for path in files:
+        (plain if path.suffix.lower() in IMAGE_SUFFIXES or _is_nifti(path) else others).append(path)
+    series = group_by_series(others, on_bad=harvest.fail)
+    here = [path for path in plain if path.parent == folder]
+    deeper = [path for path in plain if path.parent != folder]
+    if not here and not series and len(harvest.failures) == failed:
+        where = f" itself; {len(deeper)} pictures or volumes lie in subfolders" if deeper else ""
         raise DataError(
-            f"{folder}: nothing to segment in it",
-            hint="give a folder with pictures (PNG, JPEG, TIFF, GIF, BMP), NIfTI volumes or DICOM series",
+            f"{folder}: nothing to segment in it{where}",
+            hint=f"give the folder itself, such as {deeper[0].parent}"
+            if deeper
+            else "give a folder with pictures (PNG, JPEG, TIFF, GIF, BMP), NIfTI volumes or DICOM series",
         )
-    return [Input(_stem(path), path) for path in plain] + _series(folder, series.items())
+    harvest.inputs += [Input(_stem(path), path) for path in here] + _series(folder, series.items())
+    harvest.deeper += deeper
+    known = {path for paths in series.values() for path in paths}
+    known |= {failure.source for failure in harvest.failures[failed:]}
+    harvest.foreign += [path for path in others if path not in known]
+
+
+def _files_below(folder: Path, results: Path | None, harvest: _Harvest) -> list[Path]:
+    """All files in `folder` and below, in natural order, but hidden ones and results."""
+
+    def unreadable(error: OSError) -> None:
+        place = Path(error.filename)
+        said = DataError(f"{place} cannot be read: {error.strerror}", hint="check the folder's permissions")
+        harvest.fail(place, said)
+
+    files: list[Path] = []
+    seen = {folder.resolve()} | ({results.resolve()} if results else set())  # links may lead in circles
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        inside = Path(place)
+        new = {name: (inside / name).resolve() for name in folders if not name.startswith(".")}
+        folders[:] = [name for name, target in new.items() if target not in seen]
+        seen.update(new.values())
+        files += [inside / name for name in names if not name.startswith(".") and (inside / name).is_file()]
+    return sorted(files, key=_natural)
+
+
+def _by_folder(files: Sequence[Path], what: str) -> list[str]:
+    """One line per folder, with the number of files and an example."""
+    folders: dict[Path, list[str]] = {}
+    for path in dict.fromkeys(files):
+        folders.setdefault(path.parent, []).append(path.name)
+    return [
+        f"{folder}: {len(names)} file{'s' * (len(names) > 1)} ({names[0]}{', ...' * (len(names) > 1)}), {what}"
+        for folder, names in folders.items()
+    ]
 
 
 def _series(given: Path, found: Iterable[tuple[str, list[Path]]]) -> list[Input]:

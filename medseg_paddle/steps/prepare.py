@@ -8,13 +8,16 @@ from typing import cast
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.prepare import SyntheticSpec
-from medseg_paddle.core import SPLITS, Manifest
+from medseg_paddle.core import SPLITS, Acquisition, Manifest
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
+
+_ONE_PATIENT_EACH = {"pairs": "image", "nifti": "volume"}  # reader to what it takes for a patient by default
+_USUAL_SPREAD = 1.5
 
 
 def prepare(
@@ -97,6 +100,40 @@ def prepare(
             overwrite=overwrite,
             progress=bar.advance,
         )
+
+
+def summary(manifest: Manifest) -> list[str]:
+    """What a data set holds, line by line, with warnings of what makes training on it doubtful."""
+    settings = manifest.source.get("prepare", {})
+    alone = settings.get("patient") is None and settings.get("reader") in _ONE_PATIENT_EACH
+    lines = []
+    for split, cases in manifest.splits.items():
+        patients = 0 if alone else len({case.patient for case in cases if case.patient})
+        lines.append(f"{split:>5}: {len(cases)} images" + (f" of {patients} patients" if patients else ""))
+    if alone:
+        what = _ONE_PATIENT_EACH[settings["reader"]]
+        lines.append(
+            f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
+        )
+    found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
+    return lines if found is None else [*lines, *_slices(found)]
+
+
+def _slices(found: Acquisition) -> list[str]:
+    planes, units = " and ".join(found.planes), " and ".join(found.units)
+    lines = [f"slices: {planes}, pixels of {found.rows} x {found.columns} (rows x columns), units {units}"]
+    if any(one.largest > _USUAL_SPREAD * one.smallest for one in (found.rows, found.columns)):
+        lines.append(
+            "warning: the spacings differ by more than half; a model learns the same organ at very different sizes: "
+            "resample the volumes to one spacing, or train on those of one protocol"
+        )
+    if len(found.planes) > 1:
+        lines.append(
+            f"warning: slices in {len(found.planes)} planes look like different organs; prepare those of one plane"
+        )
+    if len(set(found.units) - {"unknown"}) > 1:
+        lines.append("warning: one window cannot serve CT (HU) and other scans; prepare those of one kind")
+    return lines
 
 
 def _with_lists_of_its_own(recipe: Recipe) -> Manifest:

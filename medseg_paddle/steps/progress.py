@@ -20,6 +20,16 @@ from typing_extensions import Self
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def say(text: str) -> None:
+    """Print a line as it is: no markup, no emoji, however long."""
+    Console(markup=False, emoji=False).print(text, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a line to standard error, as :func:`say` does."""
+    Console(markup=False, emoji=False, stderr=True).print(f"warning: {text}", highlight=False, soft_wrap=True)
+
+
 class ProgressBar:
     """One task's progress with ETA; a context manager.
 
@@ -35,17 +45,18 @@ class ProgressBar:
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         # The stream is taken now: while PaddleSeg trains, sys.stdout is its log file.
-        self._console = Console(file=sys.stdout)
+        # Paths and names are printed as they are, whatever brackets and colons are in them.
+        self._console = Console(file=sys.stdout, markup=False, emoji=False)
         self._title, self._total, self._first = title, total, done
         self._done, self._note = done, ""
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("[bold]{task.description}"),
+                TextColumn("{task.description}", style="bold", markup=False),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),

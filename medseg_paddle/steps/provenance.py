@@ -38,6 +38,17 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
         Where it computes.
     """
     return {
+        **surroundings(device),
+        "data": {
+            split: {"images": len(members), "sha256": fingerprint_of(members)}
+            for split, members in cases.items()
+        },
+    }
+
+
+def surroundings(device: str) -> dict[str, Any]:
+    """When, by which command, with which versions and on which machine a process computes on `device`."""
+    return {
         "started": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **versions()},
@@ -47,10 +58,6 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
             "processor": processor_name(),
             "device": device,
             "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
-        },
-        "data": {
-            split: {"images": len(members), "sha256": fingerprint_of(members)}
-            for split, members in cases.items()
         },
     }
 

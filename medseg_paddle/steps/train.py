@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from typing_extensions import Self
 
 from medseg_paddle.config import Recipe, load_recipe
@@ -19,20 +18,22 @@ from medseg_paddle.io.files import disk_is_full, free_space
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
-from medseg_paddle.steps.progress import ProgressBar
-from medseg_paddle.steps.provenance import provenance
+from medseg_paddle.steps.progress import ProgressBar, say
+from medseg_paddle.steps.provenance import provenance, surroundings
 
-# Keys that may differ between a run and its resumption: length, bookkeeping, and what comes after the training.
-_MAY_CHANGE = frozenset(
-    {"iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
-     "description", "inference", "export", "test_dataset", "prepare"}
-)  # fmt: skip
+# What comes after the training.
+_LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
+# Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
+_MAY_CHANGE = _LATER_USE | {
+    "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
+    "cpu_kernels",
+}  # fmt: skip
 
 
 def train(
-    recipe: Path | Recipe,
+    recipe: Path | str | Recipe,
     *,
-    output: Path | None = None,
+    output: Path | str | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -46,14 +47,15 @@ def train(
 
     Parameters
     ----------
-    recipe : Path or Recipe
+    recipe : Path, str or Recipe
         A YAML file, or what :func:`medseg_paddle.config.load_recipe` made of one.
-    output : Path, optional
+    output : Path or str, optional
         The run's folder; ``outputs/<name>`` where absent.
     overrides : sequence of str
         ``key=value`` changes of a recipe file.
     resume : bool
-        Go on from the latest checkpoint in `output`; start if there is none. A finished run is left as it is.
+        Go on from the latest checkpoint in `output`; start if there is none. Of a finished run, what the
+        recipe says about its later use is noted.
     overwrite : bool
         Replace a run in `output`.
     device : str, optional
@@ -75,7 +77,7 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
-    folder = output or Path("outputs") / resolved.name
+    folder = Path("outputs") / resolved.name if output is None else Path(output)
     with StopSignals() as stop, _room_needed(folder):
         return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop)
 
@@ -86,8 +88,8 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
         run = Run.open(folder)
         _require_same_training(run, recipe)
         if (done := _finished_at(run, recipe)) is not None:
-            Console().print(f"{folder} is finished: {done} of {recipe.iters} iterations", soft_wrap=True)
-            return run
+            say(f"{folder} is finished: {done} of {recipe.iters} iterations")
+            return _with_later_use(run, recipe)
         _require_resumable(run, recipe)
     splits = {"train": load_cases(recipe.train_dataset)}
     if recipe.val_dataset is not None:
@@ -110,6 +112,10 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
         # All that can be wrong with data and model is looked at before the folder is touched.
         inspect(recipe, splits["train"], splits.get("val", ()), listener)
         if going_on:
+            last = run.last_checkpoint
+            run.note_resumption(
+                {**surroundings(chosen), "iteration": 0 if last is None else run.iteration_of(last)}
+            )
             run = run.with_recipe(recipe)
         else:
             run = Run.create(folder, recipe, provenance(splits, chosen), overwrite=overwrite)
@@ -139,9 +145,30 @@ def _room_needed(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _require_same_training(run: Run, wanted: Recipe) -> None:
+def _changed(run: Run, wanted: Recipe) -> list[str]:
+    """Keys of the recipe that are not as in the run's."""
     before, now = run.recipe.model_dump(), wanted.model_dump()
-    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != before[key]]
+    return [key for key in now if now[key] != before[key]]
+
+
+def _with_later_use(run: Run, wanted: Recipe) -> Run:
+    """A finished run with what `wanted` says about its use; other changes would have been for the training."""
+    later = {key: getattr(wanted, key) for key in _changed(run, wanted) if key in _LATER_USE}
+    if not later:
+        return run
+    recipe = run.recipe.model_copy(update=later)
+    require_same_window(recipe)
+    say(f"noted in its recipe: {', '.join(later)}")
+    return run.with_recipe(recipe)
+
+
+def _require_same_training(run: Run, wanted: Recipe) -> None:
+    changed = [key for key in _changed(run, wanted) if key not in _MAY_CHANGE]
+    if "inference" in _changed(run, wanted) and run.history():
+        raise RecipeError(
+            f"{run.path} was validated with another inference; its scores could not be compared with later ones",
+            hint="give the change to `medseg evaluate` and `medseg export` with --set; the run stays as it is",
+        )
     if changed:
         raise RecipeError(
             f"{run.path} was trained with another {', '.join(changed)}",
@@ -187,9 +214,10 @@ class _TrainingProgress:
         self._bar.__exit__(None, None, None)
         self._bar = ProgressBar("training", iters, first_iter)
         self._bar.__enter__()
+        where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(
-            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {facts['device']}, into {folder}"
+            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {where}, into {folder}"
         )
 
     def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from medseg_paddle.cli import main
+from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
+from medseg_paddle.metrics.overlap import CaseCounts
+from medseg_paddle.metrics.report import Report
+from medseg_paddle.steps.predict import PredictionSummary
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def step(monkeypatch):
     """Put a stand-in in a step's place; it notes how it was called and does as told."""
     calls = []
 
-    def replace(name, result=None, error=None):
+    def replace(name, result=None, error=None, **others):
         def stand_in(*args, **kwargs):
             calls.append((args, kwargs))
             if error is not None:
@@ -25,7 +30,7 @@ def step(monkeypatch):
             return result
 
         module = ModuleType(f"medseg_paddle.steps.{name}")
-        setattr(module, name, stand_in)
+        vars(module).update({name: stand_in, **others})
         monkeypatch.setitem(sys.modules, module.__name__, module)
         return calls
 
@@ -70,8 +75,8 @@ def test_train_hands_its_words_to_the_step(step, capsys):
 
 
 def test_prepare_hands_its_words_to_the_step(step, capsys):
-    cases = [SimpleNamespace(patient=patient) for patient in "aab"]
-    calls = step("prepare", SimpleNamespace(splits={"train": cases}, root=Path("data/x")))
+    made = SimpleNamespace(root=Path("data/x"))
+    calls = step("prepare", made, summary=lambda of: [f"train: 3 images in {of.root}"])
     assert run("prepare", "own", "--config", "a.yml", "-o", "out", "-s", "name=b", "--overwrite") == 0
     assert run("prepare", "--config", "a.yml", "--keep") == 0
     assert calls == [
@@ -84,13 +89,61 @@ def test_prepare_hands_its_words_to_the_step(step, capsys):
             {"output": None, "overrides": (), "overwrite": False, "keep": True},
         ),
     ]
-    assert "train: 3 images of 2 patients" in capsys.readouterr().out
+    assert capsys.readouterr().out == 2 * "train: 3 images in data/x\ndata set: data/x\n"
 
 
 def test_export_hands_its_words_to_the_step(step):
     calls = step("export", SimpleNamespace(path=Path("run/bundle"), id="0123"))
     assert run("export", "run", "--overwrite") == 0
-    assert calls == [((Path("run"),), {"output": None, "overwrite": True, "device": None})]
+    assert run("export", "run", "--set", "export.tolerance=1e-3", "-s", "device=cpu") == 0
+    options = {"output": None, "overwrite": True, "device": None, "overrides": ()}
+    changed = {**options, "overwrite": False, "overrides": ["export.tolerance=1e-3", "device=cpu"]}
+    assert calls == [((Path("run"),), options), ((Path("run"),), changed)]
+
+
+def test_evaluate_hands_its_words_to_the_step(step, capsys):
+    counts = CaseCounts(2)
+    counts.add(np.eye(4, dtype=np.uint8), np.eye(4, dtype=np.uint8), None, None)
+    labels = LabelSet.from_names(["background", "[b]x[/y]"])
+    calls = step("evaluate", Report.from_counts({"a": counts}, labels))
+    assert run("evaluate", "run", "--split", "val", "--set", "inference.divisor=32") == 0
+    options = {"split": "val", "output": None, "overlays": 8, "device": None}
+    assert calls == [((Path("run"),), {**options, "overrides": ["inference.divisor=32"]})]
+    assert "[b]x[/y]" in capsys.readouterr().out
+
+
+ODD = "br[bold]/c[/y]:cat:[1]"
+
+
+def test_paths_are_printed_as_they_are(step, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    step("train", SimpleNamespace(path=Path(ODD)))
+    assert run("train", "--config", "a.yml") == 0
+    step("export", SimpleNamespace(path=Path(ODD), id="0123"))
+    assert run("export", "run") == 0
+    step("phantom")
+    assert run("phantom", ODD) == 0
+    step("predict", PredictionSummary(Path(ODD), "0123", (), ()))
+    assert run("predict", "bundle", "a.png", "-o", ODD) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"run: {ODD}",
+        f"bundle: {ODD} (id 0123)",
+        f"12 patients: {ODD}",
+        f"0 segmented by bundle 0123, results in {ODD}",
+    ]
+    step("train", error=DataError(f"{ODD} is gone", hint=f"look for {ODD}"))
+    assert run("train", "--config", "a.yml") == 3
+    assert capsys.readouterr().err == f"error: {ODD} is gone\nhint:  look for {ODD}\n"
+
+
+def test_recipes_at_odd_paths_are_printed_as_they_are(capsys, tmp_path):
+    folder = tmp_path / "br[bold]" / "c[" / "y]:cat:"
+    folder.mkdir(parents=True)
+    recipe = folder / "mine.yml"
+    recipe.write_text((Path(__file__).resolve().parents[2] / "configs" / "unet_drive.yml").read_text())
+    assert run("recipe", "check", recipe) == 0
+    assert capsys.readouterr().out.startswith(f"OK {recipe}: ScalableUNet")
 
 
 def test_predict_hands_over_many_inputs_and_fails_after_a_bad_one(step, capsys):

@@ -247,3 +247,75 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
         tmp_path,
         recipe(train_dataset=listed("train", transforms=[{"type": "Normalize", "mean": [float("nan")]}])),
     )
+
+
+def after_normalize(transform: dict[str, Any], **normalize: Any) -> dict[str, Any]:
+    first = {**NORMALIZE, **normalize}
+    return recipe(
+        train_dataset=listed("train", transforms=[first, transform]),
+        val_dataset=listed("val", transforms=[first]),
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["RandomIntensity", "RandomNoise", "RandomBlur", "RandomDistort", "Normalize"]
+)
+def test_what_takes_intensities_of_0_to_255_stands_before_normalize(tmp_path: Path, kind: str) -> None:
+    data = after_normalize({"type": kind})
+    error = refusal(tmp_path, data)
+    assert f"{kind} stands after Normalize" in error
+    lines = (tmp_path / "mine.yml").read_text().splitlines()
+    named = [number for number, line in enumerate(lines, start=1) if line.endswith(f"type: {kind}")]
+    assert f"line {named[1 if kind == 'Normalize' else 0]}:" in error
+    if kind != "Normalize":
+        data["train_dataset"]["transforms"].reverse()
+        assert loaded(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("transform", "right"),
+    [
+        ({"type": "Padding", "target_size": [64, 64]}, False),
+        ({"type": "Padding", "target_size": [64, 64], "im_padding_value": 0}, True),
+        ({"type": "Padding", "target_size": [64, 64], "im_padding_value": [0, -1, 1]}, True),
+        ({"type": "Padding", "target_size": [64, 64], "im_padding_value": [0, 0, 124]}, False),
+        ({"type": "RandomPaddingCrop", "crop_size": [64, 64]}, False),
+        ({"type": "PaddingByAspectRatio"}, False),
+        ({"type": "ScalePadding"}, False),
+        ({"type": "RandomRotation"}, False),
+        ({"type": "RandomAffine"}, False),
+        ({"type": "RandomAffine", "im_padding_value": -1}, True),
+        ({"type": "RandomHorizontalFlip"}, True),
+        ({"type": "RandomVerticalFlip"}, True),
+        ({"type": "Resize", "target_size": [64, 64]}, True),
+        ({"type": "ElasticDeformation", "alpha": 4, "sigma": 10}, True),
+        ({"type": "RandomAffinePatch", "size": [64, 64]}, True),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_after_normalize_padding_is_on_its_scale(
+    tmp_path: Path, transform: dict[str, Any], right: bool
+) -> None:
+    data = after_normalize(transform)
+    if right:
+        assert loaded(tmp_path, data)
+    else:
+        error = refusal(tmp_path, data)
+        assert "intensities are -1 to 1 there" in error
+        assert "im_padding_value: 0" in error
+        data["train_dataset"]["transforms"].reverse()
+        assert loaded(tmp_path, data)
+
+
+def test_the_scale_after_normalize_is_that_of_its_mean_and_deviation(tmp_path: Path) -> None:
+    pad = {"type": "RandomAffine", "im_padding_value": -2}
+    assert loaded(tmp_path, after_normalize(pad, mean=[0.5], std=[0.25]))
+    assert "pads with -2" in refusal(tmp_path, after_normalize(pad, mean=[0.4], std=[0.25]))
+
+
+def test_the_order_of_a_scored_set_s_transforms_is_looked_at_too(tmp_path: Path) -> None:
+    late = [NORMALIZE, {"type": "Padding", "target_size": [64, 64]}]
+    assert "Padding stands after Normalize" in refusal(
+        tmp_path, recipe(val_dataset=listed("val", transforms=late))
+    )
+    assert loaded(tmp_path, recipe(val_dataset=listed("val", transforms=late[::-1])))

@@ -165,6 +165,24 @@ def test_a_wrong_line_is_named_with_file_line_and_remedy(
 
 
 @pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("test:\n  auc_roc: True\n", "`test_config: {auc_roc: true}`"),
+        ("global:\n  device: gpu\n", "`device:`"),
+        ("train:\n  save_interval: 1000\n", "`save_interval:`"),
+    ],
+)
+def test_sections_of_later_paddleseg_files_are_named_with_what_to_write(
+    recipe_file: Path, section: str, words: str
+) -> None:
+    recipe_file.write_text(MINIMAL + section)
+    error = refusal(recipe_file)
+    key = section.partition(":")[0]
+    assert f"{recipe_file}, line {MINIMAL.count(chr(10)) + 1}: unknown key '{key}'" in error.message
+    assert words in error.hint
+
+
+@pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("type: UNet\n", "type: Unet\n", ["model", "unknown type 'Unet'", "did you mean 'UNet'?"]),

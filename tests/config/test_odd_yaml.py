@@ -121,6 +121,35 @@ def test_odd_yaml_is_refused_with_its_line(full: Path, old: str, new: str, words
     assert f"{full}, line " in error
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("iters=true", "iters"),
+        ("batch_size=yes", "batch_size"),
+        ("lr_scheduler.learning_rate=on", "learning_rate"),
+        ("export.tolerance=true", "tolerance"),
+        ("loss.coef=[true]", "coef"),
+        ("inference.tile=[64, on]", "tile"),
+        ("optimizer.grad_clip_cfg.clip_norm=true", "clip_norm"),
+        ("prepare.label_map={0: 0, 255: yes}", "label_map"),
+        ("train_dataset.transforms.0.flip_horizontal=true", "flip_horizontal"),
+        ("train_dataset.transforms.1.im_padding_value=no", "im_padding_value"),
+        ("labels=[no, yes]", "labels"),
+        ("description=off", "description"),
+        ("model_graph=true", None),
+        ("train_dataset.edge=false", None),
+        ("loss.types.0.losses.1.background=no", None),
+    ],
+)
+def test_true_and_false_are_no_numbers_and_no_words(full: Path, override: str, key: str | None) -> None:
+    if key is None:
+        assert load_recipe(full, [override])
+        return
+    error = refusal(full, override)
+    assert f"--set {override}: `{key}` takes no true or false" in error
+    assert "yes, no, on and off" in error
+
+
 def test_text_that_is_nested_without_end_is_refused(full: Path) -> None:
     assert "nested too deeply" in refusal(replaced(full, "batch_size: 2", f"batch_size: {'[' * 700}"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_paddle.core import Case, LabelSet, Manifest
+from medseg_paddle.core import Case, LabelSet, Manifest, Slicing
 from medseg_paddle.errors import DataError
 
 LABELS = LabelSet.from_names(("background", "disc"))
@@ -49,3 +49,18 @@ def test_a_foreign_manifest_file_with_such_a_name_is_refused(tmp_path, key, valu
     path.write_text(json.dumps(raw))
     with pytest.raises(DataError):
         Manifest.load(tmp_path)
+
+
+def test_how_slices_were_cut_is_kept_in_the_file(tmp_path):
+    slicing = Slicing("sagittal", (0.5, 3.0), "HU")
+    cases = Case(id="x", image=tmp_path / "x.png", slicing=slicing), Case(id="y", image=tmp_path / "y.png")
+    (tmp_path / "manifest.json").write_text(manifest(*cases, root=tmp_path).to_json())
+    assert [case.slicing for case in Manifest.load(tmp_path).splits["train"]] == [slicing, None]
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path):
+    raw = json.loads(manifest(root=tmp_path).to_json())
+    (tmp_path / "manifest.json").write_text(json.dumps({**raw, "version": 1}))
+    with pytest.raises(DataError, match="manifest version 1, this program reads 2") as caught:
+        Manifest.load(tmp_path)
+    assert "prepare the data again" in caught.value.hint

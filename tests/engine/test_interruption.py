@@ -31,7 +31,7 @@ from medseg_paddle.steps.train import train
 def digests(folder: Path) -> dict[str, str]:
     """Of the values in each file of a checkpoint."""
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*.pd*")):
         state = paddle.load(str(path), return_numpy=True)
         found[path.name] = hashlib.sha256(
             b"".join(

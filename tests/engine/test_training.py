@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import paddle
 import pytest
 
 from medseg_paddle.config import load_recipe
+from medseg_paddle.engine import training
 from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
@@ -155,20 +158,106 @@ def test_resuming_with_another_model_is_refused(disc_recipe_file: Path, tmp_path
         train(disc_recipe_file, output=tmp_path / "run")
 
 
-def test_resuming_falls_back_from_a_damaged_checkpoint(disc_recipe_file: Path, tmp_path: Path) -> None:
+def test_resuming_falls_back_from_a_damaged_checkpoint(
+    disc_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = ["keep_checkpoint_max=5", "save_interval=3", "lr_scheduler.decay_steps=12"]
     whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=overrides)
     train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=6"])
     newest = tmp_path / "run" / "checkpoints" / "iter_6" / "model.pdopt"
-    newest.write_bytes(newest.read_bytes()[:50])
+    damaged = newest.read_bytes()[:50]
+    newest.write_bytes(damaged)
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=overrides, resume=True)
-    assert "iter_6 is damaged" in run.log.read_text()
+    (said,) = [line for line in run.log.read_text().splitlines() if "iter_6 is damaged" in line]
+    assert said in capsys.readouterr().err.splitlines()
+    assert "kept as iter_6.damaged" in said
+    assert (run.checkpoints / "iter_6.damaged" / "model.pdopt").read_bytes() == damaged
     last = [r.checkpoints / "iter_12" / "model.pdparams" for r in (whole, run)]
     assert weights_digest(last[0]) == weights_digest(last[1])
 
 
-def test_what_is_resumed_is_what_is_evaluated(disc_recipe_file: Path, tmp_path: Path) -> None:
-    train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=6"])
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
+        (MemoryError(), "not enough memory"),
+    ],
+    ids=["disk", "memory"],
+)
+def test_a_checkpoint_that_cannot_be_read_just_now_is_left_as_it_is(
+    disc_recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: Exception,
+    words: str,
+) -> None:
+    overrides = ["keep_checkpoint_max=5", "save_interval=3", "lr_scheduler.decay_steps=12"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=6"])
+    before = sorted(run.checkpoints.rglob("*"))
+
+    def failing(*_: object, **__: object) -> None:
+        raise reason
+
+    with monkeypatch.context() as broken:
+        broken.setattr(paddle, "load", failing)
+        with pytest.raises(SetupError, match=words) as caught:
+            train(disc_recipe_file, output=run.path, overrides=overrides, resume=True)
+    assert "iter_6" in caught.value.message
+    assert "--resume" in caught.value.hint
+    assert sorted(run.checkpoints.rglob("*")) == before
+    run = train(disc_recipe_file, output=run.path, overrides=overrides, resume=True)
+    assert [entry["iter"] for entry in run.history()] == [3, 6, 9, 12]
+
+
+def test_the_best_weights_of_a_lost_iteration_are_not_taken_for_an_earlier_one_s(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    overrides = ["keep_checkpoint_max=9", "save_interval=2", "lr_scheduler.decay_steps=12"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=6"])
+    scores = {2: 2.0, 4: 0.4, 6: 3.0}  # better than anything to come
+    run.set_history([{**entry, "score": scores[entry["iter"]]} for entry in run.history()])
+    run.keep_as_best(run.checkpoints / "iter_6")
+    assert run.best_checkpoint.parent.name == "best_model"
+    # As after going back past a damaged iter_6: the best that is known is of iteration 2.
+    run.set_history([entry for entry in run.history() if entry["iter"] < 6])
+    assert run.best_checkpoint == run.checkpoints / "iter_2" / "model.pdparams"
+    shutil.rmtree(run.checkpoints / "iter_2")
+    assert run.best_checkpoint == run.checkpoints / "iter_4" / "model.pdparams"
+    newest = run.checkpoints / "iter_6" / "model.pdopt"
+    newest.write_bytes(newest.read_bytes()[:50])
+    run = train(disc_recipe_file, output=run.path, overrides=[*overrides, "iters=7"], resume=True)
+    best, second, *_ = sorted(run.history(), key=lambda entry: entry["score"], reverse=True)
+    assert best["iter"] == 2
+    assert run.best_checkpoint == run.checkpoints / f"iter_{second['iter']}" / "model.pdparams"
+
+
+def test_the_best_weights_know_their_iteration(disc_recipe_file: Path, tmp_path: Path) -> None:
+    overrides = ["keep_checkpoint_max=9", "save_interval=4", "iters=24"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=overrides)
+    *others, best = sorted(run.history(), key=lambda entry: entry["score"])
+    assert others[-1]["score"] < best["score"]
+    assert run.best_checkpoint.parent.name == "best_model"
+    run.set_history(others)
+    assert run.best_checkpoint == run.checkpoints / f"iter_{others[-1]['iter']}" / "model.pdparams"
+
+
+def test_weights_of_a_run_without_notes_are_the_best(disc_recipe_file: Path, tmp_path: Path) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=2", "save_interval=1"])
+    for note in (run.checkpoints / "best_model").glob("iteration"):
+        note.unlink()
+    assert run.best_checkpoint == run.checkpoints / "best_model" / "model.pdparams"
+
+
+def test_what_is_resumed_is_what_is_evaluated(
+    disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(training.Validation, "__call__", fails)
+        with pytest.raises(MemoryError):
+            train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=12"])
     changes = ["iters=12", "inference.mode=tiles", "inference.tile=[32, 32]"]
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=changes, resume=True)
     assert Run.open(run.path).recipe == run.recipe

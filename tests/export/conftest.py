@@ -27,6 +27,7 @@ def _description(**changes) -> Description:
         "labels": LabelSet.from_names(["background", "bright"]),
         "in_channels": 1,
         "window": Window(level=127.5, width=255),
+        "trained_on": None,
         "preprocessing": SCALE,
         "plan": InferencePlan(divisor=16),
         "tolerance": 1e-4,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medseg_paddle.bundle import Bundle, Parity, ParityError
-from medseg_paddle.core import LabelSet
+from medseg_paddle.core import Acquisition, LabelSet, SpacingRange
 from medseg_paddle.errors import ModelError, SetupError
 
 FILES = (
@@ -35,7 +35,14 @@ def fill(draft, parity: Parity = GOOD, classes: int = 2) -> None:
 
 
 def test_a_bundle_says_what_was_put_into_it(tmp_path, description):
-    said = description(name="künstlich", window=None, labels=LabelSet.from_names(["background", "tumour"]))
+    said = description(
+        name="künstlich",
+        window=None,
+        labels=LabelSet.from_names(["background", "tumour"]),
+        trained_on=Acquisition(
+            ("axial", "oblique"), ("HU",), SpacingRange(0.5, 0.7, 0.9), SpacingRange(1, 1, 1)
+        ),
+    )
     with Bundle.create(tmp_path / "b", said) as draft:
         fill(draft)
     opened = Bundle.open(tmp_path / "b")
@@ -93,12 +100,14 @@ def test_checksums_that_point_outside_are_refused(bundle, tmp_path, name):
         Bundle.open(bundle)
 
 
-def test_a_bundle_of_a_later_version_is_refused_by_name(bundle):
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_bundle_of_another_version_is_refused_by_name(bundle, version):
     content = json.loads((bundle / "bundle.json").read_text())
-    (bundle / "bundle.json").write_text(json.dumps({**content, "version": 99}))
+    (bundle / "bundle.json").write_text(json.dumps({**content, "version": version}))
     reseal(bundle)
-    with pytest.raises(ModelError, match="version 99"):
+    with pytest.raises(ModelError, match=f"version {version}, this program reads version 2") as caught:
         Bundle.open(bundle)
+    assert "export the run again" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -106,11 +115,12 @@ def test_a_bundle_of_a_later_version_is_refused_by_name(bundle):
     [
         "not json",
         "[]",
-        '{"version": 1}',
+        '{"version": 2}',
         lambda c: {**c, "labels": [{"index": 5, "name": "x", "color": [0, 0, 0]}]},
         lambda c: {**c, "preprocessing": [{"type": "Sharpen"}]},
         lambda c: {**c, "plan": {**c["plan"], "overlap": 2}},
         lambda c: {**c, "window": {"level": 0}},
+        lambda c: {**c, "trained_on": {"planes": ["axial"]}},
     ],
 )
 def test_a_description_that_makes_no_sense_is_a_model_error(bundle, broken):
@@ -176,3 +186,16 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path, description):
     with pytest.raises(SetupError, match="not a bundle"), new as draft:
         fill(draft)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "sample/notes.txt", ".hidden", "link"])
+def test_files_that_somebody_put_into_a_bundle_are_never_replaced(bundle, tmp_path, description, name):
+    if name == "link":
+        (bundle / name).symlink_to(tmp_path)
+    else:
+        (bundle / name).write_text("years of work")
+    new = Bundle.create(bundle, description(), overwrite=True)
+    with pytest.raises(SetupError, match=f"do not belong to the bundle: {name}") as caught, new as draft:
+        fill(draft)
+    assert "move them" in caught.value.hint
+    assert (bundle / name).exists()

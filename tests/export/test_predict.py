@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -166,30 +169,132 @@ def test_inputs_of_one_name_do_not_overwrite_each_other(exported, tmp_path):
 def test_a_made_up_name_gives_way_to_a_real_one(tmp_path):
     for name in ("d/a.png", "d/a.bmp", "d/d_a.png"):
         grey(tmp_path / name)
-    found, failures = find_inputs([tmp_path / "d"])
-    assert failures == ()
-    assert len({one.name for one in found}) == 3
-    assert [one.name for one in found if one.source.name == "d_a.png"] == ["d_a"]
+    found = find_inputs([tmp_path / "d"])
+    assert found.failures == found.left_out == ()
+    assert len({one.name for one in found.inputs}) == 3
+    assert [one.name for one in found.inputs if one.source.name == "d_a.png"] == ["d_a"]
 
 
 def test_numbers_in_names_count_as_numbers(tmp_path):
     for name in ("s10.png", "s2.png", "s1.png"):
         grey(tmp_path / name)
-    assert [one.name for one in find_inputs([tmp_path])[0]] == ["s1", "s2", "s10"]
+    assert [one.name for one in find_inputs([tmp_path]).inputs] == ["s1", "s2", "s10"]
 
 
-def test_stray_files_in_a_folder_are_passed_over(tmp_path):
+def test_files_of_another_kind_are_said_to_be_left_out(tmp_path):
     grey(tmp_path / "a.png")
     (tmp_path / "README.txt").write_text("notes")
+    (tmp_path / "scan.nrrd").write_text("NRRD0004")
     (tmp_path / ".hidden.png").write_bytes(b"")
-    found, failures = find_inputs([tmp_path])
-    assert [one.name for one in found] == ["a"]
-    assert failures == ()
+    found = find_inputs([tmp_path])
+    assert [one.name for one in found.inputs] == ["a"]
+    assert found.failures == ()
+    (line,) = found.left_out
+    assert line == f"{tmp_path}: 2 files (README.txt, ...), no picture, NIfTI volume or DICOM image"
+
+
+def test_a_picture_on_top_hides_no_series_below(exported, tmp_path, write_series):
+    grey(tmp_path / "in" / "note.png")
+    write_series(tmp_path / "in" / "one" / "ct", np.full((2, 16, 16), 100, np.int16))
+    write_series(tmp_path / "in" / "two", np.full((2, 16, 16), 100, np.int16), uid="1.2.9")
+    summary = predict(exported, [tmp_path / "in"], tmp_path / "out", overlays=False)
+    assert [result.name for result in summary.results] == ["note", "in_one_ct", "in_two"]
+    assert summary.left_out == summary.failures == ()
+
+
+def test_pictures_below_a_folder_are_said_to_be_left_out(exported, tmp_path, write_series):
+    """They are often masks; named by themselves they are segmented."""
+    write_series(tmp_path / "in" / "ct", np.full((2, 16, 16), 100, np.int16))
+    for name in ("mask/a.png", "mask/b.png", "more/c.png", "more/deep/v.nii.gz"):
+        grey(tmp_path / "in" / name.replace(".nii.gz", ".png"))
+    (tmp_path / "in" / "more" / "deep" / "v.png").rename(tmp_path / "in" / "more" / "deep" / "v.nii.gz")
+    inputs = [tmp_path / "in", tmp_path / "in" / "more"]
+    summary = predict(exported, inputs, tmp_path / "out", overlays=False)
+    assert [result.name for result in summary.results] == ["in_ct", "c"]
+    first, second = summary.left_out
+    assert first.startswith(f"{tmp_path / 'in' / 'mask'}: 2 files (a.png, ...), in a subfolder")
+    assert second.startswith(f"{tmp_path / 'in' / 'more' / 'deep'}: 1 file (v.nii.gz), in a subfolder")
+    assert f"left out: {first}" in str(summary)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["left_out"] == [first, second]
+    summary.require_complete()
+
+
+def test_a_folder_with_pictures_only_below_is_refused_and_says_where_they_are(tmp_path):
+    for name in "ab":
+        grey(tmp_path / "in" / "deep" / f"{name}.png")
+    (failure,) = find_inputs([tmp_path / "in"]).failures
+    assert "nothing to segment in it itself; 2 pictures or volumes lie in subfolders" in failure.message
+    assert f"such as {tmp_path / 'in' / 'deep'}" in failure.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM at all", "cut"])
+def test_one_bad_dicom_file_fails_alone(exported, tmp_path, write_series, content):
+    for number in (5, 6):
+        write_series(tmp_path / "in" / f"s{number}", np.full((3, 8, 8), 100, np.int16), uid=f"1.2.{number}")
+    whole = (tmp_path / "in" / "s5" / "000.dcm").read_bytes()
+    (tmp_path / "in" / "note.dcm").write_bytes(whole[:200] if content == "cut" else content)
+    summary = predict(exported, [tmp_path / "in"], tmp_path / "out", overlays=False)
+    assert [result.name for result in summary.results] == ["in_s5", "in_s6"]
+    assert [failure.source.name for failure in summary.failures] == ["note.dcm"]
+    with pytest.raises(DataError, match=r"1 of 3 inputs(?s:.*)note\.dcm") as caught:
+        summary.require_complete()
+    assert caught.value.exit_code == 3
+
+
+def test_a_slice_that_was_cut_short_fails_its_own_series_alone(exported, tmp_path, write_series):
+    """Its header still says which series it belongs to."""
+    for number in (5, 6):
+        write_series(tmp_path / "in" / f"s{number}", np.full((3, 8, 8), 100, np.int16), uid=f"1.2.{number}")
+    last = tmp_path / "in" / "s5" / "002.dcm"
+    data = last.read_bytes()
+    last.write_bytes(data[: data.index(b"\x28\x00\x02\x00US")])  # from SamplesPerPixel on
+    summary = predict(exported, [tmp_path / "in"], tmp_path / "out", overlays=False)
+    assert [result.name for result in summary.results] == ["in_s6"]
+    (failure,) = summary.failures
+    assert "002.dcm is an image without its size" in failure.message
+
+
+def test_headers_with_any_byte_wrong_are_read_or_refused_with_words(tmp_path, write_series):
+    write_series(tmp_path / "good", np.full((1, 8, 8), 100, np.int16))
+    good = (tmp_path / "good" / "000.dcm").read_bytes()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for place in range(128, good.index(b"\xe0\x7f\x10\x00"), 3):
+        for wrong in (0x00, 0xFF, good[place] ^ 0x10):
+            (folder / "000.dcm").write_bytes(good[:place] + bytes([wrong]) + good[place + 1 :])
+            found = find_inputs([folder])
+            assert len(found.inputs) + len(found.failures) == 1
+            for one in found.inputs:
+                with contextlib.suppress(DataError):
+                    one.read_volume()
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
+    grey(tmp_path / "a.png")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    usual = os.scandir
+
+    def scandir(place):  # as for any user but root
+        if Path(place) == closed:
+            raise PermissionError(13, "Permission denied", str(place))
+        return usual(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = find_inputs([tmp_path])
+    assert [one.name for one in found.inputs] == ["a"]
+    assert [failure.message for failure in found.failures] == [f"{closed} cannot be read: Permission denied"]
+
+
+def test_links_that_lead_in_a_circle_end(tmp_path, write_series):
+    write_series(tmp_path / "in" / "ct", np.zeros((2, 8, 8), np.int16))
+    (tmp_path / "in" / "ct" / "again").symlink_to(tmp_path / "in")
+    assert [one.name for one in find_inputs([tmp_path / "in"]).inputs] == ["in_ct"]
 
 
 def test_a_single_dicom_file_is_told_from_its_series(tmp_path, write_series):
     write_series(tmp_path, np.zeros((2, 8, 8), np.int16))
-    _, (failure,) = find_inputs([tmp_path / "000.dcm"])
+    (failure,) = find_inputs([tmp_path / "000.dcm"]).failures
     assert "folder" in failure.hint
 
 
@@ -198,6 +303,7 @@ def test_results_inside_the_input_folder_are_no_input_the_second_time(exported, 
     for again in (False, True):
         summary = predict(exported, [tmp_path], tmp_path / "out", overwrite=again)
         assert [result.name for result in summary.results] == ["a"]
+        assert summary.left_out == ()
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -271,3 +377,15 @@ def test_a_spoilt_bundle_leaves_earlier_results_alone(bundle, tmp_path):
     with pytest.raises(ModelError):
         predict(bundle, [tmp_path / "a.png"], tmp_path / "out", overwrite=True)
     assert names(tmp_path / "out") == before
+
+
+def test_the_command_prints_the_answer_and_none_of_paddle_s_chatter(exported, tmp_path):
+    grey(tmp_path / "a.png")
+    command = [sys.executable, "-m", "medseg_paddle", "predict", exported, tmp_path / "a.png"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [*command, "-o", tmp_path / "out"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr == ""
+    assert "1 segmented" in done.stdout
+    assert "WISELY" not in done.stdout

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import Geometry, LabelMap, LabelSet, Volume
 from medseg_paddle.errors import DataError, ModelError, SetupError
 from medseg_paddle.predictor import Predictor
@@ -187,6 +188,38 @@ def test_self_check_repeats_the_export_s_answer_and_notices_another(predictor, m
     monkeypatch.setattr(predictor, "_forward", lambda batch: forward(batch + np.float32(0.01)))
     with pytest.raises(ModelError, match="sample differs"):
         predictor.self_check()
+
+
+def test_a_machine_that_computes_something_else_is_noticed_as_the_bundle_is_loaded(exported, monkeypatch):
+    from medseg_paddle.engine import static_graph
+
+    load = static_graph.load_static
+
+    def spoilt(*arguments, **options):
+        forward = load(*arguments, **options)
+        return lambda batch: forward(batch[..., ::-1])
+
+    monkeypatch.setattr(static_graph, "load_static", spoilt)
+    with pytest.raises(ModelError, match="sample differs"):
+        Predictor(exported, "cpu")
+
+
+def test_rounding_on_another_machine_is_no_error(exported, monkeypatch):
+    from medseg_paddle.engine import static_graph
+
+    load = static_graph.load_static
+
+    def rounded(*arguments, **options):
+        forward = load(*arguments, **options)
+        return lambda batch: forward(batch).round(2)
+
+    monkeypatch.setattr(static_graph, "load_static", rounded)
+    Predictor(exported, "cpu")
+
+
+def test_a_bundle_a_path_and_a_string_are_taken(exported):
+    found = {Predictor(one, "cpu").bundle.id for one in (exported, str(exported), Bundle.open(exported))}
+    assert len(found) == 1
 
 
 def test_slices_done_are_reported(predictor):

@@ -55,7 +55,6 @@ def test_slices_are_in_order_of_position_whatever_their_names_and_numbers(tmp_pa
     assert volume.array[:, 0, 0].tolist() == [25, 50, 75, 100]
     assert volume.array.dtype == np.float32
     assert volume.units == "HU"
-    assert volume.geometry.frame_of_reference == "1.2.3"
 
 
 def test_geometry_maps_an_index_to_millimetres(tmp_path):
@@ -210,6 +209,14 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     data = (tmp_path / "1.dcm").read_bytes()
     (tmp_path / "1.dcm").write_bytes(data[: int(share * len(data))])
     assert refused(tmp_path)
+
+
+@pytest.mark.parametrize("bytes_left", [132, 144, 158])  # after the mark, after one element, after two
+def test_a_file_that_ends_before_it_says_what_it_is_is_refused(tmp_path, bytes_left):
+    save(tmp_path, make_slice(0), make_slice(1))
+    data = (tmp_path / "1.dcm").read_bytes()
+    (tmp_path / "1.dcm").write_bytes(data[:bytes_left])
+    assert "1.dcm" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello"])

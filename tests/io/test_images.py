@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.images import read_image, read_label, read_roi, write_image, write_label
+from medseg_paddle.io.images import read_image, read_label, read_roi, read_samples, write_image, write_label
 
 GREY = np.array([[0, 1, 2], [100, 200, 255]], np.uint8)
 RGB = np.stack([GREY, 255 - GREY, np.full_like(GREY, 7)], axis=-1)
@@ -160,6 +160,24 @@ def test_pictures_come_back_as_written(tmp_path):
     write_image(tmp_path / "b.png", GREY)
     assert (read_image(tmp_path / "a.png", 3) == RGB).all()
     assert (cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED) == GREY).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
+def test_sixteen_bits_come_back_as_written(tmp_path, shape):
+    deep = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    write_image(tmp_path / "a.png", deep)
+    back = read_samples(tmp_path / "a.png")
+    assert back.dtype == np.uint16
+    np.testing.assert_array_equal(back, deep)
+
+
+def test_samples_are_as_stored_but_for_black_and_white(save):
+    assert read_samples(save(GREY, "a.png")).dtype == np.uint8
+    assert read_samples(save(np.stack([GREY] * 3, -1), "b.png")).tolist() == GREY.tolist()
+    black_and_white = read_samples(save(Image.fromarray(GREY > 50), "c.png"))
+    assert black_and_white.tolist() == [[0, 0, 0], [255, 255, 255]]
+    with pytest.raises(DataError, match="float32 samples"):
+        read_samples(save(GREY.astype(np.float32), "d.tif"))
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_ras_indices_become_lps_slices_rows_columns(tmp_path):
     assert volume.array.shape == (4, 3, 2)
     assert volume.array[3, 2, 1] == array[1, 2, 3]
     assert volume.geometry.to_lps(np.array([3, 2, 1])) == pytest.approx([-(10 + 2), -(20 + 6), 30 + 12])
-    assert volume.units == "arbitrary"
+    assert volume.units == "unknown"
 
 
 def test_scaled_values_are_read_scaled(tmp_path):
@@ -157,3 +157,46 @@ def test_a_real_float_mask_is_refused(real_data):
     path = real_data / "lung_ct" / "dirty" / "raw_masks" / "id001-msk-float.nii.gz"
     with pytest.raises(DataError, match="not label values"):
         read_label_nifti(path)
+
+
+def two_forms(path, change) -> None:
+    """A volume whose qform is its sform, changed."""
+    sform = np.diag([-0.7, -0.7, 5, 1])
+    image = nib.Nifti1Image(np.zeros((40, 40, 8), np.uint8), sform)
+    image.set_sform(sform, code="aligned")
+    image.set_qform(change @ sform, code="scanner")
+    path.write_bytes(image.to_bytes())
+
+
+def moved(*steps: float) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, 3] = steps
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("change", "apart"),
+    [
+        (moved(0, 0.09, 0), None),
+        (moved(0, 0.11, 0), "0.11 mm"),
+        (np.diag([-1.0, 1, 1, 1]), "54.6 mm"),  # left and right: 2 * 39 * 0.7
+        (np.diag([1.0, 1, 1.02, 1]), "0.7 mm"),  # 7 * 5 * 0.02
+    ],
+)
+def test_a_volume_that_says_twice_and_differently_how_it_lies_is_refused(tmp_path, change, apart):
+    two_forms(tmp_path / "a.nii", change)
+    if apart is None:
+        assert read_nifti(tmp_path / "a.nii").geometry.spacing == pytest.approx((5, 0.7, 0.7))
+        return
+    for read in (read_nifti, read_label_nifti):
+        with pytest.raises(DataError, match=f"sform and its qform, which are {apart} apart") as caught:
+            read(tmp_path / "a.nii")
+        assert "copy it over the other" in caught.value.hint
+
+
+def test_one_form_alone_is_trusted(tmp_path):
+    two_forms(tmp_path / "a.nii", np.diag([-1.0, 1, 1, 1]))
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[252:254] = bytes(2)  # qform_code, nifti1.h
+    (tmp_path / "a.nii").write_bytes(data)
+    assert read_nifti(tmp_path / "a.nii").geometry.affine[0, 2] == pytest.approx(0.7)

@@ -170,6 +170,34 @@ def test_tiles_all_have_the_plans_size():
     assert {shape[1:] for shape in shapes} == {(2, 96, 64)}
 
 
+@pytest.mark.parametrize(("beyond", "sizes"), [(0, {(1536, 1536)}), (1, {(96, 64)})])
+def test_an_image_too_large_for_memory_goes_in_tiles_that_suit_the_network(beyond, sizes):
+    """In mode `whole` the recipe's tile need not be a multiple of the divisor: 90 x 50 becomes 96 x 64."""
+    seen = set()
+
+    def remember(batch: np.ndarray) -> np.ndarray:
+        seen.add(batch.shape[2:])
+        return batch
+
+    image = np.zeros((1, 1536, 1536 + beyond), np.float32)
+    image[0, 700, 700] = 1
+    answer = predict_tiled(remember, image, InferencePlan("whole", (90, 50), 0.0, 32))
+    assert seen == sizes
+    np.testing.assert_allclose(answer, image, atol=1e-6)
+
+
+def test_the_size_after_preprocessing_is_what_counts():
+    seen = set()
+
+    def remember(batch: np.ndarray) -> np.ndarray:
+        seen.add(batch.shape[2:])
+        return batch
+
+    smaller = Preprocessing.from_specs([{"type": "ResizeByLong", "long_size": 64}])
+    segment(remember, np.zeros((1600, 1600, 1), np.float32), smaller, InferencePlan())
+    assert seen == {(64, 64)}
+
+
 def test_a_network_that_changes_the_size_is_a_defect():
     with pytest.raises(ValueError, match="must stay"):
         predict_tiled(lambda batch: batch[:, :, ::2], picture(20, 20), InferencePlan())

@@ -11,8 +11,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from medseg_paddle.config.prepare import PrepareSpec
-from medseg_paddle.core import LabelSet, Manifest
+from medseg_paddle.core import LabelSet, Manifest, Slicing
 from medseg_paddle.errors import DataError, RecipeError, SetupError
+from medseg_paddle.io.images import read_image, write_image
 from medseg_paddle.phantom import make_patient, write_phantom
 from medseg_paddle.steps.dataset import write_dataset
 
@@ -157,6 +158,32 @@ def test_colour_stays_colour(tmp_path):
     Image.fromarray(np.full((6, 8, 3), (1, 2, 3), np.uint8)).save(source / "img" / "a.png")
     run(source, spec(), tmp_path / "out")
     assert read(tmp_path / "out" / "images" / "a.png")[0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 3)])
+def test_a_picture_of_sixteen_bits_is_learned_from_as_it_will_be_predicted(tmp_path, shape):
+    source = pictures(tmp_path / "in", "a")
+    deep = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    write_image(source / "img" / "a.png", deep)
+    (case,) = run(source, spec(), tmp_path / "out").splits["train"]
+    np.testing.assert_array_equal(read_image(case.image, 3), read_image(source / "img" / "a.png", 3))
+
+
+@pytest.mark.parametrize(("largest", "taken"), [(4095, False), (16383, False), (16384, True)])
+def test_twelve_bits_in_sixteen_are_refused_by_the_largest_value_of_all(tmp_path, largest, taken):
+    source = pictures(tmp_path / "in", "a", "b")
+    write_image(source / "img" / "a.png", np.full((6, 8), 4000, np.uint16))
+    write_image(source / "img" / "b.png", np.full((6, 8), largest, np.uint16))
+    if taken:
+        run(source, spec(), tmp_path / "out")
+        return
+    error = refused(tmp_path, source, spec())
+    assert f"none of the 2 pictures with 16 bits has a value above {largest} of 65535" in error.message
+    assert "16 for 12-bit values" in error.hint
+
+
+def test_a_dark_picture_of_eight_bits_is_taken(tmp_path):
+    run(pictures(tmp_path / "in", "a"), spec(), tmp_path / "out")
 
 
 def test_key_and_patient_are_taken_from_the_path(tmp_path):
@@ -365,8 +392,8 @@ def test_a_series_becomes_windowed_slices_in_order_with_their_masks(tmp_path, co
         name = f"PHANTOM-{index + 1:03d}"
         assert [case.id for case in mine] == [f"{name}_{k:03d}" for k in range(9)]
         assert {(case.patient, case.volume) for case in mine} == {(name, name)}
-        assert [case.order for case in mine] == list(range(9))
-        assert mine[0].spacing == pytest.approx(volume.geometry.spacing[1:])
+        assert (mine[0].slicing.plane, mine[0].slicing.units) == ("axial", "HU")
+        assert mine[0].slicing.spacing == pytest.approx(volume.geometry.spacing[1:])
         grey = np.stack([read(case.image) for case in mine]).astype(float)
         assert np.abs(grey - np.clip((volume.array + 1000) / 1400 * 255, 0, 255)).max() <= 0.5 + 1e-3
         assert (np.stack([read(case.label) for case in mine]) == truth.array).all()
@@ -446,7 +473,7 @@ def volumes(root: Path, axes: str = "LPS", label_shift: float = 0.0, scale: floa
 def test_a_nifti_volume_becomes_upright_slices(tmp_path, axes, corner):
     cases = run(volumes(tmp_path / "in", axes), spec(**NIFTI), tmp_path / "out").splits["train"]
     assert [case.id for case in cases] == ["v_000", "v_001", "v_002", "v_003"]
-    assert cases[0].spacing == pytest.approx((3, 2))
+    assert cases[0].slicing == Slicing("axial", (3, 2), "unknown")
     # Voxel (1, 2, 3) has the greatest value; where it is shown depends on which way the axes run.
     image, label = read(cases[3].image), read(cases[3].label)
     assert image.shape == label.shape == (3, 2)

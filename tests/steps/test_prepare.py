@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from medseg_paddle.cli import main
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.config.shipped import shipped_recipes
-from medseg_paddle.core import Manifest
+from medseg_paddle.core import Case, LabelSet, Manifest, Slicing
 from medseg_paddle.errors import DataError, RecipeError, SetupError
-from medseg_paddle.steps.prepare import prepare
+from medseg_paddle.steps.prepare import prepare, summary
 
 MEDICAL = next(path for path in shipped_recipes() if path.stem == "unet_medical")
 THREE = ("prepare.synthetic.patients=3",)
@@ -30,6 +31,70 @@ prepare:
 def state(folder: Path) -> dict[str, tuple[int, int]]:
     """What changes when any file below is written."""
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*")}
+
+
+# --- what is said of it -----------------------------------------------------------------------------------
+
+
+def manifest(reader: str, *slices: Slicing | None, patient: str | None = None) -> Manifest:
+    cases = tuple(
+        Case(id=f"{k}", image=Path(f"/d/{k}.png"), patient=f"p{k % 2}", slicing=one)
+        for k, one in enumerate(slices)
+    )
+    source = {"prepare": {"reader": reader, "patient": patient}}
+    return Manifest("m", LabelSet.generic(2), {"train": cases}, Path("/d"), source=source)
+
+
+def axial(spacing: float, units: str = "HU", plane: str = "axial") -> Slicing:
+    return Slicing(plane, (spacing, 0.7), units)
+
+
+def test_images_that_are_counted_as_patients_are_said_to_be():
+    counted, why = summary(manifest("pairs", None, None, None))
+    assert counted == "train: 3 images"
+    assert why.startswith("each image is counted as a patient of its own; set `patient`")
+    assert "each volume is counted" in "".join(summary(manifest("nifti", axial(1), axial(1))))
+
+
+@pytest.mark.parametrize(
+    "made", [manifest("pairs", None, None, None, patient="(p)"), manifest("dicom", *[axial(1)] * 3)]
+)
+def test_patients_that_are_known_are_counted(made):
+    assert summary(made)[0] == "train: 3 images of 2 patients"
+    assert "counted as" not in "".join(summary(made))
+
+
+def test_plane_spacing_and_units_stand_on_one_line():
+    *_, line = summary(manifest("dicom", axial(0.6), axial(0.75), axial(0.88)))
+    assert line == "slices: axial, pixels of 0.6 to 0.88 mm x 0.7 mm (rows x columns), units HU"
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ((axial(0.91),), "spacings differ by more than half"),
+        ((Slicing("axial", (0.6, 0.4), "HU"),), "spacings differ by more than half"),
+        ((axial(0.6, plane="coronal"),), "slices in 2 planes"),
+        ((axial(0.6, units="arbitrary"),), "one window cannot serve CT"),
+    ],
+)
+def test_what_makes_a_training_doubtful_is_warned_of(others, words):
+    *_, line = summary(manifest("dicom", axial(0.6), *others))
+    assert line.startswith("warning: ")
+    assert words in line
+
+
+def test_unknown_units_beside_known_ones_are_no_cause_for_a_warning():
+    assert "warning" not in "".join(summary(manifest("dicom", axial(1), axial(1, units="unknown"))))
+
+
+def test_the_command_prints_it(recipe, discs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["prepare", str(discs), "--config", str(recipe), "--output", str(tmp_path / "made")])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert "each image is counted as a patient of its own" in said
+    assert "patients" not in said
 
 
 # --- a named folder ---------------------------------------------------------------------------------------

@@ -1,0 +1,222 @@
+"""Convolutions and transposed convolutions of one shape: what oneDNN needs to compute them and their gradients."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+from medseg_paddle.engine.onednn.kernels import (
+    BIAS,
+    DIFF_BIAS,
+    DIFF_DST,
+    DIFF_SRC,
+    DIFF_WEIGHTS,
+    DST,
+    SRC,
+    TRAINING,
+    WEIGHTS,
+    Kernel,
+    Passage,
+    contiguous_strides,
+    pointer_or_null,
+)
+from medseg_paddle.engine.onednn.library import Handle, Library, dimensions
+from medseg_paddle.engine.onednn.runtime import Workspace
+
+_DIRECT, _TRANSPOSED_DIRECT = 1, 10
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A convolution's sizes, in Paddle's terms; the key that a prepared one is kept under.
+
+    Attributes
+    ----------
+    transposed : bool
+    x : tuple of int
+        ``[N, C, (D,) H, W]``.
+    w : tuple of int
+        ``[O, C / groups, *kernel]``, or ``[C, O / groups, *kernel]`` where transposed.
+    bias : bool
+    stride, dilation : tuple of int
+        Per axis of space.
+    before, after : tuple of int
+        Padding at both ends of each axis of space.
+    extra : tuple of int
+        Output padding of a transposed convolution.
+    groups : int
+    """
+
+    transposed: bool
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    bias: bool
+    stride: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    extra: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def out_channels(self) -> int:
+        """O."""
+        return self.w[1] * self.groups if self.transposed else self.w[0]
+
+    @property
+    def y(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.w[2:], strict=True)]
+        ends = [a + b for a, b in zip(self.before, self.after, strict=True)]
+        if self.transposed:
+            space = [
+                (n - 1) * s - p + r + e
+                for n, s, p, r, e in zip(self.x[2:], self.stride, ends, reach, self.extra, strict=True)
+            ]
+        else:
+            space = [
+                (n + p - r) // s + 1 for n, s, p, r in zip(self.x[2:], self.stride, ends, reach, strict=True)
+            ]
+        return (self.x[0], self.out_channels, *space)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether channels agree and nothing is empty; else Paddle shall say what it thinks of it."""
+        inputs = self.w[0] if self.transposed else self.w[1] * self.groups
+        return (
+            len(self.x) == len(self.w)
+            and self.x[1] == inputs
+            and self.out_channels % self.groups == 0
+            and min(*self.x, *self.w, *self.y, *self.stride, *self.dilation, self.groups) > 0
+            and min(*self.before, *self.after, *self.extra) >= 0
+        )
+
+
+class Convolution:
+    """One shape's forward and backward computation. To be used under the runtime's lock."""
+
+    def __init__(self, library: Library, workspace: Workspace, shape: Shape) -> None:
+        self._library, self._workspace, self.shape = library, workspace, shape
+        self._kind = "deconvolution" if shape.transposed else "convolution"
+        self._algorithm = _TRANSPOSED_DIRECT if shape.transposed else _DIRECT
+        self._x, self._y = self._plain(shape.x), self._plain(shape.y)
+        self._w_shape, self._w = self._plain_weights()
+        self._b = self._plain((shape.out_channels,)) if shape.bias else None
+        # oneDNN takes a result that is larger than it need be for padding that is less.
+        after = [p - e for p, e in zip(shape.after, shape.extra, strict=True)]
+        dilates = [d - 1 for d in shape.dilation]
+        self._geometry = tuple(map(dimensions, (shape.stride, dilates, shape.before, after)))
+        self._description = self._describe(
+            "forward",
+            TRAINING,
+            self._algorithm,
+            *self._free("x", "w"),
+            pointer_or_null(self._b),
+            *self._free("y"),
+        )
+        given = {} if self._b is None else {BIAS: self._b}
+        self._forward = Kernel(library, workspace, self._description, (SRC, WEIGHTS, DST), given)
+        layouts = self._forward.layouts
+        self._into_x = self._passage(self._x, layouts[SRC], "in")
+        self._into_w = self._passage(self._w, layouts[WEIGHTS], "weights")
+        self._from_y = self._passage(self._y, layouts[DST], "out")
+        self._source_gradient: tuple[Kernel, Passage, Passage, Passage] | None = None
+        self._weight_gradient: tuple[Kernel, Passage, Passage, Passage] | None = None
+
+    def prepare_backward(self, *, source: bool, weights: bool) -> None:
+        """Make sure that the gradients can be computed.
+
+        Raises
+        ------
+        OneDnnError
+            They cannot.
+        """
+        if source and self._source_gradient is None:
+            description = self._describe(
+                "backward_data", self._algorithm, *self._free("x", "w", "y"), hint=self._description
+            )
+            kernel = Kernel(self._library, self._workspace, description, (DIFF_SRC, WEIGHTS, DIFF_DST))
+            self._source_gradient = (
+                kernel,
+                self._passage(self._y, kernel.layouts[DIFF_DST], "in"),
+                self._passage(self._w, kernel.layouts[WEIGHTS], "weights"),
+                self._passage(self._x, kernel.layouts[DIFF_SRC], "out"),
+            )
+        if weights and self._weight_gradient is None:
+            description = self._describe(
+                "backward_weights",
+                self._algorithm,
+                *self._free("x", "w"),
+                pointer_or_null(self._b),
+                *self._free("y"),
+                hint=self._description,
+            )
+            given = {} if self._b is None else {DIFF_BIAS: self._b}
+            kernel = Kernel(self._library, self._workspace, description, (SRC, DIFF_WEIGHTS, DIFF_DST), given)
+            self._weight_gradient = (
+                kernel,
+                self._passage(self._y, kernel.layouts[DIFF_DST], "in"),
+                self._passage(self._x, kernel.layouts[SRC], "out"),
+                self._passage(self._w, kernel.layouts[DIFF_WEIGHTS], "weights"),
+            )
+
+    def forward(self, x: int, w: int, b: int | None, y: int) -> None:
+        """Compute the result at address `y`."""
+        addresses = {SRC: self._into_x.bring(x), WEIGHTS: self._into_w.bring(w), DST: self._from_y.stage(y)}
+        if b is not None:
+            addresses[BIAS] = b
+        self._forward.run(addresses)
+        self._from_y.deliver(y)
+
+    def backward(self, x: int, w: int, dy: int, *, dx: int | None, dw: int | None, db: int | None) -> None:
+        """Compute the gradients that are given an address; `dw` and `db` together, if the shape has a bias."""
+        brought: tuple[Passage, int] | None = None
+        if dx is not None:
+            assert self._source_gradient is not None  # noqa: S101  (prepare_backward)
+            kernel, into_dy, into_w, from_dx = self._source_gradient
+            brought = (into_dy, into_dy.bring(dy))
+            kernel.run({DIFF_DST: brought[1], WEIGHTS: into_w.bring(w), DIFF_SRC: from_dx.stage(dx)})
+            from_dx.deliver(dx)
+        if dw is not None:
+            assert self._weight_gradient is not None  # noqa: S101
+            kernel, into_dy, into_x, from_dw = self._weight_gradient
+            again = brought is not None and into_dy.leads_where(brought[0])
+            dy_address = brought[1] if brought is not None and again else into_dy.bring(dy)
+            addresses = {DIFF_DST: dy_address, SRC: into_x.bring(x), DIFF_WEIGHTS: from_dw.stage(dw)}
+            if db is not None:
+                addresses[DIFF_BIAS] = db
+            kernel.run(addresses)
+            from_dw.deliver(dw)
+
+    def _describe(
+        self, what: str, *arguments: Handle | int | ctypes.c_void_p, hint: Handle | None = None
+    ) -> Handle:
+        ending = (self._library.attributes,) if hint is None else (hint, self._library.attributes)
+        return self._library.primitive_description(
+            f"{self._kind}_{what}", *arguments, *self._geometry, *ending
+        )
+
+    def _free(self, *names: str) -> list[Handle]:
+        shapes = {"x": self.shape.x, "w": self._w_shape, "y": self.shape.y}
+        return [self._library.free_description(shapes[name]) for name in names]
+
+    def _plain(self, shape: tuple[int, ...]) -> Handle:
+        return self._library.description(shape, contiguous_strides(shape))
+
+    def _plain_weights(self) -> tuple[tuple[int, ...], Handle]:
+        """Paddle's weights as oneDNN names their axes: ``[(groups,) outputs, inputs, *kernel]``."""
+        groups, (first, second, *kernel) = self.shape.groups, self.shape.w
+        inner = contiguous_strides(kernel)
+        volume = math.prod(kernel)
+        if self.shape.transposed:
+            axes, strides = (second, first // groups), (volume, second * volume)
+        else:
+            axes, strides = (first // groups, second), (second * volume, volume)
+        shape, steps = (*axes, *kernel), (*strides, *inner)
+        if groups > 1:
+            shape, steps = (groups, *shape), (first // groups * second * volume, *steps)
+        return shape, self._library.description(shape, steps)
+
+    def _passage(self, plain: Handle, wanted: Handle, role: str) -> Passage:
+        return Passage(self._library, self._workspace, plain, wanted, role)

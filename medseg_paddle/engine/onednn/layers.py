@@ -1,0 +1,220 @@
+"""Let a model's layers compute on oneDNN, without changing what the model is."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from medseg_paddle.engine.onednn.convolution import Shape
+from medseg_paddle.engine.onednn.doubling import double
+from medseg_paddle.engine.onednn.library import OneDnnError
+from medseg_paddle.engine.onednn.operators import convolve
+from medseg_paddle.engine.onednn.runtime import runtime
+
+_CONVOLUTIONS = (nn.Conv2D, nn.Conv3D)
+_TRANSPOSED = (nn.Conv2DTranspose, nn.Conv3DTranspose)
+_FORWARD = "forward"
+
+
+def accelerate(model: nn.Layer) -> nn.Layer:
+    """Let the convolutions of `model`, and bilinear interpolation within it, compute on oneDNN where they can.
+
+    The layers stay what they are: classes, names, parameters and state dict do not change, and a graph
+    traced from the model holds Paddle's operators. What oneDNN does not cover goes Paddle's way, call by call.
+
+    Raises
+    ------
+    Unavailable
+        The library cannot be used here.
+    """
+    runtime()
+    _watch_interpolation()
+    for layer in model.sublayers(include_self=True):
+        if _FORWARD in vars(layer):
+            continue
+        # A subclass with a forward of its own is left alone.
+        if isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)) and type(layer).forward in _PADDLES:
+            # A bound method, which a deep copy of the layer binds to the copy.
+            object.__setattr__(layer, _FORWARD, MethodType(_convolution, layer))
+        elif layer is model:
+            object.__setattr__(layer, _FORWARD, MethodType(_whole_model, layer))
+    return model
+
+
+def restore(model: nn.Layer) -> nn.Layer:
+    """Undo :func:`accelerate`."""
+    for layer in model.sublayers(include_self=True):
+        if is_accelerated(layer):
+            object.__delattr__(layer, _FORWARD)
+    return model
+
+
+def is_accelerated(layer: nn.Layer) -> bool:
+    """Whether this very layer would compute on oneDNN."""
+    return getattr(vars(layer).get(_FORWARD), "__func__", None) in (_convolution, _whole_model)
+
+
+_PADDLES = tuple(layer.forward for layer in (*_CONVOLUTIONS, *_TRANSPOSED))
+
+
+def _convolution(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
+    """In place of a convolution's forward."""
+    if paddle.in_dynamic_mode() and not arguments and not named:
+        shape = _shape(layer, x)
+        if shape is not None:
+            try:
+                return convolve(runtime(), shape, x, layer.weight, layer.bias)
+            except OneDnnError:
+                pass  # remembered in the cache; Paddle can do all that oneDNN can
+    return type(layer).forward(layer, x, *arguments, **named)
+
+
+def _shape(layer: nn.Layer, x: paddle.Tensor) -> Shape | None:
+    """The convolution that the layer makes of `x`; None where it is Paddle's."""
+    w, b, float32 = layer.weight, layer.bias, paddle.float32
+    if (
+        layer._padding_mode != "zeros"
+        or layer._data_format not in ("NCHW", "NCDHW")
+        or any(t.dtype != float32 or not t.place.is_cpu_place() for t in (x, w, *(() if b is None else (b,))))
+        or x.ndim != w.ndim
+        or not w.is_contiguous()
+    ):
+        return None
+    x_shape, w_shape = tuple(x.shape), tuple(w.shape)
+    transposed = isinstance(layer, _TRANSPOSED)
+    padding = _padding(layer, x_shape[2:], w_shape[2:], transposed=transposed)
+    extra = _per_axis(layer.output_padding if transposed else 0, len(w_shape) - 2)
+    if padding is None or extra is None:
+        return None
+    shape = Shape(
+        transposed=transposed,
+        x=x_shape,
+        w=w_shape,
+        bias=b is not None,
+        stride=tuple(layer._stride),
+        before=padding[0],
+        after=padding[1],
+        extra=extra,
+        dilation=tuple(layer._dilation),
+        groups=layer._groups,
+    )
+    return shape if shape.is_sound else None
+
+
+def _padding(
+    layer: nn.Layer, space: Sequence[int], kernel: Sequence[int], *, transposed: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Padding before and after each axis of space."""
+    rule, given = layer._padding_algorithm, layer._updated_padding
+    if rule == "EXPLICIT":
+        if isinstance(given, int) or len(given) == len(space):
+            same = _per_axis(given, len(space))
+            return None if same is None else (same, same)
+        return tuple(given[0::2]), tuple(given[1::2])
+    if transposed or any(step != 1 for step in layer._dilation):
+        return None
+    if rule == "VALID":
+        none = (0,) * len(space)
+        return none, none
+    # SAME: the result has a pixel per stride; an odd rest of the padding comes after.
+    total = [
+        max((math.ceil(n / s) - 1) * s + k - n, 0)
+        for n, k, s in zip(space, kernel, layer._stride, strict=True)
+    ]
+    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+
+
+def _per_axis(value: Any, axes: int) -> tuple[int, ...] | None:
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    return values if len(values) == axes and all(isinstance(v, int) for v in values) else None
+
+
+class _Inside(threading.local):
+    """Whether this thread computes an accelerated model."""
+
+    model = False
+
+
+_inside = _Inside()
+
+
+def _whole_model(layer: nn.Layer, *arguments: Any, **named: Any) -> Any:
+    """In place of the model's forward."""
+    with _interpolating():
+        return type(layer).forward(layer, *arguments, **named)
+
+
+@contextlib.contextmanager
+def _interpolating() -> Iterator[None]:
+    before, _inside.model = _inside.model, True
+    try:
+        yield
+    finally:
+        _inside.model = before
+
+
+@functools.cache
+def _watch_interpolation() -> None:
+    """Look at each call of Paddle's interpolation (models call a function), and take those from inside a model."""
+    paddles = F.interpolate
+    call = inspect.signature(paddles)
+
+    @functools.wraps(paddles)
+    def interpolate(*arguments: Any, **named: Any) -> paddle.Tensor:
+        if _inside.model and paddle.in_dynamic_mode():
+            bound = call.bind(*arguments, **named)
+            bound.apply_defaults()
+            if _doubles(**bound.arguments):
+                with contextlib.suppress(OneDnnError):  # remembered in the cache
+                    return double(runtime(), bound.arguments["x"])
+        return paddles(*arguments, **named)
+
+    F.interpolate = interpolate
+
+
+def _doubles(
+    x: paddle.Tensor,
+    size: Any,
+    scale_factor: Any,
+    mode: str,
+    align_corners: bool,  # noqa: FBT001  (Paddle's signature)
+    align_mode: int,
+    data_format: str | None,
+    **others: Any,
+) -> bool:
+    """Whether that is what :func:`double` does."""
+    if (
+        mode.lower() != "bilinear"
+        or align_corners
+        or align_mode != 0
+        or data_format not in (None, "NCHW")
+        or any(value is not None for value in others.values())
+        or x.ndim != 4
+        or x.dtype != paddle.float32
+        or not x.place.is_cpu_place()
+        or min(x.shape) < 1
+    ):
+        return False
+    if size is None:
+        return _numbers(scale_factor) in ([2], [2, 2])
+    return scale_factor is None and _numbers(size) == [2 * x.shape[2], 2 * x.shape[3]]
+
+
+def _numbers(value: Any) -> list[float]:
+    """A number, a tensor of them, or a list of either, as a list of numbers."""
+    if isinstance(value, (list, tuple)):
+        return [number for one in value for number in _numbers(one)]
+    return [
+        float(number) for number in np.ravel(value.numpy() if isinstance(value, paddle.Tensor) else value)
+    ]
