@@ -28,7 +28,7 @@ from networks import NETWORKS
 
 CONTENDERS = ("PyTorch", "PyTorch, compiled", "Paddle, as it comes", "Paddle, our settings", "medseg-paddle")
 _LOSS_TOLERANCE = 0.02  # relative; rounding grows over the steps
-_BUSY = 3
+_BUSY = 0.3
 _SETTLE_S = 0.3  # threads of the last process stop spinning
 
 

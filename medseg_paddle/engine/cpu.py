@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# glibc's mallopt parameters (malloc.h): keep freed memory in the process in place of giving it back to
-# the kernel at once. Paddle frees and asks for the same buffers in every step; page faults were a tenth
-# of a training step.
-_M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_TOP_PAD = -4, -1, -2
 
 
 def apply_defaults(threads: int | None = None) -> None:
-    """Set threads, maths library and allocator for this process, before Paddle is imported.
+    """Set threads and maths library for this process, before Paddle is imported.
 
     Whatever the user has set in the environment stays. On AMD processors MKL's slow generic kernels
     are avoided by ``MKL_DEBUG_CPU_TYPE=5`` (its AVX2 path); it is undocumented and set there only.
@@ -35,8 +29,6 @@ def apply_defaults(threads: int | None = None) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     # PaddleSeg makes folders in the user's home at import unless told where.
     os.environ.setdefault("SEG_HOME", str(Path(tempfile.gettempdir()) / f"medseg-paddleseg-{os.getuid()}"))
-    if sys.platform == "linux" and "paddle" not in sys.modules:
-        _keep_freed_memory()
 
 
 def available_cores() -> int:
@@ -59,13 +51,3 @@ def _cgroup_cores() -> int | None:
     except (OSError, ValueError):
         return None
     return None if quota == "max" else max(1, int(quota) // int(period))
-
-
-def _keep_freed_memory() -> None:
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # not glibc
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_M_TOP_PAD, 64 << 20)
