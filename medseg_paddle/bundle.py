@@ -148,7 +148,7 @@ class Draft:
                 f" probability, {tolerance:.3g} is allowed; {parity.differing_pixels:.3%} of the pixels"
                 " change class",
                 hint="nothing was exported; look for layers that behave differently in a static graph"
-                " (dropout, branches on random or data), or raise `export.tolerance` if this is acceptable",
+                " (dropout, branches on random or data), or `--set export.tolerance=...` if this is acceptable",
             )
         if len(sample_output) != len(self.description.labels):
             raise ModelError(

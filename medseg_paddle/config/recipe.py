@@ -25,7 +25,9 @@ class ValidationOptions(Spec):
 class InferenceSpec(Spec):
     """How an image larger than a patch is predicted; the same in validation, evaluation and the bundle."""
 
-    mode: Literal["whole", "tiles"] = Field("whole", description="the image at once, or overlapping tiles")
+    mode: Literal["whole", "tiles"] = Field(
+        "whole", description="the image at once, or overlapping tiles; above 1536 x 1536 pixels always tiles"
+    )
     tile: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="height and width of a tile")
     overlap: Annotated[float, Field(ge=0, le=0.95)] = Field(
         0.5, description="share that neighbouring tiles share"

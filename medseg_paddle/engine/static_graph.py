@@ -124,7 +124,7 @@ def load_static(prefix: Path, device: str, *, threads: int) -> Forward:
         except (RuntimeError, ValueError, MemoryError) as error:
             raise ModelError(
                 f"the model cannot process a batch of shape {batch.shape} on {device}: {_reason(error)}",
-                hint="if memory ran out, export with `inference.mode: tiles`, or predict on the CPU",
+                hint="if memory ran out, export with `--set inference.mode=tiles`, or predict on the CPU",
             ) from error
         return np.asarray(result.copy_to_cpu(), dtype=np.float32)
 
