@@ -43,7 +43,7 @@ def log(project, service: str) -> str:
 
 def iteration(project) -> int:
     """How far the training says it is."""
-    return max(map(int, re.findall(r"training (\d+)/300", log(project, "train"))), default=0)
+    return max(map(int, re.findall(r"training (\d+)/450", log(project, "train"))), default=0)
 
 
 def owners(folder: Path) -> set[int]:
@@ -80,7 +80,7 @@ def test_stop_saves_and_up_goes_on(project, run, wait_until, user):
     project.ok("stop", "train", timeout=120)
     stopped_at = max(int(folder.name[5:]) for folder in (run / "checkpoints").glob("iter_*"))
     assert stopped_at >= 10
-    assert f"stopped at iteration {stopped_at} of 300" in log(project, "train")
+    assert f"stopped at iteration {stopped_at} of 450" in log(project, "train")
     project.ok("up", "--detach", "train")
     said = f"resuming at iteration {stopped_at}"
     wait_until(lambda: said in log(project, "train"), 90, said)
