@@ -19,7 +19,21 @@ MARK = "@@medseg-benchmark@@ "
 _STEPS_BEFORE = 3
 
 
-class Torch:
+class Framework:
+    """What both frameworks call alike."""
+
+    _f: Any
+
+    def pool(self, axes: int, x: Any) -> Any:
+        return (self._f.max_pool2d, self._f.max_pool3d)[axes - 2](x, 2)
+
+    def resize(self, axes: int, x: Any) -> Any:
+        return self._f.interpolate(
+            x, scale_factor=2, mode=("bilinear", "trilinear")[axes - 2], align_corners=False
+        )
+
+
+class Torch(Framework):
     """PyTorch, eager or compiled."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -52,14 +66,6 @@ class Torch:
             return (self._nn.BatchNorm2d, self._nn.BatchNorm3d)[axes - 2](channels)
         return (self._nn.InstanceNorm2d, self._nn.InstanceNorm3d)[axes - 2](channels, affine=True)
 
-    def pool(self, axes: int, x: Any) -> Any:
-        return (self._f.max_pool2d, self._f.max_pool3d)[axes - 2](x, 2)
-
-    def resize(self, axes: int, x: Any) -> Any:
-        return self._f.interpolate(
-            x, scale_factor=2, mode=("bilinear", "trilinear")[axes - 2], align_corners=False
-        )
-
     def concat(self, parts: list[Any]) -> Any:
         return self._torch.cat(parts, dim=1)
 
@@ -86,7 +92,7 @@ class Torch:
         return step
 
 
-class Paddle:
+class Paddle(Framework):
     """PaddlePaddle: as it comes, with this project's settings, and with its operators on oneDNN."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -122,14 +128,6 @@ class Paddle:
         if kind == "batch":
             return (self._nn.BatchNorm2D, self._nn.BatchNorm3D)[axes - 2](channels)
         return (self._nn.InstanceNorm2D, self._nn.InstanceNorm3D)[axes - 2](channels)
-
-    def pool(self, axes: int, x: Any) -> Any:
-        return (self._f.max_pool2d, self._f.max_pool3d)[axes - 2](x, 2)
-
-    def resize(self, axes: int, x: Any) -> Any:
-        return self._f.interpolate(
-            x, scale_factor=2, mode=("bilinear", "trilinear")[axes - 2], align_corners=False
-        )
 
     def concat(self, parts: list[Any]) -> Any:
         return self._paddle.concat(parts, axis=1)

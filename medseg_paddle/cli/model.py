@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import Device, OnDevice, Overwrite
+from medseg_paddle.cli.options import Device, OnDevice, Overwrite, set_option
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +27,7 @@ def export(
     device: OnDevice = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            "-s",
-            help="For this export, replace a value of the run's recipe: inference.*, export.*, device.",
-            metavar="KEY=VALUE",
-        ),
+        set_option("For this export, replace a value of the run's recipe: inference.*, export.*, device."),
     ] = None,
 ) -> None:
     """Freeze the best checkpoint into a bundle, and check that it answers as the trained model does."""

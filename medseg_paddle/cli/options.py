@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,12 +26,14 @@ class Split(str, Enum):
 
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Recipe (YAML).", metavar="FILE")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", help="Replace a value of the recipe, as often as needed.", metavar="KEY=VALUE"
-    ),
-]
+
+
+def set_option(help_text: str) -> Any:
+    """The option that replaces values of a recipe."""
+    return typer.Option("--set", "-s", help=help_text, metavar="KEY=VALUE")
+
+
+Overrides = Annotated[list[str] | None, set_option("Replace a value of the recipe, as often as needed.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already at the destination.")]
 OnDevice = Annotated[
     Device | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import Config, OnDevice, Overrides, Overwrite, Split
+from medseg_paddle.cli.options import Config, OnDevice, Overrides, Overwrite, Split, set_option
 
 
 def register(app: typer.Typer) -> None:
@@ -53,11 +53,8 @@ def evaluate(
     device: OnDevice = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            "-s",
-            help="For this evaluation, replace a value of the run's recipe: inference.*, test_dataset.*, device.",
-            metavar="KEY=VALUE",
+        set_option(
+            "For this evaluation, replace a value of the recipe: inference.*, test_dataset.*, device, cpu_kernels."
         ),
     ] = None,
 ) -> None:

@@ -15,6 +15,8 @@ from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.config.transforms import DeterministicTransform, Normalize
 from medseg_paddle.core import LabelSet, Split
 
+CpuKernels = Literal["auto", "onednn", "paddle"]
+
 
 class ValidationOptions(Spec):
     """PaddleSeg's `test_config`: what the evaluations during training do."""
@@ -99,7 +101,7 @@ class Recipe(Spec):
     amp_level: Literal["O1", "O2"] = Field(
         "O1", description="mixed precision: some operators (O1) or all (O2)"
     )
-    cpu_kernels: Literal["auto", "onednn", "paddle"] = Field(
+    cpu_kernels: CpuKernels = Field(
         "auto",
         description="what computes convolutions on a CPU: oneDNN, several times faster, or Paddle's own kernels; "
         "auto takes oneDNN where it can be used",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from paddle import nn
 
+from medseg_paddle.config.recipe import CpuKernels
 from medseg_paddle.engine.onednn import Unavailable, accelerate, version
 from medseg_paddle.errors import SetupError
 
-Choice = Literal["auto", "onednn", "paddle"]
 
-
-def use_cpu_kernels(model: nn.Layer, choice: Choice, device: str) -> str:
+def use_cpu_kernels(model: nn.Layer, choice: CpuKernels, device: str) -> str:
     """Let `model` compute as the recipe's `cpu_kernels` says.
 
     Parameters

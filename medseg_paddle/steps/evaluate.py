@@ -66,7 +66,7 @@ def evaluate(
     RecipeError, DataError, ModelError, SetupError
     """
     trained = run if isinstance(run, Run) else Run.open(run)
-    run = trained.changed(overrides, _MAY_CHANGE if split == "test" else _MAY_CHANGE[:3])
+    run = trained.changed(overrides, _MAY_CHANGE if split == "test" else _MAY_CHANGE[:-1])
     recipe = run.recipe
     cases = _scored_cases(run, split)
     labels = class_names(recipe)

@@ -48,10 +48,10 @@ except Unavailable as reason:
 
 
 @contextlib.contextmanager
-def computed() -> Iterator[list[str]]:
-    """Names of what oneDNN computed in the block."""
+def computed(kind: type[Convolution | Doubling] = Convolution) -> Iterator[list[str]]:
+    """Names of what oneDNN computed of that kind in the block."""
     seen: list[str] = []
-    forward, backward = Convolution.forward, Convolution.backward
+    forward, backward = kind.forward, kind.backward
 
     def note_forward(self, *arguments):
         seen.append("forward")
@@ -62,8 +62,8 @@ def computed() -> Iterator[list[str]]:
         backward(self, *arguments, **named)
 
     with (
-        patch.object(Convolution, "forward", note_forward),
-        patch.object(Convolution, "backward", note_backward),
+        patch.object(kind, "forward", note_forward),
+        patch.object(kind, "backward", note_backward),
     ):
         yield seen
 
@@ -75,10 +75,8 @@ def values_and_gradients(
     layer.clear_gradients()
     x = x.detach()
     x.stop_gradient = False
-    leaf = x if x.is_contiguous() else x * 1
     y = layer(x)
     y.backward(paddle.ones_like(y) if dy is None else dy)
-    del leaf
     return [t.numpy() for t in (y, x.grad, *(p.grad for p in layer.parameters()))]
 
 
@@ -467,24 +465,6 @@ class Upwards(nn.Layer):
         return F.interpolate(x, **{"mode": "bilinear", **self.how})
 
 
-@contextlib.contextmanager
-def doubled() -> Iterator[list[str]]:
-    """Names of what oneDNN interpolated in the block."""
-    seen: list[str] = []
-    forward, backward = Doubling.forward, Doubling.backward
-
-    def note_forward(self, *arguments):
-        seen.append("forward")
-        forward(self, *arguments)
-
-    def note_backward(self, *arguments):
-        seen.append("backward")
-        backward(self, *arguments)
-
-    with patch.object(Doubling, "forward", note_forward), patch.object(Doubling, "backward", note_backward):
-        yield seen
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 19), st.integers(1, 12), st.integers(1, 12)),
@@ -500,7 +480,7 @@ def test_interpolation_and_its_gradient_are_paddles(shape: tuple[int, ...], said
     }[said]
     dy = paddle.randn([*shape[:2], 2 * height, 2 * width])
     expected = values_and_gradients(Upwards(**how), x, dy)
-    with doubled() as seen:
+    with computed(Doubling) as seen:
         found = values_and_gradients(accelerate(Upwards(**how)), x, dy)
     assert seen == ["forward", "backward"]
     for one, other in zip(expected, found, strict=True):
@@ -522,7 +502,7 @@ def test_interpolation_and_its_gradient_are_paddles(shape: tuple[int, ...], said
 )
 def test_other_interpolation_is_paddles_business(how: dict) -> None:
     x = paddle.randn([1, 4, 4, 4])
-    with doubled() as seen:
+    with computed(Doubling) as seen:
         found = accelerate(Upwards(**how))(x)
     assert not seen
     np.testing.assert_array_equal(found.numpy(), Upwards(**how)(x).numpy())
@@ -530,7 +510,7 @@ def test_other_interpolation_is_paddles_business(how: dict) -> None:
 
 def test_interpolation_outside_an_accelerated_model_is_paddles() -> None:
     accelerate(Upwards(scale_factor=2))(paddle.ones([1, 2, 3, 3]))
-    with doubled() as seen:
+    with computed(Doubling) as seen:
         Upwards(scale_factor=2)(paddle.ones([1, 2, 3, 3]))
     assert not seen
 
