@@ -15,6 +15,7 @@ import pytest
 from medseg_paddle.config import load_recipe
 from medseg_paddle.engine import training
 from medseg_paddle.engine.data import TrainingStream
+from medseg_paddle.engine.models import ScalableUNet
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.run import Run
@@ -73,6 +74,22 @@ def test_the_parts_of_a_loss_have_their_names_on_the_dashboard(
     names = ("Train/loss", "Train/CrossEntropyLoss", "Train/DiceLoss")
     total, *parts = (reader.get_data("scalar", name)[0].value for name in names)
     assert total == pytest.approx(sum(parts), rel=1e-5)
+
+
+def test_gradients_of_a_step_hold_no_memory_in_the_next(
+    disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    forward = ScalableUNet.forward
+
+    def note(self: ScalableUNet, x: paddle.Tensor) -> object:
+        if self.training:
+            held.append(sum(parameter.grad is not None for parameter in self.parameters()))
+        return forward(self, x)
+
+    monkeypatch.setattr(ScalableUNet, "forward", note)
+    train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=3"])
+    assert held == [0, 0, 0]
 
 
 def test_it_learns(disc_recipe_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import multiprocessing
 import signal
@@ -21,6 +22,8 @@ from medseg_paddle.engine.interruption import Stopped
 _train_module = importlib.import_module("paddleseg.core.train")
 
 _seed_worker = _train_module.worker_init_fn
+
+_forget_gradients = functools.partialmethod(paddle.nn.Layer.clear_gradients, set_to_zero=False)
 
 Evaluate = Callable[..., tuple[float, float, Any, Any, Any]]
 
@@ -164,6 +167,8 @@ def run_train(
         _replaced(_train_module, "worker_init_fn", _start_worker),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
         _replaced(paddle, "save", save_whole),
+        # Zeros to add the next gradients to would be one more copy of the weights.
+        _replaced(paddle.nn.Layer, "clear_gradients", _forget_gradients),
         _replaced(paddle.io, "DataLoader", loader),
         _replaced(paddle.io, "DistributedBatchSampler", sampler),
         contextlib.redirect_stdout(log),
