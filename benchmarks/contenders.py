@@ -84,9 +84,9 @@ class Torch(Framework):
 
         def step() -> float:
             loss = self._f.cross_entropy(model(x), y)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             return float(loss.detach())
 
         return step

@@ -99,12 +99,14 @@ class Row:
 
 
 def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], int, list[str]]:
-    """Rows, rounds that counted, and what went wrong."""
+    """Rows, rounds that counted, and what went wrong; the first contender is the reference."""
     processes, troubles = [], []
     for contender in options.contenders:
         try:
             processes.append(Process(contender, network, options))
         except (OSError, RuntimeError) as error:
+            if not processes:
+                raise SystemExit(f"the reference does not run: {error}") from error
             troubles.append(str(error))
     try:
         first = processes[0]
@@ -147,9 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--torch-python", default=sys.executable, help="Python of an environment with PyTorch"
-    )
+    parser.add_argument("--torch-python", metavar="PYTHON", help="Python of an environment with PyTorch")
     parser.add_argument(
         "--networks", nargs="+", default=list(NETWORKS), metavar="PART", help="parts of names"
     )
@@ -163,13 +163,16 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--verbose", action="store_true", help="show what the contenders print")
     options = parser.parse_args()
+    if options.torch_python is None and any(name.startswith("PyTorch") for name in options.contenders):
+        parser.error("--torch-python is needed for PyTorch; or name other --contenders")
     results, failed = {}, False
     for network in NETWORKS:
         if not any(part in network for part in options.networks):
             continue
         rows, rounds, troubles = compare(network, options)
         print(f"\n{network}: {options.threads} threads, {rounds} undisturbed rounds\n")
-        print("| | steps/s | speed, PyTorch = 1 (range) | peak memory, MB |\n|---|---:|---:|---:|")
+        print(f"| | steps/s | speed, {options.contenders[0]} = 1 (range) | peak memory, MB |")
+        print("|---|---:|---:|---:|")
         for row in rows:
             print(
                 f"| {row.contender} | {row.steps_per_second:.2f} | {row.speed:.2f} ({row.speed_least:.2f} to "

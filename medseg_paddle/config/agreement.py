@@ -39,6 +39,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_one_ignore_index(recipe)
     _require_a_loss_per_output(recipe)
     _require_losses_that_know_the_classes(recipe)
+    _require_kernels_that_train(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
@@ -235,3 +236,12 @@ def _require_losses_that_know_the_classes(recipe: Recipe) -> None:
                 at=(*at, "ignore_index"),
                 hint="remove the loss's `ignore_index`; the data set's holds",
             )
+
+
+def _require_kernels_that_train(recipe: Recipe) -> None:
+    if recipe.to_static_training and recipe.cpu_kernels == "onednn":
+        raise inconsistent(
+            "cpu_kernels: onednn with to_static_training: a static graph has Paddle's own kernels",
+            at=("cpu_kernels",),
+            hint="train without `to_static_training`, or set `cpu_kernels: auto`",
+        )

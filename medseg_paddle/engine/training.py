@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from medseg_paddle.config import Recipe
+from medseg_paddle.config.recipe import CpuKernels
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
 from medseg_paddle.engine.checkpoints import latest_whole, save_checkpoint
@@ -235,7 +236,7 @@ def fit(
                 dashboard = Dashboard(run.path, images_per_iteration, part_names(recipe.loss))
             ending.callback(dashboard.close)
         # A graph for training is traced from the model and has Paddle's operators.
-        choice = "paddle" if recipe.to_static_training else recipe.cpu_kernels
+        choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
         facts = {
             "model": recipe.model.type,
             "parameters": count_parameters(model),

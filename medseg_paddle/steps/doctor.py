@@ -127,7 +127,7 @@ def _threads(inspection: Inspection, cores: int) -> Finding:
 
 
 def _mkl(inspection: Inspection) -> tuple[Finding, ...]:
-    if not cpu.is_amd():
+    if not cpu.is_amd_with_avx2():
         return ()
     value = inspection.mkl_kernels
     if value == "5":

@@ -319,3 +319,9 @@ def test_the_order_of_a_scored_set_s_transforms_is_looked_at_too(tmp_path: Path)
         tmp_path, recipe(val_dataset=listed("val", transforms=late))
     )
     assert loaded(tmp_path, recipe(val_dataset=listed("val", transforms=late[::-1])))
+
+
+def test_a_static_graph_cannot_be_trained_on_onednn(tmp_path: Path) -> None:
+    error = refusal(tmp_path, recipe(to_static_training=True, cpu_kernels="onednn"))
+    assert "Paddle's own kernels" in error
+    assert loaded(tmp_path, recipe(to_static_training=True)).cpu_kernels == "auto"

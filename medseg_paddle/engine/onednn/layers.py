@@ -21,6 +21,7 @@ from medseg_paddle.engine.onednn.doubling import double
 from medseg_paddle.engine.onednn.library import OneDnnError
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
+from medseg_paddle.engine.onednn.trial import require_right_results
 
 _CONVOLUTIONS = (nn.Conv2D, nn.Conv3D)
 _TRANSPOSED = (nn.Conv2DTranspose, nn.Conv3DTranspose)
@@ -36,9 +37,10 @@ def accelerate(model: nn.Layer) -> nn.Layer:
     Raises
     ------
     Unavailable
-        The library cannot be used here.
+        The library cannot be used here, or computes wrongly on this machine.
     """
     runtime()
+    require_right_results()
     _watch_interpolation()
     for layer in model.sublayers(include_self=True):
         if _FORWARD in vars(layer):
@@ -89,6 +91,8 @@ def _shape(layer: nn.Layer, x: paddle.Tensor) -> Shape | None:
         or any(t.dtype != float32 or not t.place.is_cpu_place() for t in (x, w, *(() if b is None else (b,))))
         or x.ndim != w.ndim
         or not w.is_contiguous()
+        or not (b is None or b.is_contiguous())
+        or not _makes_cpu_tensors()
     ):
         return None
     x_shape, w_shape = tuple(x.shape), tuple(w.shape)
@@ -109,7 +113,13 @@ def _shape(layer: nn.Layer, x: paddle.Tensor) -> Shape | None:
         dilation=tuple(layer._dilation),
         groups=layer._groups,
     )
-    return shape if shape.is_sound else None
+    return shape if shape.is_sound and (b is None or b.shape == [shape.out_channels]) else None
+
+
+def _makes_cpu_tensors() -> bool:
+    """Whether new tensors lie on the CPU; beside a GPU, a model may be on the CPU and its results not."""
+    place: bool = paddle.framework._current_expected_place().is_cpu_place()
+    return place
 
 
 def _padding(
@@ -204,6 +214,8 @@ def _doubles(
         or x.dtype != paddle.float32
         or not x.place.is_cpu_place()
         or min(x.shape) < 1
+        or (size is None and scale_factor is None)
+        or not _makes_cpu_tensors()
     ):
         return False
     if size is None:

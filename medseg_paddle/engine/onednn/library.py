@@ -30,8 +30,14 @@ class OneDnnError(RuntimeError):
     """A call of the library failed."""
 
     def __init__(self, function: str, status: int) -> None:
+        self.function, self.status = function, status
         reason = {_OUT_OF_MEMORY: "out of memory", _UNIMPLEMENTED: "not implemented"}.get(status, "failed")
         super().__init__(f"oneDNN: {function}: {reason} (status {status})")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same call would fail again."""
+        return self.status != _OUT_OF_MEMORY
 
 
 class Handle:
@@ -64,7 +70,7 @@ class Library:
     Raises
     ------
     Unavailable
-        No such library, or one that is not known.
+        No such library, one that is not known, or fewer threads than it would count on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,11 +84,11 @@ class Library:
         self.version = (version.major, version.minor, version.patch)
         if self.version not in KNOWN_VERSIONS:
             raise Unavailable(f"oneDNN {'.'.join(map(str, self.version))} has not been tested")
-        self._openmp = [
-            self._quick
-        ]  # its own OpenMP, and Intel's, which serves it where Paddle has loaded that
+        # Its own OpenMP, and Intel's, which serves it where Paddle has loaded that.
+        self._openmp = [self._quick]
         with contextlib.suppress(OSError):
             self._openmp.append(ctypes.PyDLL(str(path.with_name("libiomp5.so"))))
+        self._require_all_threads()
         self._quick.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
         self._quick.dnnl_primitive_desc_query_md.restype = ctypes.c_void_p
         try:
@@ -147,6 +153,14 @@ class Library:
     def point(self, memory: Handle, address: int) -> None:
         """Let an array's data be at `address`."""
         self._check("dnnl_memory_set_data_handle", memory, ctypes.c_void_p(address))
+
+    def _require_all_threads(self) -> None:
+        """Work is dealt to as many threads as OpenMP promises: with fewer, gradients are wrong or never end."""
+        for openmp in self._openmp:
+            openmp.omp_set_dynamic(0)
+            promised, limit = openmp.omp_get_max_threads(), openmp.omp_get_thread_limit()
+            if promised > limit:
+                raise Unavailable(f"OMP_THREAD_LIMIT grants {limit} of {promised} threads")
 
     def keep_to_one_thread(self) -> None:
         """Compute without others from now on, in this thread of this process."""

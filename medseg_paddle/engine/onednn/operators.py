@@ -59,17 +59,20 @@ class _Convolve(PyLayer):  # type: ignore[misc]
         plan: Convolution,
         needs: tuple[bool, bool],
     ) -> paddle.Tensor:
-        ctx.save_for_backward(x if needs[1] else None, w if needs[0] else None)
-        ctx.versions = (x.inplace_version, w.inplace_version)
+        # Hooks on saved tensors want tensors.
+        kept = [tensor for tensor, needed in ((x, needs[1]), (w, needs[0])) if needed]
+        ctx.save_for_backward(*kept)
+        ctx.versions = [tensor.inplace_version for tensor in kept]
         ctx.wanted = (not x.stop_gradient, not w.stop_gradient, None if b is None else not b.stop_gradient)
         ctx.runtime, ctx.plan, ctx.needs = runtime, plan, needs
         return _forward(runtime, plan, x, w, b)
 
     @staticmethod
     def backward(ctx: Any, dy: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
-        (x, w), plan, (needs_x, needs_weights) = ctx.saved_tensor(), ctx.plan, ctx.needs
-        for tensor, version in zip((x, w), ctx.versions, strict=True):
-            if tensor is not None and tensor.inplace_version != version:
+        kept, plan, (needs_x, needs_weights) = ctx.saved_tensor(), ctx.plan, ctx.needs
+        x, w = kept[0] if needs_weights else None, kept[-1] if needs_x else None
+        for tensor, version in zip(kept, ctx.versions, strict=True):
+            if tensor.inplace_version != version:
                 raise RuntimeError(
                     "a convolution's input or weights were changed in place before its gradient"
                 )

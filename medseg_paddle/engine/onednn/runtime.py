@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import paddle
@@ -16,6 +17,8 @@ from medseg_paddle.engine.onednn.library import Library, OneDnnError, load
 # A network has some dozens of different operations per image size. One holds about 0.2 MB.
 _CACHE_LIMIT = 256
 _FLOAT = 4
+# A training step of a U-Net uses a buffer some dozens of times.
+_PATIENCE = 1000
 
 Plan = TypeVar("Plan")
 
@@ -23,21 +26,59 @@ Plan = TypeVar("Plan")
 class Workspace:
     """Buffers for arrays in oneDNN's own layouts, used by one operation after the other.
 
-    A buffer grows to the largest array of its role and stays; pages that are asked of the system anew at
-    each step would cost more than the reordering.
+    A buffer grows to the largest array of its role and stays while such arrays come; pages that are asked of
+    the system anew at each step would cost more than the reordering. What a few large images have left,
+    such as a validation's, goes when it was not filled for some steps.
+
+    Parameters
+    ----------
+    patience : int
+        Uses of a role, all of at most half its buffer, after which the buffer is made anew.
     """
 
-    def __init__(self) -> None:
-        self._held: dict[str, paddle.Tensor] = {}
+    def __init__(self, patience: int = _PATIENCE) -> None:
+        self._patience = patience
+        self._held: dict[str, _Buffer] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all buffers."""
+        return sum(buffer.bytes for buffer in self._held.values())
 
     def address(self, role: str, size: int) -> int:
         """Where `size` bytes for `role` are; what was there before for that role is lost."""
         held = self._held.get(role)
-        if held is None or held.shape[0] * _FLOAT < size:
-            self._held.pop(role, None)  # freed before the larger one is made
-            held = self._held[role] = paddle.empty([-(-size // _FLOAT)], "float32")
-        address: int = held.data_ptr()
+        if held is not None:
+            held.uses, held.most = held.uses + 1, max(held.most, size)
+            if held.uses >= self._patience:
+                if 2 * held.most <= held.bytes:
+                    self._held.pop(role)
+                    size, held = held.most, None
+                else:
+                    held.uses = held.most = 0
+        if held is None or held.bytes < size:
+            self._held.pop(role, None)
+            held = None  # freed before the next one is made
+            held = self._held[role] = _Buffer(paddle.empty([-(-size // _FLOAT)], "float32"))
+        address: int = held.array.data_ptr()
         return address
+
+
+@dataclass
+class _Buffer:
+    array: paddle.Tensor
+    uses: int = 0
+    most: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return int(self.array.shape[0]) * _FLOAT
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    function: str
+    status: int
 
 
 class Cache:
@@ -64,12 +105,15 @@ class Cache:
             try:
                 self._held[key] = make()
             except OneDnnError as error:
-                self._held[key] = error.with_traceback(None)
+                if not error.is_final:
+                    raise
+                self._held[key] = _Refusal(error.function, error.status)
             while len(self._held) > self._limit:
                 self._held.popitem(last=False)
-        found: Plan | OneDnnError = self._held[key]
-        if isinstance(found, OneDnnError):
-            raise found
+        found: Plan | _Refusal = self._held[key]
+        if isinstance(found, _Refusal):
+            # A new one each time: an exception keeps the frames that it passed, and their tensors.
+            raise OneDnnError(found.function, found.status)
         return found
 
 

@@ -1,0 +1,98 @@
+"""A few small convolutions, compared with Paddle's, before a model is trusted to the library."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from numpy.typing import NDArray
+
+from medseg_paddle.engine.onednn.convolution import Shape
+from medseg_paddle.engine.onednn.library import OneDnnError, Unavailable
+from medseg_paddle.engine.onednn.operators import convolve
+from medseg_paddle.engine.onednn.runtime import runtime
+
+_TOLERANCE = 1e-4  # of the greatest value; rounding stays far below
+
+
+@dataclass(frozen=True)
+class _Trial:
+    function: Any
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    stride: int = 1
+    padding: int = 0
+
+    @property
+    def shape(self) -> Shape:
+        axes = len(self.x) - 2
+        return Shape(
+            transposed=self.function is F.conv2d_transpose,
+            x=self.x,
+            w=self.w,
+            bias=False,
+            stride=(self.stride,) * axes,
+            before=(self.padding,) * axes,
+            after=(self.padding,) * axes,
+            extra=(0,) * axes,
+            dilation=(1,) * axes,
+            groups=1,
+        )
+
+
+# Several images, so that work is dealt to threads; strided 1 x 1 and few channels take kernels of their own.
+_TRIALS = (
+    _Trial(F.conv2d, (4, 16, 24, 24), (16, 16, 3, 3), padding=1),
+    _Trial(F.conv2d, (8, 4, 32, 32), (8, 4, 1, 1), stride=2),
+    _Trial(F.conv2d_transpose, (4, 16, 12, 12), (16, 16, 2, 2), stride=2),
+    _Trial(F.conv3d, (2, 8, 8, 8, 8), (8, 8, 3, 3, 3), padding=1),
+)
+
+
+@functools.cache
+def require_right_results() -> None:
+    """Compare results and gradients of small convolutions with Paddle's; once in a process.
+
+    The library has other kernels for each kind of processor, and needs an OpenMP that keeps its promises;
+    tests can only tell about the machines that they have run on.
+
+    Raises
+    ------
+    Unavailable
+        They differ.
+    """
+    for trial in _TRIALS:
+        try:
+            ours = _computed(trial, oneDNN=True)
+        except OneDnnError as error:
+            raise Unavailable(str(error)) from error
+        for name, found, expected in zip(
+            ("result", "gradient of the image", "gradient of the weights"),
+            ours,
+            _computed(trial, oneDNN=False),
+            strict=True,
+        ):
+            if not np.abs(found - expected).max() <= _TOLERANCE * np.abs(expected).max():
+                raise Unavailable(
+                    f"on this machine oneDNN computes a convolution wrongly ({name}, image {trial.x})"
+                )
+
+
+def _computed(trial: _Trial, *, oneDNN: bool) -> list[NDArray[np.float32]]:  # noqa: N803  (its name)
+    """Result and both gradients."""
+    random = np.random.default_rng(0)  # Paddle's own generator is the training's
+    x, w = (
+        paddle.to_tensor(random.standard_normal(shape, np.float32), place="cpu", stop_gradient=False)
+        for shape in (trial.x, trial.w)
+    )
+    with paddle.enable_grad():
+        if oneDNN:
+            y = convolve(runtime(), trial.shape, x, w, None)
+        else:
+            y = trial.function(x, w, stride=trial.stride, padding=trial.padding)
+        y.backward(y.detach())
+    return [tensor.numpy() for tensor in (y, x.grad, w.grad)]
