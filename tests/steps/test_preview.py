@@ -20,18 +20,41 @@ LABELS = LabelSet.from_names(["background", "disc"])
 COLOR = LABELS.foreground[0].color
 
 
-def test_the_sheet_has_a_row_for_each_case_and_each_transform(disc_recipe_file, tmp_path, monkeypatch):
-    rows = []
-    monkeypatch.setattr(
-        step, "draw_sheet", lambda *args, **kwargs: (rows.extend(args[2]), draw_sheet(*args, **kwargs))[1]
-    )
+@pytest.fixture
+def rows(monkeypatch) -> list[Row]:
+    """The rows of the sheets that a test draws."""
+    drawn: list[Row] = []
+
+    def noted(title, notes, rows, *args, **kwargs):
+        drawn.extend(rows)
+        return draw_sheet(title, notes, rows, *args, **kwargs)
+
+    monkeypatch.setattr(step, "draw_sheet", noted)
+    return drawn
+
+
+@pytest.fixture
+def images(monkeypatch) -> list[np.ndarray]:
+    """The images in the tiles that a test draws."""
+    drawn: list[np.ndarray] = []
+
+    def noted(image, *args, **kwargs):
+        drawn.append(image)
+        return draw_small(image, *args, **kwargs)
+
+    monkeypatch.setattr(step, "draw_small", noted)
+    return drawn
+
+
+def test_the_sheet_has_a_row_for_each_case_and_each_transform(disc_recipe_file, tmp_path, rows):
+    patch = "{type: RandomAffinePatch, size: [32, 32], foreground: 1}"
+    intensity = "{type: RandomIntensity, brightness: 0.2}"
     made = preview(
         disc_recipe_file,
         draws=3,
         output=tmp_path / "sheet.png",
         overrides=[
-            "train_dataset.transforms=[{type: RandomAffinePatch, size: [32, 32], foreground: 1}, "
-            "{type: RandomIntensity, brightness: 0.2}, {type: RandomNoise}, {type: Normalize}]",
+            f"train_dataset.transforms=[{patch}, {intensity}, {{type: RandomNoise}}, {{type: Normalize}}]",
             "train_dataset.mixup={}",
         ],
     )
@@ -48,20 +71,13 @@ def test_the_sheet_has_a_row_for_each_case_and_each_transform(disc_recipe_file, 
         assert picture.width > 4 * TILE_SIDE
 
 
-def test_a_tile_shows_what_the_training_gets(disc_recipe_file, tmp_path, monkeypatch):
+def test_a_tile_shows_what_the_training_gets(disc_recipe_file, tmp_path, images):
     """In grey values of the training's own image at that pass, de-normalised."""
-    seen = []
-    original = step.draw_small
-    monkeypatch.setattr(
-        step,
-        "draw_small",
-        lambda image, *args, **kwargs: (seen.append(image), original(image, *args, **kwargs))[1],
-    )
     cases = load_cases(load_recipe(disc_recipe_file).train_dataset)
     preview(disc_recipe_file, draws=2, cases=[cases[4].id], output=tmp_path / "sheet.png")
     stream = TrainingStream(cases, load_recipe(disc_recipe_file))
     positions = [p for p in range(2 * len(cases)) if stream.case_at(p).id == cases[4].id]
-    for shown, position in zip(seen[1:3], positions, strict=True):
+    for shown, position in zip(images[1:3], positions, strict=True):
         expected = (stream[position]["img"].transpose(1, 2, 0) * 0.5 + 0.5) * 255
         np.testing.assert_array_equal(shown, np.rint(expected).astype(np.uint8))
 
@@ -96,15 +112,10 @@ def test_lost_labels_and_blank_images_are_warnings(disc_recipe_file, discs, tmp_
     assert "one intensity everywhere (first: images/train1)" in problems[1]
 
 
-def test_a_transform_that_needs_what_stands_before_it_is_said_so(disc_recipe_file, tmp_path, monkeypatch):
-    rows = []
-    monkeypatch.setattr(
-        step, "draw_sheet", lambda *args, **kwargs: (rows.extend(args[2]), draw_sheet(*args, **kwargs))[1]
-    )
-    chain = "[{type: RandomPaddingCrop, crop_size: [20, 20]}, {type: Padding, target_size: [32, 32]}, {type: Normalize}]"
-    preview(
-        disc_recipe_file, draws=2, output=tmp_path / "s.png", overrides=[f"train_dataset.transforms={chain}"]
-    )
+def test_a_transform_that_needs_what_stands_before_it_is_said_so(disc_recipe_file, tmp_path, rows):
+    crop, pad = "{type: RandomPaddingCrop, crop_size: [20, 20]}", "{type: Padding, target_size: [32, 32]}"
+    chain = f"train_dataset.transforms=[{crop}, {pad}, {{type: Normalize}}]"
+    preview(disc_recipe_file, draws=2, output=tmp_path / "sheet.png", overrides=[chain])
     padding = next(row for row in rows if row.title == "Padding alone")
     assert "smaller than an image" in padding.note
     assert len(padding.tiles) == 1
