@@ -61,9 +61,10 @@ KEEPING_PLACE = [name for name in TRAIN_TRANSFORMS if name not in ("RandomAffine
 
 
 @settings(max_examples=150, deadline=None)
-@given(patch=patches, rows=SIDES, columns=SIDES, seed=st.integers(0, 2**16))
-def test_a_patch_shows_the_place_that_its_label_names(patch, rows, columns, seed):
+@given(patch=patches, rows=SIDES, columns=SIDES, channels=st.integers(2, 5), seed=st.integers(0, 2**16))
+def test_a_patch_shows_the_place_that_its_label_names(patch, rows, columns, channels, seed):
     image, label = coded(rows, columns)
+    image = np.concatenate([image] * 3, axis=-1)[..., :channels]
     seen, named = patch(image, label.astype(np.int32) + 1000, np.random.default_rng(seed))
     ignored = named == 255
     named = np.where(ignored, 0, named - 1000)
@@ -125,9 +126,10 @@ def test_a_chain_drifts_by_half_a_pixel_of_each_step_at_most(steps, rows, column
 
 
 @settings(max_examples=60, deadline=None)
-@given(warp=elastic, rows=SIDES, columns=SIDES, seed=st.integers(0, 2**16))
-def test_elastic_deformation_shows_the_place_that_its_label_names(warp, rows, columns, seed):
+@given(warp=elastic, rows=SIDES, columns=SIDES, channels=st.integers(2, 5), seed=st.integers(0, 2**16))
+def test_elastic_deformation_shows_the_place_that_its_label_names(warp, rows, columns, channels, seed):
     image, label = coded(rows, columns)
+    image = np.concatenate([image] * 3, axis=-1)[..., :channels]
     seen, named = warp(image, label, np.random.default_rng(seed))
     assert (errors(seen, named, (rows, columns)) <= TOLERANCE).all()
 
