@@ -322,8 +322,8 @@ def _some(everything: Sequence[Case], recipe: Recipe) -> tuple[Case, ...]:
 
 
 def _notes(recipe: Recipe, count: int) -> list[str]:
-    chain = " \u2192 ".join(t.type for t in recipe.train_dataset.transforms)
-    mixing = " \u2192 mixup" if recipe.train_dataset.mixup is not None else ""
+    chain = " > ".join(t.type for t in recipe.train_dataset.transforms)
+    mixing = " > mixup" if recipe.train_dataset.mixup is not None else ""
     notes = [
         f"{count} cases of {recipe.train_dataset.dataset_root}, seed {recipe.seed}",
         "Pass k is what the training gets of the case in its k-th pass over the data.",

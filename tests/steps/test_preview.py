@@ -128,14 +128,15 @@ def test_an_unknown_case_is_an_error_that_names_a_close_one(disc_recipe_file, tm
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_a_small_picture_is_enlarged_by_a_whole_factor_and_its_labels_with_it():
-    label = np.zeros((20, 40), np.int64)
+def test_a_small_picture_is_enlarged_to_the_tile_and_its_labels_with_it():
+    label = np.zeros((29, 58), np.int64)  # a quarter of a tile
     label[5:15, 10:30] = 1
-    picture = draw_small(np.full((20, 40), 50, np.uint8), label, LABELS, ignore_index=255)
-    assert picture.shape == (20 * 5, 40 * 5, 3)
+    picture = draw_small(np.full((29, 58), 50, np.uint8), label, LABELS, ignore_index=255)
+    assert picture.shape == (TILE_SIDE // 2, TILE_SIDE, 3)
     rows, columns = np.nonzero((picture == COLOR).all(axis=-1))
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (25, 74, 50, 149)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 59, 40, 119)
     assert (picture[0, 0] == 50).all()
+    assert (picture[19, 60] == 25).all()  # darker beside the line
 
 
 def test_a_large_picture_is_shrunk_to_the_tile():
@@ -151,9 +152,9 @@ def test_what_is_ignored_is_hatched_and_what_is_mixed_in_is_dashed():
     label[:, :20] = 255
     picture = draw_small(np.full((40, 40), 255, np.uint8), label, LABELS, ignore_index=255)
     middle = picture.shape[1] // 2
-    assert (picture[:, middle:] == 255).all()
-    assert picture[:, :middle].max() < 200
-    assert len(np.unique(picture[:, :middle])) == 2
+    assert (picture[:, middle + 1 :] == 255).all()
+    assert picture[:, : middle - 1].max() < 200
+    assert len(np.unique(picture[:, : middle - 9])) == 2
     inside = np.zeros((40, 40), np.int64)
     inside[10:30, 10:30] = 1
     solid = draw_small(np.zeros((40, 40), np.uint8), inside, LABELS, ignore_index=255)
