@@ -136,7 +136,7 @@ def test_a_small_picture_is_enlarged_to_the_tile_and_its_labels_with_it():
     rows, columns = np.nonzero((picture == COLOR).all(axis=-1))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 59, 40, 119)
     assert (picture[0, 0] == 50).all()
-    assert (picture[19, 60] == 25).all()  # darker beside the line
+    assert (picture[19, 60] == 30).all()  # darker beside the line
 
 
 def test_a_large_picture_is_shrunk_to_the_tile():
