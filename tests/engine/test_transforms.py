@@ -67,6 +67,8 @@ def drawn(
     image = rng.integers(0, 256, (*size, channels)).astype(kind)
     label = np.zeros(size, np.uint8)
     label[8:20, 8:20] = 1
+    image.setflags(write=False)  # as what is kept in memory
+    label.setflags(write=False)
     return TrainingTransform(transforms)(image, label, rng, foreground_indices(label))
 
 

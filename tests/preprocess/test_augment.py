@@ -481,6 +481,21 @@ def test_a_cutout_has_the_size_asked_for_the_mean_and_where_asked_no_label(kind)
         np.testing.assert_array_equal(same, label)
 
 
+def test_what_recipes_from_before_draw_stays():
+    """The figures of docs/results.md were measured on these draws."""
+    image, numbers = coordinates()
+    pixels = np.array([[30, 40], [10, 70], [55, 5]])
+    patch = RandomAffinePatch((20, 24), 20, (0.8, 1.25), 0.5, 0.2, rotate90=0.5, foreground=0.5)
+    drawn = [int(patch(image, numbers, rng(seed), pixels)[1][3, 5]) for seed in range(8)]
+    assert drawn == [2030, 992, 2376, 2925, 478, 3930, 302, 2753]
+    intensity = RandomIntensity(0.1, 0.2, 0.3, 0.05, per_channel=True)
+    values = [float(intensity(image, numbers, rng(seed))[0][20, 30, 1]) for seed in range(8)]
+    assert values == pytest.approx([8.675, 42.293, 7.102, 43.667, 13.464, 35.057, 13.102, 7.746], abs=1e-3)
+    elastic = ElasticDeformation(4, 6, 0.7)
+    moved = [int(elastic(image, numbers, rng(seed))[1][20, 30]) for seed in range(8)]
+    assert moved == [1470, 1787, 1869, 1631, 1630, 1630, 1636, 1787]
+
+
 def test_the_recipe_names_all_of_them():
     assert set(TRAIN_TRANSFORMS) == set(ids)
     assert TRAIN_TRANSFORMS["RandomAffinePatch"](size=[4, 5], scale=[1, 2]) == RandomAffinePatch(
