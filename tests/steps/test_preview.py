@@ -137,6 +137,23 @@ def test_a_transform_that_needs_what_stands_before_it_is_said_so(disc_recipe_fil
     assert len(padding.tiles) == 1
 
 
+def test_real_fundus_images_are_shown(real_data, disc_recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "_COUNTED", 3)
+    patch = "{type: RandomAffinePatch, size: [160, 160], scale: [0.36, 0.54], foreground: 1}"
+    made = preview(
+        disc_recipe_file,
+        draws=1,
+        cases=["JPEGImages/N0060"],
+        output=tmp_path / "sheet.png",
+        overrides=[
+            f"train_dataset.dataset_root={real_data / 'optic_disc_seg'}",
+            f"train_dataset.transforms=[{patch}, {{type: RandomGaussianBlur}}, {{type: Normalize}}]",
+        ],
+    )
+    assert made.shares == {"disc": 1.0}
+    assert made.problems == ()
+
+
 def test_an_unknown_case_is_an_error_that_names_a_close_one(disc_recipe_file, tmp_path):
     with pytest.raises(DataError, match="no case 'images/train9'") as caught:
         preview(disc_recipe_file, cases=["images/train9"], output=tmp_path / "sheet.png")
