@@ -18,7 +18,7 @@ from medseg_paddle.core import Case
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
 from medseg_paddle.errors import DataError, MedsegError, RecipeError, SetupError
 from medseg_paddle.io.images import read_image, read_label
-from medseg_paddle.preprocess.augment import foreground_indices
+from medseg_paddle.preprocess.augment import foreground_indices, mixup
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,9 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
         self._cache: OrderedDict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]] = OrderedDict()
         self._cached_bytes, self._limit = 0, recipe.train_dataset.cache_mb << 20
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        mixing = recipe.train_dataset.mixup
+        self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
+        self._batch: OrderedDict[int, tuple[NDArray[np.float32], NDArray[np.int64]]] = OrderedDict()
 
     def __len__(self) -> int:
         """Images in one pass; the sampler goes beyond it."""
@@ -184,11 +187,34 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
         return self._cases[self._index(position)]
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
-        """``img`` float32 CHW and ``label`` int64 HW."""
+        """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
+        image, label = self._drawn(position)
+        batch, place = divmod(position, self._recipe.batch_size)
+        mixing = self._mixing(batch)
+        if mixing is not None:
+            partner = batch * self._recipe.batch_size + (place + mixing.step) % self._recipe.batch_size
+            other, its_label = self._drawn(partner)
+            image = mixup.mixed(image, other, mixing.weight)
+            label = mixup.packed(label, its_label, mixing.weight, self.ignore_index)
+        return {"img": image, "label": label}
+
+    def _mixing(self, batch: int) -> mixup.Mixing | None:
+        if self._mixup is None:
+            return None
+        return self._mixup.draw(np.random.default_rng([self._recipe.seed, 2, batch]), self._recipe.batch_size)
+
+    def _drawn(self, position: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The augmented image and label of a position, before they are mixed; those of a batch are kept for mixup."""
+        if position in self._batch:
+            return self._batch[position]
         image, label, foreground = self._decoded(self._index(position))
         rng = np.random.default_rng([self._recipe.seed, 1, position])
-        image, label = self._transform(image.astype(np.float32), label, rng, foreground)
-        return {"img": image, "label": label}
+        drawn = self._transform(image, label, rng, foreground)
+        if self._mixup is not None:
+            while len(self._batch) >= self._recipe.batch_size:
+                self._batch.popitem(last=False)
+            self._batch[position] = drawn
+        return drawn
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, len(self._cases))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import paddleseg.transforms  # noqa: F401  (registers PaddleSeg's transforms with the manager)
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch, foreground_indices
+from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, planes
 
 _PATCH_BORDER = 255  # what RandomAffinePatch with border "ignore" writes into a label beyond the image
 
@@ -29,6 +31,8 @@ class TrainingTransform:
     PaddleSeg's transforms draw from the global generators of `random` and numpy; these are seeded from
     `rng` before each call, so that a draw depends on nothing but `rng`.
 
+    A uint8 image stays uint8 until a step works in float32: intensities then come from tables.
+
     Parameters
     ----------
     specs : sequence
@@ -39,16 +43,24 @@ class TrainingTransform:
 
     def __init__(self, specs: Sequence[Transform], ignore_index: int = 255) -> None:
         self._ignore_index = ignore_index
+        last = specs[-1] if specs else None
+        self._finish: Callable[[NDArray[Any]], NDArray[np.float32]] = planes
+        if isinstance(last, spec_of.Normalize):
+            self._finish = NormalizedPlanes(last.mean, last.std)
+            specs = specs[:-1]
         self._steps = [(spec.type in TRAIN_TRANSFORMS, _built(spec)) for spec in specs]
 
     def __call__(
         self,
-        image: NDArray[np.float32],
+        image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
         foreground: NDArray[Any],
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """CHW float32 image and HW int64 label from an HWC 0..255 image and its HW label."""
+        """CHW float32 image and HW int64 label from an HWC image 0..255, uint8 or float32, and its HW label.
+
+        The inputs may be shared and read-only; the outputs are new arrays.
+        """
         for number, (ours, step) in enumerate(self._steps):
             if isinstance(step, RandomAffinePatch):
                 # After another transform the pixels found in the stored label are no longer the right ones.
@@ -60,17 +72,16 @@ class TrainingTransform:
                 random.seed(seed)
                 np.random.seed(seed)  # noqa: NPY002  (PaddleSeg draws from it)
                 image, label = _stock(step, image, label)
-        chw = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
-        return chw, np.ascontiguousarray(label, dtype=np.int64)
+        return self._finish(image), label.astype(np.int64, order="C")
 
     def _patch(
         self,
         step: RandomAffinePatch,
-        image: NDArray[np.float32],
+        image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
         foreground: NDArray[Any] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         if foreground is None and step.foreground > 0:
             foreground = foreground_indices(label, self._ignore_index)
         if step.border != "ignore" or self._ignore_index == _PATCH_BORDER:
@@ -131,7 +142,7 @@ def _fixed_size(spec: Transform) -> Size | None:
         return spec.size
     if isinstance(spec, (spec_of.Resize, spec_of.Padding, spec_of.ScalePadding)):
         columns, rows = spec.target_size
-    elif isinstance(spec, spec_of.RandomPaddingCrop) and spec.category_max_ratio == 1:
+    elif isinstance(spec, spec_of.RandomPaddingCrop):
         columns, rows = spec.crop_size
     elif isinstance(spec, spec_of.RandomAffine):
         columns, rows = spec.size
@@ -147,10 +158,7 @@ def _draws_size(spec: Transform) -> bool:
         return spec.min_value != spec.max_value
     if isinstance(spec, spec_of.RandomRotation):
         return spec.max_rotation > 0
-    if isinstance(spec, spec_of.RandomCenterCrop):
-        return spec.retain_ratio != (1, 1)
-    # Left here with a ratio below 1, where PaddleSeg does not crop at all if no window respects it.
-    return isinstance(spec, spec_of.RandomPaddingCrop)
+    return isinstance(spec, spec_of.RandomCenterCrop) and spec.retain_ratio != (1, 1)
 
 
 def _measured(spec: Transform, size: Size) -> Size:
@@ -175,11 +183,30 @@ def _built(spec: Transform) -> Any:
     if ours is not None:
         return ours(**arguments)
     arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
-    return manager.TRANSFORMS[spec.type](**arguments)
+    step = manager.TRANSFORMS[spec.type](**arguments)
+    return _WithNearestLabel(step) if isinstance(spec, spec_of.ScalePadding) else step
 
 
-def _stock(step: Any, image: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
-    """One of PaddleSeg's transforms; HWC float32 in and out.
+class _WithNearestLabel:
+    """PaddleSeg's ScalePadding, whose cubic interpolation of labels invents classes between two classes."""
+
+    def __init__(self, step: Any) -> None:
+        self._step = step
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        label = data["label"]
+        rows, columns = label.shape
+        side = max(rows, columns)
+        top, left = (side - rows) // 2, (side - columns) // 2
+        square = np.full((side, side), self._step.label_padding_value, label.dtype)
+        square[top : top + rows, left : left + columns] = label
+        size = tuple(self._step.target_size)
+        data["label"] = cv2.resize(square, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return {**self._step({**data, "gt_fields": []}), "label": data["label"]}
+
+
+def _stock(step: Any, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+    """One of PaddleSeg's transforms; HWC in and out, uint8 if both PaddleSeg and `image` have it, else float32.
 
     Grey images go in as HW, which is how PaddleSeg reads them: OpenCV drops a channel axis of length
     one, and Pillow (RandomDistort) refuses it. The step is a copy: ResizeByShort changes itself when
@@ -194,5 +221,7 @@ def _stock(step: Any, image: NDArray[np.float32], label: NDArray[Any]) -> tuple[
             "trans_info": [],
         }
     )
-    result = np.asarray(data["img"], dtype=np.float32)
+    result = np.asarray(data["img"])
+    if not result.dtype == image.dtype == np.uint8:
+        result = result.astype(np.float32, copy=False)
     return result[:, :, None] if grey else result, data["label"]
