@@ -1,4 +1,4 @@
-"""From intensities on a scanner's scale to the 8-bit grey values that models see."""
+"""From intensities on a scanner's scale to the grey values that models see."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def window_to_uint8(array: NDArray[Any], level: float, width: float) -> NDArray[
     -----
     The linear function of DICOM PS3.3, C.11.2.1.3.2 (``LINEAR_EXACT``), with y from 0 to 255.
     """
+    return np.asarray(_windowed(array, level, width, 255), dtype=np.uint8)
+
+
+def window_to_uint16(array: NDArray[Any], level: float, width: float) -> NDArray[np.uint16]:
+    """Map the window to 0..65535; see :func:`window_to_uint8`.
+
+    A window of level -0.5 and width 65535 keeps every whole number from -32768 to 32767 as itself plus 32768.
+    """
+    return np.asarray(_windowed(array, level, width, 65535), dtype=np.uint16)
+
+
+def _windowed(array: NDArray[Any], level: float, width: float, white: int) -> NDArray[np.float32]:
     if not (np.isfinite(level) and np.isfinite(width) and width > 0):
         raise RecipeError(
             f"window of level {level} and width {width}",
@@ -50,5 +62,5 @@ def window_to_uint8(array: NDArray[Any], level: float, width: float) -> NDArray[
             f"{int(np.isnan(values).sum())} voxels are not a number (NaN)",
             hint="export the image again, or fill these voxels with the value of air on purpose",
         )
-    grey = (values - (level - width / 2)) * (255.0 / width)
-    return np.asarray(np.rint(np.clip(grey, 0, 255)), dtype=np.uint8)
+    grey = (values - (level - width / 2)) * (white / width)
+    return np.asarray(np.rint(np.clip(grey, 0, white)), dtype=np.float32)

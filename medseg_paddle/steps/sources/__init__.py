@@ -1,0 +1,84 @@
+"""What a source folder holds: images with their annotations, in any of the layouts that a recipe can name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.errors import DataError
+from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
+from medseg_paddle.steps.sources.coco import coco
+from medseg_paddle.steps.sources.names import stem
+from medseg_paddle.steps.sources.nnunet import nnunet
+from medseg_paddle.steps.sources.pictures import lists, objects, pairs
+from medseg_paddle.steps.sources.series import series
+from medseg_paddle.steps.sources.volumes import stacks, volumes
+
+__all__ = ["Found", "Picture", "Source", "find_sources", "look", "stem"]
+
+_READERS = {
+    "pairs": pairs,
+    "objects": objects,
+    "lists": lists,
+    "coco": coco,
+    "stacks": stacks,
+    "nnunet": nnunet,
+    "volumes": volumes,
+    "nifti": volumes,
+    "dicom": series,
+}
+
+
+def look(spec: PrepareSpec, root: Path) -> Found:
+    """Everything that a source folder holds by the rules of a recipe, with all that is wrong.
+
+    Images are paired by name; no picture is opened, of DICOM files the headers.
+
+    Raises
+    ------
+    DataError
+        There is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"source folder {root} is not there", hint="name the folder that holds the images")
+    search = Search(spec, root)
+    find = _READERS[spec.reader]
+    sources = [source for part in spec.sets for source in find(search, part)]
+    _note_equal_names(search, sources)
+    return Found(
+        tuple(sources), tuple(search.problems), tuple(search.left_out), tuple(dict.fromkeys(search.indexes))
+    )
+
+
+def find_sources(spec: PrepareSpec, root: Path) -> list[Source]:
+    """All images of a source folder, paired with their annotations.
+
+    Raises
+    ------
+    DataError
+        The first of what is wrong: no such folder; a pattern finds nothing; an image lacks its label or the
+        reverse; two files have one key.
+    """
+    found = look(spec, root)
+    if found.problems:
+        raise found.problems[0]
+    return list(found.sources)
+
+
+def _note_equal_names(search: Search, sources: list[Source]) -> None:
+    """Note sources whose files would have the same names."""
+    first: dict[str, Source] = {}
+    for source in sources:
+        other = first.setdefault(source.id.casefold(), source)  # some file systems do not tell A from a
+        if other is source:
+            continue
+        if other.files[0] == source.files[0]:
+            search.fault(
+                f"{source.files[0]} is in two sets ({other.split} and {source.split})",
+                hint="let every image be in one set of `prepare`",
+            )
+        else:
+            search.fault(
+                f"two images would be named '{source.id}', the second is of {source.name}",
+                hint="set `key` (or `patient`) in `prepare` so that names differ",
+            )
