@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg_paddle.core import Volume
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.itk import META_SUFFIXES, NRRD_SUFFIXES, read_itk
+from medseg_paddle.io.nifti import NIFTI_SUFFIXES, read_label_nifti, read_nifti
+from medseg_paddle.io.voxels import grey_volume, label_volume
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
 
 
 def is_volume(path: Path) -> bool:
@@ -30,7 +34,10 @@ def read_volume(path: Path) -> Volume:
         per voxel in three dimensions; no place or orientation in the patient; a zero spacing; axes not
         at right angles (NRRD, MetaImage); a voxel that is not finite.
     """
-    raise NotImplementedError
+    _require_volume_name(path)
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return read_nifti(path)
+    return grey_volume(path, *read_itk(path))
 
 
 def read_label_volume(path: Path) -> Volume:
@@ -42,4 +49,16 @@ def read_label_volume(path: Path) -> Volume:
         As for :func:`read_volume`, or a voxel that is not an integer in 0..65535. A float file of whole
         numbers is taken.
     """
-    raise NotImplementedError
+    _require_volume_name(path)
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return read_label_nifti(path)
+    return label_volume(path, *read_itk(path))
+
+
+def _require_volume_name(path: Path) -> None:
+    if not is_volume(path):
+        raise DataError(
+            f"{path} is not named like a volume", hint=f"volumes end in {', '.join(VOLUME_SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is not there", hint="check the path")
