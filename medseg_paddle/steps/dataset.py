@@ -86,7 +86,7 @@ def write_dataset(
         say(f"left out: {line}")
     if workers is None:
         files = [path for one in sources for path in one.files]
-        workers = suited_workers(len(files), _size(files))
+        workers = suited_workers(len(files), source_bytes(files))
     key = _key(spec, labels)
     with resumable_folder(
         destination, overwrite=overwrite, key=key, discard_on=(DataError, RecipeError)
@@ -229,7 +229,8 @@ def _key(spec: PrepareSpec, labels: LabelSet) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _size(files: Iterable[Path]) -> int:
+def source_bytes(files: Iterable[Path]) -> int:
+    """Size of source files together."""
     total = 0
     for path in files:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medseg_paddle.core import Slicing, fingerprint, sha256
 from medseg_paddle.errors import DataError
@@ -187,31 +188,41 @@ def _is_whole(source: Source, part: Part, folder: Path, root: Path) -> bool:
     )
 
 
-def _write(folder: Path, picture: Picture, rules: LabelRules) -> Written:
-    """Write one picture's files; they are flushed with all others when the data set is complete."""
-    indices = rules.apply(picture)
+def described(picture: Picture, indices: NDArray[np.uint8]) -> Written:
+    """What is written of a picture, by its name.
+
+    Parameters
+    ----------
+    picture : Picture
+    indices : ndarray, (height, width), uint8
+        Its label as class indices.
+    """
     channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
-    image = f"images/{picture.id}{picture_suffix(channels)}"
-    label, roi = f"labels/{picture.id}.png", ""
-    if channels in (1, 3):
-        write_image(folder / image, picture.image)
-    else:
-        write_channels(folder / image, picture.image)
-    write_label(folder / label, indices)
-    if picture.roi is not None:
-        roi = f"rois/{picture.id}.png"
-        write_label(folder / roi, picture.roi.astype(np.uint8) * 255)
     return Written(
         id=picture.id,
         volume=picture.volume,
         slicing=picture.slicing,
-        image=image,
-        label=label,
-        roi=roi,
+        image=f"images/{picture.id}{picture_suffix(channels)}",
+        label=f"labels/{picture.id}.png",
+        roi="" if picture.roi is None else f"rois/{picture.id}.png",
         classes=tuple(sorted(classes_in(indices))),
         deepest=int(picture.image.max()) if picture.image.dtype == np.uint16 else -1,
         channels=channels,
     )
+
+
+def _write(folder: Path, picture: Picture, rules: LabelRules) -> Written:
+    """Write one picture's files."""
+    indices = rules.apply(picture)
+    written = described(picture, indices)
+    if written.channels in (1, 3):
+        write_image(folder / written.image, picture.image)
+    else:
+        write_channels(folder / written.image, picture.image)
+    write_label(folder / written.label, indices)
+    if picture.roi is not None:
+        write_label(folder / written.roi, picture.roi.astype(np.uint8) * 255)
+    return written
 
 
 def _journal(folder: Path) -> dict[str, Part]:

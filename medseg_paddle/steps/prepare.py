@@ -13,10 +13,21 @@ from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
+from medseg_paddle.steps.dry_run import dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
+from medseg_paddle.steps.recognise import recognise
 
-_ONE_PATIENT_EACH = {"pairs": "image", "nifti": "volume"}  # reader to what it takes for a patient by default
+_ONE_PATIENT_EACH = {
+    "pairs": "image",
+    "objects": "image",
+    "lists": "image",
+    "coco": "image",
+    "stacks": "stack",
+    "nnunet": "case",
+    "volumes": "volume",
+    "nifti": "volume",
+}  # reader to what it takes for a patient by default
 _USUAL_SPREAD = 1.5
 
 
@@ -28,6 +39,7 @@ def prepare(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     keep: bool = False,
+    workers: int | None = None,
 ) -> Manifest:
     """Read a folder of annotated images as the recipe says, and write it as a data set.
 
@@ -47,6 +59,8 @@ def prepare(
     keep : bool
         Leave an earlier data set (and synthetic cohort) as it is, if it was made the same way. Its source files
         are compared if `source` is named. A data set with lists of its own is left as it is, too.
+    workers : int, optional
+        Processes that read and write; as many as the machine has cores where the work is worth it.
 
     Returns
     -------
@@ -98,8 +112,59 @@ def prepare(
             labels=resolved.label_set,
             name=resolved.name,
             overwrite=overwrite,
+            workers=workers,
+            progress=bar.advance,
+            say=bar.say,
+        )
+
+
+def preview(
+    recipe: Path | str | Recipe | None,
+    source: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+) -> str:
+    """Say what :func:`prepare` would do, and write nothing.
+
+    Parameters
+    ----------
+    recipe : Path, str or Recipe, optional
+        Where absent, the folder's layout is looked at, and the lines of a recipe that read it are given back.
+    source, overrides, workers
+        As for :func:`prepare`.
+
+    Returns
+    -------
+    str
+        For people, many lines.
+
+    Raises
+    ------
+    RecipeError
+        The recipe has no `prepare` section.
+    DataError
+        There is no such folder; its layout is not recognised; the recipe cannot prepare it, whose message
+        holds all that is wrong.
+    """
+    if recipe is None:
+        return "\n\nor, less likely:\n\n".join(map(str, recognise(Path(source))))
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if resolved.prepare is None:
+        raise RecipeError(
+            f"the recipe {resolved.name} has no `prepare` section",
+            hint=f"see what {source} holds with `medseg prepare {source} --dry-run`, and add the lines it shows",
+        )
+    with ProgressBar("reading", 1) as bar:
+        found = dry_run(
+            resolved.prepare,
+            source=Path(source),
+            labels=resolved.label_set,
+            workers=workers,
             progress=bar.advance,
         )
+    found.require_sound(Path(source))
+    return f"{found}\nnothing was written"
 
 
 def summary(manifest: Manifest) -> list[str]:

@@ -29,17 +29,21 @@ class UndeclaredLabelError(DataError):
         Pixels of each undeclared value; a colour as its code ``red << 16 | green << 8 | blue``.
     values : frozenset of int
         All values of the label.
+    where : str
+        Its file.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        hint: str,
+        hint: str = "",  # unpickling sets it afterwards
         counts: Mapping[int, int] | None = None,
         values: frozenset[int] = frozenset(),
+        where: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
+        self.where = where
         self.counts: Counter[int] = Counter(counts)
         self.values = values
 
