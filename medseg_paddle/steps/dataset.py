@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
-from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Split, fingerprint
+from medseg_paddle.core import (
+    MANIFEST_NAME,
+    SPLITS,
+    Case,
+    LabelSet,
+    Manifest,
+    Place,
+    Split,
+    Unit,
+    fingerprint,
+)
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.files import new_folder, write_text
 from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.steps.dataset_origin import origin
 from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
+from medseg_paddle.steps.dataset_suspicions import near_copies
 
 _LEAST_MAXIMUM = 65536 // 4
 
@@ -71,13 +83,15 @@ def write_dataset(
     require_place(source, destination, overwrite=overwrite)
     _require_classes(spec, labels)
     sources = find_sources(spec, source)
-    _require_patients_apart(sources)
-    splits = _split(spec, sources)
+    units = [Unit(one.name, one.patient, one.center, one.split) for one in sources]
+    places = spec.deal(units)  # before anything is read: most that can be wrong with it is known already
     with new_folder(destination, overwrite=overwrite) as folder:
-        cases: dict[Split, list[Case]] = {split: [] for split in SPLITS}
+        cases: list[Case] = []
+        looks: list[Appearance] = []
         written: set[str] = set()
         deep: list[int] = []
-        for done, (one, split) in enumerate(zip(sources, splits, strict=True), start=1):
+        for done, one in enumerate(sources, start=1):
+            present: set[int] = set()
             for picture in one.read():
                 if picture.id.casefold() in written:  # some file systems do not tell A from a
                     raise DataError(
@@ -87,20 +101,27 @@ def write_dataset(
                 written.add(picture.id.casefold())
                 if picture.image.dtype == np.uint16:
                     deep.append(int(picture.image.max()))
-                cases[split].append(_write(folder, picture, spec.label_map, labels))
+                label = _mapped(picture, spec.label_map, labels)
+                cases.append(_write(folder, picture, label, one))
+                looks.append(appearance(picture.image))
+                present.update(np.unique(label).tolist())
+            units[done - 1] = replace(units[done - 1], classes=frozenset(present - {IGNORE_INDEX}))
             if progress is not None:
                 progress(done, len(sources), one.name)
         _require_full_range(deep)
+        if spec.stratify:
+            places = spec.deal(units)
+        splits = _by_split(cases, places)
         manifest = Manifest(
             name=name,
             labels=labels,
-            splits={split: tuple(cases[split]) for split in SPLITS},
+            splits=splits,
             root=folder,
             fingerprints=fingerprint(sorted(folder.glob("*/*.png")), folder),
-            source=origin(spec, source, sources),
+            source={**origin(spec, source, sources), **near_copies(cases, looks, places)},
         )
         for split in SPLITS:
-            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in cases[split]))
+            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in splits[split]))
         write_text(folder / MANIFEST_NAME, manifest.to_json())
     return Manifest.load(destination)
 
@@ -142,46 +163,6 @@ def _require_classes(spec: PrepareSpec, labels: LabelSet) -> None:
         )
 
 
-def _require_patients_apart(sources: Sequence[Source]) -> None:
-    """Refuse a patient that the recipe's sets put into two splits."""
-    first: dict[str, Source] = {}
-    for source in sources:
-        other = first.setdefault(source.patient, source)
-        if other.split != source.split:
-            raise DataError(
-                f"patient '{source.patient}' is in split '{other.split}' ({other.name}) "
-                f"and in '{source.split}' ({source.name})",
-                hint="let all images of a patient go to one split, or correct `patient` in `prepare`",
-            )
-
-
-def _split(spec: PrepareSpec, sources: Sequence[Source]) -> list[Split]:
-    """Give every source its split; patients are drawn from the sets `auto`, or `train` if there are none.
-
-    Patients are put in order by a hash of seed and name. So the draw is the same everywhere, and a
-    patient who joins or leaves moves few others.
-    """
-    pool = "auto" if any(source.split == "auto" for source in sources) else "train"
-    patients = sorted(
-        {source.patient for source in sources if source.split == pool},
-        key=lambda patient: hashlib.sha256(f"{spec.seed}:{patient}".encode()).digest(),
-    )
-    wanted: dict[Split, int] = {
-        split: max(1, round(spec.fraction(split) * len(patients)))
-        for split in SPLITS[1:]
-        if spec.fraction(split) > 0
-    }
-    if sum(wanted.values()) >= len(patients) and wanted:
-        raise DataError(
-            f"{len(patients)} patient(s) cannot be split into train, {' and '.join(wanted)} by the fractions",
-            hint="add patients, lower `val_fraction` and `test_fraction`, or correct `patient` in `prepare`",
-        )
-    drawn: dict[str, Split] = {}
-    for split, count in wanted.items():
-        drawn.update(dict.fromkeys(patients[len(drawn) : len(drawn) + count], split))
-    return [drawn.get(one.patient, "train" if one.split == "auto" else one.split) for one in sources]
-
-
 def _require_full_range(maxima: Sequence[int]) -> None:
     """Refuse 16-bit pictures that use little of their range, such as the 12 bits of a detector.
 
@@ -196,11 +177,19 @@ def _require_full_range(maxima: Sequence[int]) -> None:
         )
 
 
-def _write(folder: Path, picture: Picture, label_map: Mapping[int, int] | None, labels: LabelSet) -> Case:
+def _by_split(cases: Sequence[Case], places: Mapping[str, Place]) -> dict[Split, tuple[Case, ...]]:
+    dealt: dict[Split, list[Case]] = {split: [] for split in SPLITS}
+    for case in cases:
+        place = places[case.patient]
+        dealt[place.split].append(replace(case, fold=place.fold))
+    return {split: tuple(own) for split, own in dealt.items()}
+
+
+def _write(folder: Path, picture: Picture, classes: NDArray[np.uint8], source: Source) -> Case:
     """Write one picture's files."""
     image, label = (folder / kind / f"{picture.id}.png" for kind in ("images", "labels"))
     write_image(image, picture.image)
-    write_label(label, _mapped(picture, label_map, labels))
+    write_label(label, classes)
     roi = None
     if picture.roi is not None:
         roi = folder / "rois" / f"{picture.id}.png"
@@ -210,9 +199,10 @@ def _write(folder: Path, picture: Picture, label_map: Mapping[int, int] | None, 
         image=image,
         label=label,
         roi=roi,
-        patient=picture.patient,
+        patient=source.patient,
         volume=picture.volume,
         slicing=picture.slicing,
+        center=source.center,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from medseg_paddle.io.images import read_label, read_roi, read_samples
 from medseg_paddle.io.nifti import read_label_nifti, read_nifti
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import window_to_uint8
+from medseg_paddle.steps.dataset_groups import Member, grouped
 
 _ENDINGS = (
     ".nii.gz",
@@ -76,12 +77,16 @@ class Source:
     name : str
         For messages and progress.
     split : str
-        As the recipe has it: a split, or ``"auto"``.
+        As the recipe or its table has it: a split, or ``"auto"``.
     patient : str
     files : tuple of Path
-        All that it is read from.
+        All that it is read from, an image first.
     read : callable
         Yields its pictures.
+    key : str
+        What it has in common with its label; empty for a series.
+    center : str
+        Where it was taken; empty where nobody said.
     """
 
     name: str
@@ -89,6 +94,8 @@ class Source:
     patient: str
     files: tuple[Path, ...]
     read: Callable[[], Iterator[Picture]]
+    key: str = ""
+    center: str = ""
 
 
 def find_sources(spec: PrepareSpec, root: Path) -> list[Source]:
@@ -98,12 +105,18 @@ def find_sources(spec: PrepareSpec, root: Path) -> list[Source]:
     ------
     DataError
         No such folder; a pattern finds nothing; an image lacks its label or the reverse; two files have one
-        key.
+        key; the table of patients, centres and splits is not right.
     """
     if not root.is_dir():
         raise DataError(f"source folder {root} is not there", hint="name the folder that holds the images")
     find = {"pairs": _pairs, "nifti": _niftis, "dicom": _series}[spec.reader]
-    return [source for part in spec.sets for source in find(spec, part, root)]
+    sources = [source for part in spec.sets for source in find(spec, part, root)]
+    members = [Member(one.files[0], one.key, one.patient, one.split) for one in sources]
+    read = () if spec.table is None else (root / spec.table.file,)
+    return [
+        replace(one, split=its.wanted, patient=its.patient, center=its.center, files=(*one.files, *read))
+        for one, its in zip(sources, grouped(spec, root, members), strict=True)
+    ]
 
 
 def _pairs(spec: PrepareSpec, part: PrepareSet, root: Path) -> Iterator[Source]:
@@ -117,7 +130,7 @@ def _pairs(spec: PrepareSpec, part: PrepareSet, root: Path) -> Iterator[Source]:
         roi = None if rois is None else rois[key]
         files = tuple(file for file in (path, labels[key], roi) if file is not None)
         read = partial(_read_pair, _file_name(key, path), path, labels[key], roi, patient)
-        yield Source(path.name, part.split, patient, files, read)
+        yield Source(path.name, part.split, patient, files, read, key)
 
 
 def _read_pair(
@@ -139,7 +152,7 @@ def _niftis(spec: PrepareSpec, part: PrepareSet, root: Path) -> Iterator[Source]
     for key, path in _only(part, images, root).items():
         patient = _patient(spec, path, root, default=key)
         read = partial(_read_nifti_pair, _file_name(key, path), path, labels[key], patient, spec.window)
-        yield Source(path.name, part.split, patient, (path, labels[key]), read)
+        yield Source(path.name, part.split, patient, (path, labels[key]), read, key)
 
 
 def _read_nifti_pair(
