@@ -129,7 +129,6 @@ def near_duplicates(
         numbers: dict[Hashable, int] = {}
         codes = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
     best = _Best(count)
-    unit = _unit(details)
     for turn in _turns() if turned else [(False, False, False)]:
         turned_hashes = _turned_hashes(hashes, turn)
         for start in range(0, count, _ROWS):
@@ -142,7 +141,7 @@ def near_duplicates(
                 continue
             of_rows, of_columns = np.flatnonzero(proposed.any(axis=1)), np.flatnonzero(proposed.any(axis=0))
             mine = _unit(_turned(details[start + of_rows], turn))
-            correlation = mine @ unit[start + of_columns].T
+            correlation = mine @ _unit(details[start + of_columns]).T
             correlation[~proposed[np.ix_(of_rows, of_columns)]] = -1
             best.take(start + of_rows, start + of_columns, correlation, turned=any(turn))
     return best.pairs()

@@ -116,18 +116,19 @@ def summary(manifest: Manifest) -> list[str]:
         lines.append(
             f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
         )
-    lines += [*_folds(manifest), *suspicions(manifest)]
+    lines += [*_folds(manifest, alone=alone), *suspicions(manifest)]
     found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
     return lines if found is None else [*lines, *_slices(found)]
 
 
-def _folds(manifest: Manifest) -> list[str]:
+def _folds(manifest: Manifest, *, alone: bool) -> list[str]:
     lines = []
     for fold in manifest.folds:
         cases = manifest.cases("val", fold)
         patients, centers = ({getattr(case, key) for case in cases} for key in ("patient", "center"))
-        of = f", centre {min(centers)}" if len(centers) == 1 and min(centers) else ""
-        lines.append(f"fold {fold}: {len(cases)} images of {len(patients)} patients{of}")
+        of = "" if alone else f" of {len(patients)} patients"
+        center = f", centre {min(centers)}" if len(centers) == 1 and min(centers) else ""
+        lines.append(f"fold {fold}: {len(cases)} images{of}{center}")
     return [*lines, "val is fold 0; `fold` in the data sets of the recipe picks another"] if lines else []
 
 
