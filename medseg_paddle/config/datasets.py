@@ -41,6 +41,11 @@ class ManifestDataset(_DatasetSpec):
     type: Literal["Manifest"]
     img_channels: Literal[1, 3] = Field(3, description="channels of the images")
     ignore_index: int = Field(255, description="label value that is neither learned nor scored")
+    fold: NonNegativeInt | None = Field(
+        None,
+        description="fold to validate on, the others are trained on; the same in both sets; 0 where absent and the "
+        "data has folds",
+    )
 
 
 class TrainTransforms(Spec):

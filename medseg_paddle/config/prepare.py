@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from medseg_paddle.config.base import Spec
-from medseg_paddle.core import SPLITS
+from medseg_paddle.config.patterns import Glob, Regex
+from medseg_paddle.config.splitting import SplitOptions
 
 IGNORE_INDEX = 255
 MOST_CHANNELS = 256
 
 Reader = Literal["pairs", "objects", "lists", "coco", "stacks", "nnunet", "volumes", "nifti", "dicom"]
-Rgb = tuple[int, int, int]
 
 # Per reader: the keys of a set that it needs, and those that it takes beside them.
 _KEYS: dict[str, tuple[set[str], set[str]]] = {
@@ -32,33 +31,6 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = {
 }
 _ALWAYS_VOLUMES = ("volumes", "nifti", "dicom")  # the others read pictures; nnU-Net's layout holds either
 _ONE_OBJECT_CLASS = ("objects",)
-
-
-def _glob(pattern: str) -> str:
-    path = PurePosixPath(pattern)
-    if not pattern or path.is_absolute() or ".." in path.parts:
-        raise PydanticCustomError(
-            "glob",
-            "'{pattern}' must be a pattern below the source folder, such as 'images/*.png'",
-            {"pattern": pattern},
-        )
-    return pattern
-
-
-def _regex(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PydanticCustomError(
-            "regex",
-            "'{pattern}' is not a regular expression ({error})",
-            {"pattern": pattern, "error": str(error)},
-        ) from None
-    if groups == 0:
-        raise PydanticCustomError(
-            "regex", "'{pattern}' needs a group in parentheses, such as '(\\d+)_'", {"pattern": pattern}
-        )
-    return pattern
 
 
 def _rgb(text: Any) -> str:
@@ -80,8 +52,6 @@ def _one_or_several(value: Any) -> str:
     return "several" if isinstance(value, (list, tuple)) else "one"
 
 
-Glob = Annotated[str, AfterValidator(_glob)]
-Regex = Annotated[str, AfterValidator(_regex)]
 Color = Annotated[str, BeforeValidator(_rgb)]
 ClassIndex = Annotated[int, Field(ge=0, le=IGNORE_INDEX)]
 Globs = Annotated[
@@ -155,7 +125,7 @@ class SyntheticSpec(Spec):
     seed: int = Field(42, ge=0, le=2**32 - 1, description="the same seed gives the same patients")
 
 
-class PrepareSpec(Spec):
+class PrepareSpec(SplitOptions):
     """How `medseg prepare` reads a source folder: which files belong together, and who is held out."""
 
     reader: Reader = Field(
@@ -171,11 +141,6 @@ class PrepareSpec(Spec):
         description="regular expression, searched in the path below the source folder; its groups, joined by "
         "`-`, are equal for an image and its label and name the case; default: the file name without its "
         "ending, for `dicom` with the folder above the image's",
-    )
-    patient: Regex | None = Field(
-        None,
-        description="regular expression, searched in the image's path below the source folder; its groups "
-        "name the patient; default: the case's key, for `dicom` the header's PatientID",
     )
     label_map: dict[Annotated[int, Field(ge=0, le=65535)], ClassIndex] | None = Field(
         None,
@@ -200,19 +165,6 @@ class PrepareSpec(Spec):
         "refuse",
         description="reader `coco`, where objects of two classes overlap: an error, or the later one wins",
     )
-    val_fraction: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the patients for validation, from `auto` or else from `train` sets",
-    )
-    test_fraction: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the patients for the test, from `auto` or else from `train` sets",
-    )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the split")
     channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] | None = Field(
         None,
         description="channels that a picture file holds: samples or pages of a TIFF, the last axis of an .npy; "
@@ -330,27 +282,5 @@ class PrepareSpec(Spec):
 
     @model_validator(mode="after")
     def _splits_fit(self) -> PrepareSpec:
-        if self.val_fraction + self.test_fraction >= 1:
-            raise PydanticCustomError(
-                "fractions", "`val_fraction` and `test_fraction` leave no one to train on", {}
-            )
-        named = {part.split for part in self.sets}
-        for split in SPLITS[1:]:
-            if split in named and self.fraction(split) > 0:
-                raise PydanticCustomError(
-                    "fraction_unused",
-                    "a set has `split: {split}`, so `{split}_fraction` must be 0, or that set's split `auto`",
-                    {"split": split},
-                )
-        drawn = self.val_fraction + self.test_fraction
-        if "auto" in named and drawn == 0:
-            raise PydanticCustomError("auto", "`split: auto` needs `val_fraction` or `test_fraction`", {})
-        if drawn > 0 and not named & {"auto", "train"}:
-            raise PydanticCustomError(
-                "fraction_unused", "a fraction needs a set with `split: auto` or `train`", {}
-            )
+        self.require_fitting_sets({part.split for part in self.sets})
         return self
-
-    def fraction(self, split: str) -> float:
-        """Share of the drawn patients that goes to `split`, ``"val"`` or ``"test"``."""
-        return self.val_fraction if split == "val" else self.test_fraction

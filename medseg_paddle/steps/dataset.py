@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import medseg_paddle
 from medseg_paddle.config.prepare import PrepareSpec
-from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Split
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Place, Unit
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.files import resumable_folder, write_text
 from medseg_paddle.steps.dataset_origin import origin
 from medseg_paddle.steps.dataset_parts import Part, Written, done_before, stamp, write_parts
+from medseg_paddle.steps.dataset_suspicions import near_copies
 from medseg_paddle.steps.parallel import suited_workers
 from medseg_paddle.steps.sources import Found, Source, look
 from medseg_paddle.steps.sources.declared import LabelRules
@@ -81,7 +82,7 @@ def write_dataset(
     rules = LabelRules.of(spec, labels)
     found = look(spec, source)
     sources = require_sound(found)
-    deal_out(spec, sources, {})  # what is wrong with the splits is better said before an hour's work
+    spec.deal(units(sources))  # before anything is read: most that can be wrong with it is known already
     for line in found.left_out if say is not None else ():
         say(f"left out: {line}")
     if workers is None:
@@ -103,26 +104,28 @@ def write_dataset(
                 progress(len(parts), len(sources), sources[len(parts) - 1].name)
         _remove_others(folder, parts)
         require_sound_pictures(spec, sources, [part.pictures for part in parts])
-        splits = deal_out(
-            spec,
-            sources,
-            {one.id: _classes(part.pictures) for one, part in zip(sources, parts, strict=True)},
-        )
-        cases: dict[Split, list[Case]] = {split: [] for split in SPLITS}
-        for one, part in zip(sources, parts, strict=True):
-            cases[splits[one.id]] += [_case(folder, one, picture) for picture in part.pictures]
+        places = spec.deal(units(sources, [part.pictures for part in parts]))
+        cases = [
+            _case(folder, one, picture, places[one.patient])
+            for one, part in zip(sources, parts, strict=True)
+            for picture in part.pictures
+        ]
+        splits = {
+            split: tuple(case for case in cases if places[case.patient].split == split) for split in SPLITS
+        }
+        looks = [one for part in parts for one in part.looks]
         files = {name: noted for part in parts for name, noted in part.files.items()}
         files.update({path.relative_to(source).as_posix(): stamp(path) for path in found.indexes})
         manifest = Manifest(
             name=name,
             labels=labels,
-            splits={split: tuple(cases[split]) for split in SPLITS},
+            splits=splits,
             root=folder,
             fingerprints=dict(sorted(one for part in parts for one in part.fingerprints.items())),
-            source=origin(spec, files),
+            source={**origin(spec, files), **near_copies(cases, looks, places)},
         )
         for split in SPLITS:
-            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in cases[split]))
+            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in splits[split]))
         write_text(folder / MANIFEST_NAME, manifest.to_json())
     return Manifest.load(destination)
 
@@ -159,7 +162,7 @@ def require_sound(found: Found) -> tuple[Source, ...]:
     Raises
     ------
     DataError
-        The first problem; a patient in two splits; nothing to prepare.
+        The first problem; nothing to prepare.
     """
     if found.problems:
         more = len(found.problems) - 1
@@ -172,7 +175,6 @@ def require_sound(found: Found) -> tuple[Source, ...]:
         )
     if not found.sources:
         raise DataError("there is no image to prepare", hint="correct `sets` in `prepare`")
-    _require_patients_apart(found.sources)
     return found.sources
 
 
@@ -240,50 +242,15 @@ def source_bytes(files: Iterable[Path]) -> int:
     return total
 
 
-def _classes(pictures: Iterable[Written]) -> frozenset[int]:
-    return frozenset(index for one in pictures for index in one.classes)
-
-
-def _require_patients_apart(sources: Sequence[Source]) -> None:
-    """Refuse a patient that the recipe's sets put into two splits."""
-    first: dict[str, Source] = {}
-    for source in sources:
-        other = first.setdefault(source.patient, source)
-        if other.split != source.split:
-            raise DataError(
-                f"patient '{source.patient}' is in split '{other.split}' ({other.name}) "
-                f"and in '{source.split}' ({source.name})",
-                hint="let all images of a patient go to one split, or correct `patient` in `prepare`",
-            )
-
-
-def deal_out(
-    spec: PrepareSpec, sources: Sequence[Source], classes: Mapping[str, frozenset[int]]
-) -> dict[str, Split]:
-    """Give every source its split; patients are drawn from the sets `auto`, or `train` if there are none.
-
-    Patients are put in order by a hash of seed and name. So the draw is the same everywhere, and a
-    patient who joins or leaves moves few others.
-    """
-    pool = "auto" if any(source.split == "auto" for source in sources) else "train"
-    patients = sorted(
-        {source.patient for source in sources if source.split == pool},
-        key=lambda patient: hashlib.sha256(f"{spec.seed}:{patient}".encode()).digest(),
-    )
-    wanted: dict[Split, int] = {
-        split: max(1, round(spec.fraction(split) * len(patients)))
-        for split in SPLITS[1:]
-        if spec.fraction(split) > 0
-    }
-    if sum(wanted.values()) >= len(patients) and wanted:
-        raise DataError(
-            f"{len(patients)} patient(s) cannot be split into train, {' and '.join(wanted)} by the fractions",
-            hint="add patients, lower `val_fraction` and `test_fraction`, or correct `patient` in `prepare`",
-        )
-    drawn: dict[str, Split] = {}
-    for split, count in wanted.items():
-        drawn.update(dict.fromkeys(patients[len(drawn) : len(drawn) + count], split))
-    return {one.id: drawn.get(one.patient, "train" if one.split == "auto" else one.split) for one in sources}
+def units(sources: Sequence[Source], pictures: Sequence[Sequence[Written]] | None = None) -> list[Unit]:
+    """The sources as they are dealt out, with the classes that their pictures hold where these are known."""
+    present = [frozenset[int]()] * len(sources)
+    if pictures is not None:
+        present = [frozenset(index for one in own for index in one.classes) for own in pictures]
+    return [
+        Unit(one.name, one.patient, one.center, one.split, classes)
+        for one, classes in zip(sources, present, strict=True)
+    ]
 
 
 def _require_full_range(maxima: Sequence[int]) -> None:
@@ -300,7 +267,7 @@ def _require_full_range(maxima: Sequence[int]) -> None:
         )
 
 
-def _case(folder: Path, source: Source, written: Written) -> Case:
+def _case(folder: Path, source: Source, written: Written, place: Place) -> Case:
     return Case(
         id=written.id,
         image=folder / written.image,
@@ -309,6 +276,8 @@ def _case(folder: Path, source: Source, written: Written) -> Case:
         patient=source.patient,
         volume=written.volume,
         slicing=written.slicing,
+        center=source.center,
+        fold=place.fold,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from medseg_paddle.core import Slicing, fingerprint, sha256
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.channels import picture_suffix, write_channels
+from medseg_paddle.io.channels import picture_suffix, read_channels, write_channels
 from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.steps.parallel import in_order
 from medseg_paddle.steps.sources import Picture, Source
 from medseg_paddle.steps.sources.declared import LabelRules, classes_in
@@ -63,15 +64,26 @@ class Part:
         Source file, by its path below the source folder, to its size, time of change and SHA-256.
     fingerprints : dict
         File of the data set to its SHA-256.
+    looks : tuple of Appearance
+        Of the pictures; not noted, but found again.
     """
 
     pictures: tuple[Written, ...]
-    files: dict[str, Stamp] = field(default_factory=dict)
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Stamp]
+    fingerprints: dict[str, str]
+    looks: tuple[Appearance, ...] = field(default=(), compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is noted."""
+        return {
+            "pictures": [asdict(one) for one in self.pictures],
+            "files": self.files,
+            "fingerprints": self.fingerprints,
+        }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Part:
-        """From what :func:`dataclasses.asdict` gave, through JSON."""
+        """The opposite of :meth:`to_json`."""
         pictures = tuple(
             Written(**{**one, "slicing": _slicing(one["slicing"]), "classes": tuple(one["classes"])})
             for one in raw["pictures"]
@@ -116,7 +128,7 @@ def write_parts(
         results = in_order(work, items, workers=workers, name=_name)
         for (source, before), part in zip(items, results, strict=True):
             if part != before:
-                journal.write(json.dumps({"source": source.id, "part": asdict(part)}) + "\n")
+                journal.write(json.dumps({"source": source.id, "part": part.to_json()}) + "\n")
                 journal.flush()
             yield part
     (folder / JOURNAL).unlink()
@@ -170,11 +182,18 @@ def _name(item: tuple[Source, Part | None]) -> str:
 def _write_or_keep(item: tuple[Source, Part | None], *, folder: Path, root: Path, rules: LabelRules) -> Part:
     source, before = item
     if before is not None and _is_whole(source, before, folder, root):
-        return before
+        return replace(before, looks=tuple(_look_again(folder / one.image) for one in before.pictures))
     files = {path.relative_to(root).as_posix(): stamp(path) for path in dict.fromkeys(source.files)}
-    pictures = tuple(_write(folder, picture, rules) for picture in source.read())
+    pictures, looks = [], []
+    for picture in source.read():
+        pictures.append(_write(folder, picture, rules))
+        looks.append(appearance(picture.image))
     own = [folder / name for one in pictures for name in (one.image, one.label, one.roi) if name]
-    return Part(pictures, files, fingerprint(own, folder))
+    return Part(tuple(pictures), files, fingerprint(own, folder), tuple(looks))
+
+
+def _look_again(path: Path) -> Appearance:
+    return appearance(read_channels([path]))
 
 
 def _is_whole(source: Source, part: Part, folder: Path, root: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
 from medseg_paddle.core import SPLITS, LabelSet
 from medseg_paddle.errors import DataError
-from medseg_paddle.steps.dataset import Progress, deal_out, require_sound_pictures, source_bytes
+from medseg_paddle.steps.dataset import Progress, require_sound_pictures, source_bytes, units
 from medseg_paddle.steps.dataset_parts import Written, described
 from medseg_paddle.steps.parallel import in_order, suited_workers
 from medseg_paddle.steps.sources import Source, look
@@ -190,21 +190,18 @@ def _splits(
     spec: PrepareSpec, sources: Sequence[Source], glances: Sequence[Glance], problems: list[DataError]
 ) -> Iterator[str]:
     """How the cases would be dealt out; what is wrong with that is a problem."""
-    classes = {
-        source.id: frozenset(index for one in glance.pictures for index in one.classes)
-        for source, glance in zip(sources, glances, strict=True)
-    }
     try:
-        splits = deal_out(spec, sources, classes)
+        places = spec.deal(units(sources, [one.pictures for one in glances]))
     except DataError as error:
         problems.append(error)
         return
+    split_of = {source.id: places[source.patient].split for source in sources}
     for split in SPLITS:
-        own = [source for source in sources if splits[source.id] == split]
+        own = [source for source in sources if split_of[source.id] == split]
         images = sum(
             sum(glance.kinds.values())
             for source, glance in zip(sources, glances, strict=True)
-            if splits[source.id] == split
+            if split_of[source.id] == split
         )
         patients = len({source.patient for source in own})
         yield f"{split:>5}: {images} images of {len(own)} cases, {patients} patients"

@@ -13,6 +13,7 @@ from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
+from medseg_paddle.steps.dataset_suspicions import suspicions
 from medseg_paddle.steps.dry_run import dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
@@ -180,8 +181,20 @@ def summary(manifest: Manifest) -> list[str]:
         lines.append(
             f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
         )
+    lines += [*_folds(manifest, alone=alone), *suspicions(manifest)]
     found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
     return lines if found is None else [*lines, *_slices(found)]
+
+
+def _folds(manifest: Manifest, *, alone: bool) -> list[str]:
+    lines = []
+    for fold in manifest.folds:
+        cases = manifest.cases("val", fold)
+        patients, centers = ({getattr(case, key) for case in cases} for key in ("patient", "center"))
+        of = "" if alone else f" of {len(patients)} patients"
+        center = f", centre {min(centers)}" if len(centers) == 1 and min(centers) else ""
+        lines.append(f"fold {fold}: {len(cases)} images{of}{center}")
+    return [*lines, "val is fold 0; `fold` in the data sets of the recipe picks another"] if lines else []
 
 
 def _slices(found: Acquisition) -> list[str]:

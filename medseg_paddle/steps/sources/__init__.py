@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.errors import DataError
+from medseg_paddle.steps.dataset_groups import Member, grouped
 from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
 from medseg_paddle.steps.sources.coco import coco
 from medseg_paddle.steps.sources.names import stem
@@ -45,6 +47,7 @@ def look(spec: PrepareSpec, root: Path) -> Found:
     find = _READERS[spec.reader]
     sources = [source for part in spec.sets for source in find(search, part)]
     _note_equal_names(search, sources)
+    sources = _grouped(search, sources)
     return Found(
         tuple(sources), tuple(search.problems), tuple(search.left_out), tuple(dict.fromkeys(search.indexes))
     )
@@ -63,6 +66,24 @@ def find_sources(spec: PrepareSpec, root: Path) -> list[Source]:
     if found.problems:
         raise found.problems[0]
     return list(found.sources)
+
+
+def _grouped(search: Search, sources: list[Source]) -> list[Source]:
+    """Give the sources what the recipe's expressions and table say of patient, centre and split."""
+    spec, root = search.spec, search.root
+    try:
+        found = grouped(
+            spec, root, [Member(one.files[0], one.key, one.patient, one.split) for one in sources]
+        )
+    except DataError as error:
+        search.problems.append(error)
+        return sources
+    if spec.table is not None:
+        search.indexes.append(root / spec.table.file)
+    return [
+        replace(one, split=its.wanted, patient=its.patient, center=its.center)
+        for one, its in zip(sources, found, strict=True)
+    ]
 
 
 def _note_equal_names(search: Search, sources: list[Source]) -> None:

@@ -55,12 +55,14 @@ class Source:
     key : str
         What its image and its label have in common.
     split : str
-        As the recipe has it: a split, or ``"auto"``.
+        As the recipe or its table has it: a split, or ``"auto"``.
     patient : str
     files : tuple of Path
         All that it is read from, images first.
     read : callable
         Yields its pictures.
+    center : str
+        Where it was taken; empty where nobody said.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Source:
     patient: str
     files: tuple[Path, ...]
     read: Callable[[], Iterator[Picture]]
+    center: str = ""
 
 
 @dataclass(frozen=True)
