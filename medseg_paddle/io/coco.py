@@ -151,8 +151,8 @@ class CocoAnnotations:
         ----------
         image_id : int
         classes : mapping, optional
-            Category id to label value (several may share one); None for :attr:`classes`. A category
-            that is not named in it is an error when an object has it.
+            Category id to label value; None for :attr:`classes`. Several may share a value, objects of
+            value 0 are left out, and a category that is not named is an error when an object has it.
         crowd : int
             Value of ``iscrowd`` areas, where no object lies on them; 255 is ignored in training.
         overlap : {"refuse", "later"}
@@ -180,6 +180,8 @@ class CocoAnnotations:
                 label[mask & (owner == 0)] = crowd
                 continue
             value = self._value(one, classes)
+            if value == 0:
+                continue
             taken = mask & (owner != 0) & (label != value)
             if overlap == "refuse" and taken.any():
                 other = self.objects[image_id][int(owner[taken][0]) - 1]
@@ -234,7 +236,7 @@ class CocoAnnotations:
             return shape_mask(one.segmentation, image.height, image.width)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
-                f"{self.path}: annotation {one.id} of image '{image.file_name}' has no shape that can be drawn: {error}",
+                f"{self.path}: annotation {one.id} of image '{image.file_name}' cannot be drawn: {error}",
                 hint="correct or remove the annotation",
             ) from error
 

@@ -45,11 +45,13 @@ def shape_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
         raise ValueError("it has neither polygons nor run lengths (a box alone is not a mask)")
     mask = np.zeros((height, width), dtype=np.bool_)
     for polygon in segmentation:
-        mask |= _polygon(polygon, height, width)
+        _draw(mask, polygon)
     return mask
 
 
-def _polygon(flat: Any, height: int, width: int) -> NDArray[np.bool_]:
+def _draw(mask: NDArray[np.bool_], flat: Any) -> None:
+    """Add the inside of a polygon to a mask."""
+    height, width = mask.shape
     points = np.asarray(flat, dtype=np.float64)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon needs at least three points x, y")
@@ -67,10 +69,14 @@ def _polygon(flat: Any, height: int, width: int) -> NDArray[np.bool_]:
     column = (np.minimum(xs[1:], xs[:-1])[crossed] + 0.5) / _SCALE - 0.5
     row = np.ceil(np.clip((np.minimum(ys[1:], ys[:-1])[crossed] + 0.5) / _SCALE - 0.5, 0, height))
     on_centre = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
+    column, row = column[on_centre].astype(np.int64), row[on_centre].astype(np.int64)
+    if not len(column):
+        return
     # Going down a column, every crossing of the outline changes between outside and inside.
-    flips = (column[on_centre] * height + row[on_centre]).astype(np.int64)
-    changes = np.bincount(flips, minlength=height * width + 1)[: height * width]
-    return np.ascontiguousarray((np.cumsum(changes) % 2).astype(np.bool_).reshape(width, height).T)
+    first, last = int(column.min()), int(column.max()) + 1
+    flips = (column - first) * height + row
+    changes = np.bincount(flips, minlength=(last - first) * height)[: (last - first) * height]
+    mask[:, first:last] |= (np.cumsum(changes) % 2).astype(np.bool_).reshape(-1, height).T
 
 
 def _outline(corners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
