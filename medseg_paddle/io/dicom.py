@@ -27,6 +27,7 @@ from medseg_paddle.io.dicom_file import (
     read_slice,
     text,
 )
+from medseg_paddle.io.limits import require_amount
 
 # Files with these endings promise to be DICOM; one that is not is an error and no stray file.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -196,6 +197,7 @@ def load_series(paths: Sequence[Path]) -> Series:
     affine[:3, 1] = first.down * first.spacing[0]
     affine[:3, 2] = first.across * first.spacing[1]
     affine[:3, 3] = slices[0].position
+    require_amount(first.path, (len(slices), *first.raster.size))
     array = np.empty((len(slices), *first.raster.size), dtype=np.float32)
     for index, one in enumerate(slices):
         array[index] = read_pixels(one.raster)

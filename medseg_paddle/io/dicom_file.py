@@ -14,17 +14,22 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medseg_paddle.core import Units
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.limits import require_small
 
 # Direction cosines are often written with four digits.
 COSINE_TOLERANCE = 1e-3
 
 # Segmentation Storage and Label Map Segmentation Storage (PS3.4, B.5), which pydicom 3.0 has no name for.
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+# Bytes before those that FileMetaInformationGroupLength counts (PS3.10, 7.1): preamble, mark, its own element.
+_META_START = 128 + 4 + 12
 
 # What pydicom raises on damaged files and values.
 _READ_ERRORS = (
@@ -98,6 +103,15 @@ def _raster(header: pydicom.Dataset, path: Path) -> Raster:
     bits = int(header.BitsStored)
     if not 1 <= bits <= 32:
         raise DataError(f"{path}: {bits} bits stored is not read", hint="export it with 8 or 16 bits")
+    inverted = text(header, "PhotometricInterpretation") == "MONOCHROME1"
+    units: Units = "HU" if is_ct and (text(header, "RescaleType") or "HU") == "HU" else "arbitrary"
+    shape = text(header, "PresentationLUTShape")
+    if units != "HU" and shape and inverted != (shape == "INVERSE"):
+        raise DataError(
+            f"{path} says twice and differently which end of its scale is white (PhotometricInterpretation "
+            f"{text(header, 'PhotometricInterpretation')}, PresentationLUTShape {shape})",
+            hint="export it again from the archive",
+        )
     lowest = -(1 << (bits - 1)) if int(header.PixelRepresentation) else 0
     return Raster(
         path=path,
@@ -106,8 +120,8 @@ def _raster(header: pydicom.Dataset, path: Path) -> Raster:
         size=(int(header.Rows), int(header.Columns)),
         slope=slope,
         intercept=intercept,
-        units="HU" if is_ct and (text(header, "RescaleType") or "HU") == "HU" else "arbitrary",
-        inverted=text(header, "PhotometricInterpretation") == "MONOCHROME1",
+        units=units,
+        inverted=inverted,
         stored=(lowest, lowest + (1 << bits) - 1),
     )
 
@@ -152,6 +166,10 @@ def _slice(header: pydicom.Dataset, path: Path) -> Slice:
 def read_header(path: Path) -> pydicom.FileDataset:
     """Read all but the pixels; pydicom's InvalidDicomError where the file is not DICOM."""
     with damage_refused(path):
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # pydicom inflates the whole file to read its header.
+            require_small(path, _META_START + int(meta.FileMetaInformationGroupLength))
         return pydicom.dcmread(path, stop_before_pixels=True)
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.core import Units
+from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.dicom_file import Raster, read_pixels, read_raster
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +28,12 @@ class DicomPicture:
     array : ndarray, shape (height, width), uint8 or uint16
         0 is black.
     range : tuple of float
-        The rescaled values that are black and white (white and black where `inverted`).
+        The rescaled values that are black and white: the lower one is white where `inverted`.
     units : {"HU", "arbitrary"}
         Of `range`.
     inverted : bool
-        MONOCHROME1: the file's low values are white.
+        Low values are white, as the file asks for (MONOCHROME1). Never in HU, where air is black in
+        every picture, however a file wishes to be shown.
     """
 
     path: Path
@@ -60,8 +64,55 @@ def dicom_pictures(
 
     Raises
     ------
+    RecipeError
+        The window is not two rising, finite numbers.
     DataError
-        Files of several series; colour, multi-frame; a slope of 0; damaged pixels; as for
+        Files of several series; colour, multi-frame; a slope of 0; more than 16 bits stored, without a window;
+        damaged pixels; as for
         :func:`~medseg_paddle.io.dicom.load_series`.
     """
-    raise NotImplementedError
+    rasters = [read_raster(path) for path in paths]
+    for one in rasters:
+        _require_alike(rasters[0], one)
+    low, high = _full_depth(rasters) if window is None else window
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise RecipeError(
+            f"window {low} to {high}", hint="name the values that become black and white, the lower one first"
+        )
+    for one in rasters:
+        yield _picture(one, low, high, bits)
+
+
+def _require_alike(first: Raster, other: Raster) -> None:
+    for what, one, two in (("series", first.uid, other.uid), ("units", first.units, other.units)):
+        if one != two:
+            raise DataError(
+                f"{what} are mixed: {one} in {first.path}, {two} in {other.path}",
+                hint="read the images of each series by themselves",
+            )
+
+
+def _full_depth(rasters: Sequence[Raster]) -> tuple[float, float]:
+    """Smallest and largest rescaled value that the headers of a series can express."""
+    ends = []
+    for one in rasters:
+        if one.stored[1] - one.stored[0] > 65535:
+            raise DataError(f"{one.path} stores more than 16 bits, a picture holds 16", hint="name a window")
+        ends += [one.slope * end + one.intercept for end in one.stored]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _picture(one: Raster, low: float, high: float, bits: int) -> DicomPicture:
+    white = (1 << bits) - 1
+    values = (read_pixels(one).astype(np.float64) - low) * (white / (high - low))
+    grey = np.rint(np.clip(values, 0, white)).astype(np.uint8 if bits == 8 else np.uint16)
+    inverted = one.inverted and one.units != "HU"
+    return DicomPicture(
+        path=one.path,
+        uid=one.uid,
+        patient_id=one.patient_id,
+        array=white - grey if inverted else grey,
+        range=(low, high),
+        units=one.units,
+        inverted=inverted,
+    )

@@ -80,12 +80,37 @@ def require_inflated(path: Path, offset: int, declared: int) -> None:
     ------
     DataError
     """
+    total, ended = _inflate(path, offset, zlib.MAX_WBITS | 32, declared)  # zlib's or gzip's header
+    if total != declared or not ended:
+        amount = "more than" if total > declared else "only"
+        raise DataError(
+            f"{path} holds {amount} {min(total, declared):,} bytes of values, but its header declares {declared:,}",
+            hint="copy the file again from its source; it was cut short, or its header changed",
+        )
+
+
+def require_small(path: Path, offset: int) -> None:
+    """Refuse a deflated file (without zlib's header) that would inflate to more than `MAX_VALUES` bytes.
+
+    Raises
+    ------
+    DataError
+    """
+    total, _ = _inflate(path, offset, -zlib.MAX_WBITS, MAX_VALUES)
+    if total > MAX_VALUES:
+        raise DataError(
+            f"{path} inflates to more than {MAX_VALUES:,} bytes", hint="copy the file again from its source"
+        )
+
+
+def _inflate(path: Path, offset: int, form: int, limit: int) -> tuple[int, bool]:
+    """Bytes that the end of a file inflates to (counted to little more than `limit`), and whether it is whole."""
     total = 0
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib's or gzip's header
+    inflate = zlib.decompressobj(form)
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
-            while not inflate.eof and total <= declared:
+            while not inflate.eof and total <= limit:
                 block = inflate.unconsumed_tail or stream.read(_BLOCK)
                 if not block:
                     break
@@ -94,9 +119,4 @@ def require_inflated(path: Path, offset: int, declared: int) -> None:
         raise DataError(
             f"{path}: its compressed values are damaged ({error})", hint="copy the file again from its source"
         ) from error
-    if total != declared or not inflate.eof:
-        amount = "more than" if total > declared else "only"
-        raise DataError(
-            f"{path} holds {amount} {min(total, declared):,} bytes of values, but its header declares {declared:,}",
-            hint="copy the file again from its source; it was cut short, or its header changed",
-        )
+    return total, inflate.eof

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from medseg_paddle.io.pictures import decode_pages, indices, intensities
 
 
 def read_stack(path: Path) -> NDArray[Any]:
@@ -22,7 +25,7 @@ def read_stack(path: Path) -> NDArray[Any]:
         part only (ImageJ's large files); pages that are channels and slices at once; more than the
         size limit; and per page as for :func:`~medseg_paddle.io.images.read_samples`.
     """
-    raise NotImplementedError
+    return np.stack([intensities(path, page) for page in decode_pages(path)])
 
 
 def read_label_stack(path: Path) -> NDArray[Any]:
@@ -37,4 +40,4 @@ def read_label_stack(path: Path) -> NDArray[Any]:
     DataError
         As for :func:`read_stack`, and per page as for :func:`~medseg_paddle.io.images.read_label`.
     """
-    raise NotImplementedError
+    return np.stack([indices(path, page) for page in decode_pages(path, keep_palette=True)])
