@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from medseg_paddle.config.base import Spec
+from medseg_paddle.config.base import Channels, Spec
 from medseg_paddle.config.patterns import Glob, Regex
 from medseg_paddle.config.splitting import SplitOptions
 
 IGNORE_INDEX = 255
-MOST_CHANNELS = 256
 
 Reader = Literal["pairs", "objects", "lists", "coco", "stacks", "nnunet", "volumes", "nifti", "dicom"]
 
@@ -29,7 +28,7 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = {
     "coco": ({"images", "index"}, set()),
     "nnunet": ({"index"}, {"part"}),
 }
-_ALWAYS_VOLUMES = ("volumes", "nifti", "dicom")  # the others read pictures; nnU-Net's layout holds either
+ALWAYS_VOLUMES = ("volumes", "nifti", "dicom")  # the others read pictures; nnU-Net's layout holds either
 _ONE_OBJECT_CLASS = ("objects",)
 
 
@@ -165,7 +164,7 @@ class PrepareSpec(SplitOptions):
         "refuse",
         description="reader `coco`, where objects of two classes overlap: an error, or the later one wins",
     )
-    channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] | None = Field(
+    channels: Channels | None = Field(
         None,
         description="channels that a picture file holds: samples or pages of a TIFF, the last axis of an .npy; "
         "default: 1 or 3, as the picture says",
@@ -210,7 +209,7 @@ class PrepareSpec(SplitOptions):
                 raise PydanticCustomError(
                     "set_key", "`{key}` is not read by reader '{reader}'", {"reader": self.reader, "key": key}
                 )
-        if self.window is None and self.reader in _ALWAYS_VOLUMES:
+        if self.window is None and self.reader in ALWAYS_VOLUMES:
             raise PydanticCustomError("window", "reader '{reader}' needs `window`", {"reader": self.reader})
         if self.bits is not None and self.window is None:
             raise PydanticCustomError(

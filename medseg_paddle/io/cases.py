@@ -61,6 +61,17 @@ def acquisition_of(spec: DatasetSpec) -> Acquisition | None:
     return None
 
 
+def channels_of(spec: DatasetSpec) -> tuple[int, int]:
+    """How many channels the images of a prepared data set hold, and how many files of its source held these.
+
+    Both are 1 where nobody noted it.
+    """
+    if isinstance(spec, (TrainManifest, EvalManifest)):
+        source = Manifest.load(Path(spec.dataset_root)).source
+        return int(source.get("channels", 1)), int(source.get("files_per_case", 1))
+    return 1, 1
+
+
 def _list_file(spec: DatasetSpec, root: Path) -> tuple[Path, str]:
     if isinstance(spec, (TrainList, EvalList)):
         named = {"train": spec.train_path, "val": spec.val_path, "test": spec.test_path}[spec.mode]

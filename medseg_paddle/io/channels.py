@@ -68,13 +68,15 @@ def read_channels(paths: Sequence[Path]) -> NDArray[Any]:
     return np.stack(channels, axis=-1)
 
 
-def write_channels(path: Path, array: NDArray[Any]) -> None:
+def write_channels(path: Path, array: NDArray[Any], *, flush: bool = True) -> None:
     """Write a picture ``(height, width, channels)``, uint8 or uint16; atomic.
 
     Parameters
     ----------
     path : Path
         ``.png`` for 1 or 3 channels, ``.npy`` for any number.
+    flush : bool
+        As for :func:`~medseg_paddle.io.files.write_bytes`.
 
     Raises
     ------
@@ -88,11 +90,11 @@ def write_channels(path: Path, array: NDArray[Any]) -> None:
         )
     suffix = path.suffix.lower()
     if suffix == ".png" and picture_suffix(array.shape[2]) == ".png":
-        write_bytes(path, png(array[:, :, 0] if array.shape[2] == 1 else array))
+        write_bytes(path, png(array[:, :, 0] if array.shape[2] == 1 else array), flush=flush)
     elif suffix == ARRAY_SUFFIX:
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, buffer.getvalue(), flush=flush)
     else:
         raise DataError(
             f"{path} cannot hold {array.shape[2]} channels",

@@ -21,11 +21,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The bytes go to a temporary name in the same folder (made if missing), are flushed to the disk,
-    and the name is then replaced.
+    and the name is then replaced. Without `flush`, that is for many files in a folder that is flushed as a
+    whole (:func:`resumable_folder`): nothing waits for the disk.
 
     Raises
     ------
@@ -33,12 +34,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         The folder cannot be made, cannot be written, or the disk is full.
     """
     # Not tempfile: its files are readable by their owner alone, whatever the umask says.
-    with whole_file(path) as temporary, temporary.open("xb") as stream:
+    with whole_file(path, flush=flush) as temporary, temporary.open("xb") as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """As :func:`write_bytes`, for a function that writes to a path.
 
     Yields
@@ -50,10 +51,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        if flush:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if flush:
+            _sync_folder(path.parent)
     except OSError as error:
         raise _not_writable(path, error) from error
     finally:

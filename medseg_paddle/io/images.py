@@ -108,8 +108,10 @@ def read_roi(path: Path) -> NDArray[np.bool_]:
     return np.asarray(read_label(path) != 0)
 
 
-def write_label(path: Path, array: NDArray[Any]) -> None:
+def write_label(path: Path, array: NDArray[Any], *, flush: bool = True) -> None:
     """Write indices as a grey PNG without a palette, 8 bits where they fit, else 16; atomic.
+
+    `flush` is that of :func:`~medseg_paddle.io.files.write_bytes`.
 
     Raises
     ------
@@ -124,9 +126,12 @@ def write_label(path: Path, array: NDArray[Any]) -> None:
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0 or high > 65535:
         raise DataError(f"{path}: labels {low}..{high} do not fit 16 bits", hint="number the classes from 0")
-    write_bytes(path, png(array.astype(np.uint8 if high <= 255 else np.uint16)))
+    write_bytes(path, png(array.astype(np.uint8 if high <= 255 else np.uint16)), flush=flush)
 
 
-def write_image(path: Path, array: NDArray[Any]) -> None:
-    """Write a grey ``(height, width)`` or RGB ``(height, width, 3)`` uint8 or uint16 array as PNG; atomic."""
-    write_bytes(path, png(array))
+def write_image(path: Path, array: NDArray[Any], *, flush: bool = True) -> None:
+    """Write a grey ``(height, width)`` or RGB ``(height, width, 3)`` uint8 or uint16 array as PNG; atomic.
+
+    `flush` is that of :func:`~medseg_paddle.io.files.write_bytes`.
+    """
+    write_bytes(path, png(array), flush=flush)

@@ -122,7 +122,12 @@ def write_dataset(
             splits=splits,
             root=folder,
             fingerprints=dict(sorted(one for part in parts for one in part.fingerprints.items())),
-            source={**origin(spec, files), **near_copies(cases, looks, places)},
+            source={
+                **origin(spec, files),
+                "files_per_case": max(one.image_files for one in sources),
+                "channels": max(one.channels for part in parts for one in part.pictures),
+                **near_copies(cases, looks, places),
+            },
         )
         for split in SPLITS:
             write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in splits[split]))

@@ -235,12 +235,12 @@ def _write(folder: Path, picture: Picture, rules: LabelRules) -> Written:
     indices = rules.apply(picture)
     written = described(picture, indices)
     if written.channels in (1, 3):
-        write_image(folder / written.image, picture.image)
+        write_image(folder / written.image, picture.image, flush=False)
     else:
-        write_channels(folder / written.image, picture.image)
-    write_label(folder / written.label, indices)
+        write_channels(folder / written.image, picture.image, flush=False)
+    write_label(folder / written.label, indices, flush=False)
     if picture.roi is not None:
-        write_label(folder / written.roi, picture.roi.astype(np.uint8) * 255)
+        write_label(folder / written.roi, picture.roi.astype(np.uint8) * 255, flush=False)
     return written
 
 

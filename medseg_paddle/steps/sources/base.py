@@ -63,6 +63,8 @@ class Source:
         Yields its pictures.
     center : str
         Where it was taken; empty where nobody said.
+    image_files : int
+        How many of `files` are its image, one for each channel; 1 for a series.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Source:
     files: tuple[Path, ...]
     read: Callable[[], Iterator[Picture]]
     center: str = ""
+    image_files: int = 1
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from medseg_paddle.errors import DataError
 from medseg_paddle.io.channels import read_channels
 from medseg_paddle.io.images import read_label, read_roi, read_samples
 from medseg_paddle.io.objects import read_object_masks
-from medseg_paddle.preprocess.window import window_to_uint8, window_to_uint16
+from medseg_paddle.preprocess.window import windowed_picture
 from medseg_paddle.steps.sources.base import Picture, Search, Source
 from medseg_paddle.steps.sources.names import (
     by_key,
@@ -61,7 +61,10 @@ def objects(search: Search, part: PrepareSet) -> Iterator[Source]:
         named = named_case(search, key, path)
         if named is not None:
             read = partial(_read_objects, named[0], files[key], tuple(masks[key]), named[1], search.spec)
-            yield Source(path.name, named[0], key, part.split, named[1], (*files[key], *masks[key]), read)
+            own = (*files[key], *masks[key])
+            yield Source(
+                path.name, named[0], key, part.split, named[1], own, read, image_files=len(files[key])
+            )
 
 
 def lists(search: Search, part: PrepareSet) -> Iterator[Source]:
@@ -160,7 +163,9 @@ def source_of(
     if named is not None:
         files = (*images, label) if roi is None else (*images, label, roi)
         read = partial(_read_pair, named[0], images, label, roi, named[1], search.spec)
-        yield Source(images[0].name, named[0], key, part.split, named[1], files, read)
+        yield Source(
+            images[0].name, named[0], key, part.split, named[1], files, read, image_files=len(images)
+        )
 
 
 def _read_pair(
@@ -225,24 +230,10 @@ def windowed(image: NDArray[Any], spec: PrepareSpec, path: Path) -> NDArray[Any]
     """
     if not spec.windows:
         return image
-    if image.dtype != np.uint16:
-        raise DataError(
-            f"{path} has 8 bits, the recipe's `window` is for pictures of 16 bits",
-            hint="leave pictures of 8 bits out, or prepare them by a recipe without `window`",
-        )
-    convert = window_to_uint8 if spec.bits == 8 else window_to_uint16
-    if len(spec.windows) == 1:
-        return np.asarray(convert(image, spec.windows[0].level, spec.windows[0].width))
-    planes = np.moveaxis(np.atleast_3d(image), -1, 0)
-    if len(planes) != len(spec.windows):
-        raise DataError(
-            f"{path} holds {len(planes)} channels, `window` is for {len(spec.windows)}",
-            hint="give one window, or one for each channel",
-        )
-    return np.stack(
-        [convert(plane, one.level, one.width) for plane, one in zip(planes, spec.windows, strict=True)],
-        axis=-1,
-    )
+    try:
+        return windowed_picture(image, [(one.level, one.width) for one in spec.windows], spec.bits or 16)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def read_label_picture(path: Path, spec: PrepareSpec) -> NDArray[Any]:

@@ -35,7 +35,8 @@ def volume_source(
     named = named_case(search, key, images[0])
     if named is not None:
         read = partial(_read_volumes, named[0], images, label, named[1], search.spec)
-        yield Source(images[0].name, named[0], key, part.split, named[1], (*images, label), read)
+        own = (*images, label)
+        yield Source(images[0].name, named[0], key, part.split, named[1], own, read, image_files=len(images))
 
 
 def _read_volumes(
