@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -96,12 +97,12 @@ def write_dataset(
         if before and say is not None:
             say(f"going on with an interrupted preparation: {before} of {len(sources)} are written")
         parts: list[Part] = []
-        for part in write_parts(
-            sources, folder, root=source, rules=rules, workers=min(workers, len(sources))
-        ):
-            parts.append(part)
-            if progress is not None:
-                progress(len(parts), len(sources), sources[len(parts) - 1].name)
+        work = write_parts(sources, folder, root=source, rules=rules, workers=min(workers, len(sources)))
+        with contextlib.closing(work):
+            for part in work:
+                parts.append(part)
+                if progress is not None:
+                    progress(len(parts), len(sources), sources[len(parts) - 1].name)
         _remove_others(folder, parts)
         require_sound_pictures(spec, sources, [part.pictures for part in parts])
         places = spec.deal(units(sources, [part.pictures for part in parts]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ class Part:
 
 def write_parts(
     sources: Sequence[Source], folder: Path, *, root: Path, rules: LabelRules, workers: int
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """Write the pictures of all sources, in order; those that an earlier attempt wrote are taken over.
 
     Parameters
@@ -124,8 +125,8 @@ def write_parts(
     items = [(source, earlier.get(source.id)) for source in sources]
     for kind in ("images", "labels"):
         (folder / kind).mkdir(exist_ok=True)
-    with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
-        results = in_order(work, items, workers=workers, name=_name)
+    results = in_order(work, items, workers=workers, name=_name)
+    with contextlib.closing(results), (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         for (source, before), part in zip(items, results, strict=True):
             if part != before:
                 journal.write(json.dumps({"source": source.id, "part": part.to_json()}) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,12 +113,14 @@ def dry_run(
     if workers is None:
         workers = suited_workers(len(files), source_bytes(files))
     glances: list[Glance] = []
-    for glance in in_order(
+    work = in_order(
         partial(_glance, rules=rules), found.sources, workers=min(workers, len(found.sources)), name=_name
-    ):
-        glances.append(glance)
-        if progress is not None:
-            progress(len(glances), len(found.sources), found.sources[len(glances) - 1].name)
+    )
+    with contextlib.closing(work):
+        for glance in work:
+            glances.append(glance)
+            if progress is not None:
+                progress(len(glances), len(found.sources), found.sources[len(glances) - 1].name)
     lines = [f"reader {spec.reader}: {len(found.sources)} cases below {source}"]
     lines += _pictures(glances, labels)
     lines += _splits(spec, found.sources, glances, problems)

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar
 
@@ -32,7 +32,7 @@ _AHEAD = 4  # work given out per process beyond what is read, so that memory sta
 
 def in_order(
     work: Callable[[T], R], items: Sequence[T], *, workers: int, name: Callable[[T], str] = str
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Results of `work` for all items, in their order, whoever is ready first.
 
     Parameters

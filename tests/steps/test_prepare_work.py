@@ -266,10 +266,8 @@ def test_a_dry_run_tells_every_problem(tmp_path):
     assert len(said) == 5
     assert "no label for img/p000.png" in said[0]
     assert "label without an image: lab/p001.png" in said[1]
-    assert (
-        "p004.png and 2 more cases holds label values that nobody declared: 7 (256 pixels), 9 (512 pixels)"
-        in said[2]
-    )
+    assert "p004.png and 2 more cases" in said[2]
+    assert "label values that nobody declared: 7 (256 pixels), 9 (512 pixels)" in said[2]
     assert "label_map: {0: 0, 255: 1, 7: ?, 9: ?}" in found.problems[2].hint
     assert "p002.png" in said[3]
     assert "p003.png is 16 x 17" in said[4]
@@ -308,18 +306,12 @@ def test_the_command_proposes_what_its_own_dry_run_then_accepts(tmp_path, capsys
 def test_the_command_ends_with_3_where_something_is_wrong(tmp_path, capsys, disc_recipe_file):
     source = pictures(tmp_path / "in", 5)
     (source / "lab" / "p000.png").unlink()
-    disc_recipe_file.write_text(disc_recipe_file.read_text() + "\nprepare:\n  " + json.dumps(SECTION)[1:-1])
-    disc_recipe_file.write_text(
-        disc_recipe_file.read_text().split("\nprepare:")[0] + f"\nprepare: {json.dumps(_plain(SECTION))}\n"
-    )
+    section = {**SECTION, "label_map": None, "label_threshold": 1}  # JSON has no numbers for keys
+    disc_recipe_file.write_text(disc_recipe_file.read_text() + f"\nprepare: {json.dumps(section)}\n")
     assert command(source, "--dry-run", "--config", disc_recipe_file) == 3
     said = capsys.readouterr().err
     assert "problem 1:" in said
     assert "cannot be prepared: 1 problem, nothing was written" in said
-
-
-def _plain(section: dict) -> dict:
-    return {key: value for key, value in section.items() if key != "label_map"} | {"label_threshold": 1}
 
 
 @pytest.mark.parametrize(

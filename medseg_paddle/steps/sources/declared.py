@@ -62,15 +62,15 @@ class LabelRules:
         Values from this one on are 1, others 0, before anything else.
     colors : bool
         Whether labels are pictures in colour.
-    instances : int or None
-        Class of every value but 0.
+    instances : bool
+        Whether every value but 0 counts as 1.
     """
 
     classes: int
     declared: dict[int, int] | None
     threshold: int | None = None
     colors: bool = False
-    instances: int | None = None
+    instances: bool = False
 
     @classmethod
     def of(cls, spec: PrepareSpec, labels: LabelSet) -> LabelRules:
@@ -89,8 +89,8 @@ class LabelRules:
                 red, green, blue = map(int, color.split())
                 declared[red << 16 | green << 8 | blue] = index
         if spec.instances is not None:
-            key = "instances"
-        named = set((declared or {}).values()) | ({spec.instances} if spec.instances else set())
+            key, declared = "instances", {0: 0, 1: spec.instances}
+        named = set((declared or {}).values())
         beyond = sorted(index for index in named if len(labels) <= index != IGNORE_INDEX)
         if beyond:
             raise RecipeError(
@@ -99,7 +99,25 @@ class LabelRules:
             )
         if spec.reader == "coco":  # the map is that of the categories, and the reader has used it
             declared = {index: index for index in (*range(len(labels)), IGNORE_INDEX)}
-        return cls(len(labels), declared, spec.label_threshold, spec.label_colors is not None, spec.instances)
+        return cls(
+            len(labels),
+            declared,
+            spec.label_threshold,
+            colors=spec.label_colors is not None,
+            instances=spec.instances is not None,
+        )
+
+    def coded(self, picture: Picture) -> NDArray[Any]:
+        """A picture's label as the values that :attr:`mapping` speaks of, (height, width), integer."""
+        stored = picture.label
+        if self.instances:
+            return np.asarray(stored != 0).astype(np.uint8)
+        if self.threshold is not None:
+            return np.asarray(stored >= self.threshold).astype(np.uint8)
+        if self.colors:
+            parts = stored.astype(np.int64)
+            return np.asarray(parts[:, :, 0] << 16 | parts[:, :, 1] << 8 | parts[:, :, 2])
+        return stored
 
     def apply(self, picture: Picture) -> NDArray[np.uint8]:
         """Class indices of a picture's label, (height, width).
@@ -109,21 +127,22 @@ class LabelRules:
         UndeclaredLabelError
             It holds values that nobody declared.
         """
-        stored = picture.label
-        if self.instances is not None:
-            return np.where(stored != 0, np.uint8(self.instances), np.uint8(0))
-        if self.threshold is not None:
-            stored = (stored >= self.threshold).astype(np.uint8)
-        if self.colors:
-            parts = stored.astype(np.int64)
-            stored = parts[:, :, 0] << 16 | parts[:, :, 1] << 8 | parts[:, :, 2]
-        values, places, counts = np.unique(stored, return_inverse=True, return_counts=True)
+        stored = self.coded(picture)
+        if stored.dtype.itemsize > 2:  # colours: too many for a table
+            values, places, counts = np.unique(stored, return_inverse=True, return_counts=True)
+            places = places.reshape(stored.shape)
+        else:
+            counts = np.bincount(stored.ravel())
+            values = np.flatnonzero(counts)
+            places, counts = stored, counts[values]
         mapping = self.mapping
         undeclared = {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in mapping}
         if undeclared:
             raise self.refusal(str(picture.label_path), undeclared, frozenset(map(int, values)))
-        table = np.array([mapping[int(value)] for value in values], dtype=np.uint8)
-        return np.asarray(table[places].reshape(stored.shape))
+        classes = [mapping[int(value)] for value in values]
+        table = np.zeros(int(places.max(initial=0)) + 1, dtype=np.uint8)
+        table[values if places is stored else np.arange(len(values))] = classes
+        return np.asarray(table[places])
 
     @property
     def mapping(self) -> dict[int, int]:
