@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from medseg_paddle.io.pictures import decode, grey_if_equal, intensities, png, r
 from medseg_paddle.io.stacks import read_stack
 
 ARRAY_SUFFIX = ".npy"
+
+# What numpy raises on damaged headers: they are Python's notation, and are parsed as such.
+_ARRAY_ERRORS = (
+    OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 274, 277, 338, 339
@@ -143,7 +149,7 @@ def _read_array(path: Path) -> NDArray[Any]:
             else:  # (3, 0) is for names that are not Latin-1; a picture has none
                 shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
             offset = stream.tell()
-        if dtype not in (np.uint8, np.uint16) or len(shape) != 3:
+        if dtype.kind != "u" or dtype.itemsize > 2 or len(shape) != 3:
             raise DataError(
                 f"{path} is an array of shape {shape} {dtype}; a picture is (height, width, channels), uint8 or uint16",
                 hint="save it so, with numpy.save",
@@ -152,7 +158,7 @@ def _read_array(path: Path) -> NDArray[Any]:
         stored = path.stat().st_size - offset
         require_bytes(path, math.prod(shape) * dtype.itemsize, stored, compressed=False)
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError) as error:
+    except _ARRAY_ERRORS as error:
         raise DataError(
             f"{path} is missing, damaged or not an array of numpy's ({error})",
             hint="check the path, or write the file again",

@@ -124,7 +124,7 @@ def test_two_classes_on_one_pixel_are_refused_unless_the_later_one_wins(load):
 def test_two_objects_of_one_class_may_overlap_in_a_label_but_not_as_instances(load):
     coco = load({"segmentation": square(2, 3, 4)}, {"segmentation": square(4, 5, 4)})
     assert coco.label_of(7)[5, 4] == 1
-    with pytest.raises(DataError, match="annotation 1 .* and annotation 2 .* overlap in 4 pixels"):
+    with pytest.raises(DataError, match=r"annotation 1 .* and annotation 2 .* overlap in 4 pixels"):
         coco.instances_of(7)
     assert coco.instances_of(7, overlap="later")[0][5, 4] == 2
 
@@ -191,9 +191,9 @@ def test_a_file_that_is_not_in_order_is_refused(load, changes, words):
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="a.json"):
+    with pytest.raises(DataError, match=r"a\.json"):
         CocoAnnotations.load(path)
-    with pytest.raises(DataError, match="b.json"):
+    with pytest.raises(DataError, match=r"b\.json"):
         CocoAnnotations.load(tmp_path / "b.json")
 
 
