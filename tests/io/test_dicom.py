@@ -110,6 +110,18 @@ def test_an_mr_without_rescale_has_arbitrary_units(tmp_path):
     assert volume.array[0, 0, 0] == 5
 
 
+def test_hounsfield_units_are_read_whichever_end_is_shown_white(tmp_path):
+    slices = [make_slice(z, 10, PhotometricInterpretation=f"MONOCHROME{z + 1}") for z in (0, 1)]
+    volume = read_series(save(tmp_path, *slices))
+    assert (volume.array[0] == volume.array[1]).all()
+    assert volume.units == "HU"
+
+
+def test_a_size_that_nobody_has_is_refused_before_memory_is_taken(tmp_path):
+    huge = {"Rows": 60000, "Columns": 60000}
+    assert "60000 x 60000, more than" in refused(save(tmp_path, *[make_slice(z, **huge) for z in (0, 1)]))
+
+
 def test_a_gap_is_told_with_its_place_and_size(tmp_path):
     message = refused(save(tmp_path, *[make_slice(z) for z in (0, 2.5, 5, 12.5, 15)]))
     assert message == f"series {SERIES} has a gap of 7.5 mm between slices 3 and 4 (spacing elsewhere 2.5 mm)"
@@ -181,7 +193,8 @@ def test_mixed_slices_are_refused(tmp_path, changes, words):
         ({"RescaleSlope": 0}, "RescaleSlope 0"),
         ({"RescaleSlope": None}, "RescaleSlope is missing"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1"),
+        ({"PhotometricInterpretation": "MONOCHROME1", "RescaleType": "US"}, "MONOCHROME1"),
+        ({"Rows": 60000, "Columns": 60000}, "mixes sizes"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
         ({"NumberOfFrames": 3}, "multi-frame"),
         ({"PixelData": b"\0" * 8}, "truncated"),
