@@ -1,8 +1,11 @@
+import contextlib
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
@@ -175,6 +178,29 @@ def test_a_deflated_file_that_would_take_gigabytes_is_refused(save, tmp_path, mo
     path.write_bytes(path.read_bytes()[:start] + bomb)
     monkeypatch.setattr("medseg_paddle.io.limits.MAX_VALUES", 1 << 20)
     with pytest.raises(DataError, match="inflates to more than 1,048,576 bytes"):
+        only(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "a.dcm"
+    xray().save_as(path, enforce_file_format=True)
+    whole = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(132, len(whole) - 1), min_size=1, max_size=4)):
+        whole[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    with contextlib.suppress(DataError):
+        only(path)
+
+
+def test_a_length_that_fits_no_number_is_refused(save):
+    path = save("a.dcm", xray())
+    rows = b"\x28\x00\x10\x00US\x02\x00"  # (0028,0010), two bytes long
+    whole = path.read_bytes()
+    assert rows in whole
+    path.write_bytes(whole.replace(rows, rows[:-2] + b"\x01\x00"))
+    with pytest.raises(DataError, match="damaged"):
         only(path)
 
 

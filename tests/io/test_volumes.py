@@ -252,9 +252,9 @@ def test_foreign_files_are_refused(save, name, data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), name=st.sampled_from(["a.nrrd", "a.mha"]))
+@given(data=st.data(), name=st.sampled_from(["a.nrrd", "a.mha", "a.nii"]))
 def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(tmp_path_factory, data, name):
-    whole = bytearray(nrrd_bytes() if name == "a.nrrd" else meta_bytes())
+    whole = bytearray({"a.nrrd": nrrd_bytes, "a.mha": meta_bytes, "a.nii": nifti_bytes}[name]())
     for place in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=4)):
         whole[place] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("damaged") / name
@@ -318,6 +318,12 @@ def test_a_nifti_that_declares_more_than_it_holds_is_refused_before_memory_is_ta
     pack = gzip.compress if suffix == ".nii.gz" else bytes
     assert (read_volume(save(f"a{suffix}", pack(nifti_bytes()))).array == VOXELS).all()
     refused(save(f"a{suffix}", pack(nifti_bytes(dim))))
+
+
+def test_a_nifti_in_units_that_nobody_knows_is_refused(save):
+    data = bytearray(nifti_bytes())
+    data[123] = 160  # xyzt_units, nifti1.h; nibabel has a KeyError for it
+    refused(save("a.nii", bytes(data)))
 
 
 def test_a_nifti_without_thickness_is_refused_by_name(save):
