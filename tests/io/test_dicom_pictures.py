@@ -196,10 +196,10 @@ def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(tmp_path_
 
 def test_a_length_that_fits_no_number_is_refused(save):
     path = save("a.dcm", xray())
-    rows = b"\x28\x00\x10\x00US\x02\x00"  # (0028,0010), two bytes long
+    stored = b"\x28\x00\x01\x01US"  # (0028,0101): 12, in two bytes
     whole = path.read_bytes()
-    assert rows in whole
-    path.write_bytes(whole.replace(rows, rows[:-2] + b"\x01\x00"))
+    assert stored + b"\x02\x00\x0c\x00" in whole
+    path.write_bytes(whole.replace(stored + b"\x02\x00\x0c\x00", stored + b"\x01\x00\x0c"))
     with pytest.raises(DataError, match="damaged"):
         only(path)
 
