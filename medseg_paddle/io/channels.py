@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tokenize
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ from medseg_paddle.io.pictures import decode, grey_if_equal, intensities, png, r
 from medseg_paddle.io.stacks import read_stack
 
 ARRAY_SUFFIX = ".npy"
+
+# What numpy raises on damaged headers: they are Python's notation, and are parsed as such.
+_ARRAY_ERRORS = (
+    OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 274, 277, 338, 339
@@ -107,10 +114,10 @@ def _read_one(path: Path) -> NDArray[Any]:
     if suffix == ARRAY_SUFFIX:
         return _read_array(path)
     if suffix in _TIFF_SUFFIXES:
-        first = _first_directory(path)
-        if first is not None and _several_samples(first):
-            return _read_samples(path, first)
-        if first is not None and first.next:
+        layout = _layout(path)
+        if layout is not None and layout.shape[2] not in (1, 3) and not layout.alpha:
+            return _read_samples(path, layout)
+        if layout is not None and layout.more_pages:
             pages = read_stack(path)
             if pages.ndim == 4:
                 raise DataError(
@@ -145,7 +152,7 @@ def _read_array(path: Path) -> NDArray[Any]:
             else:  # (3, 0) is for names that are not Latin-1; a picture has none
                 shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
             offset = stream.tell()
-        if dtype not in (np.uint8, np.uint16) or len(shape) != 3:
+        if dtype.kind != "u" or dtype.itemsize > 2 or len(shape) != 3:
             raise DataError(
                 f"{path} is an array of shape {shape} {dtype}; a picture is (height, width, channels), uint8 or uint16",
                 hint="save it so, with numpy.save",
@@ -154,7 +161,7 @@ def _read_array(path: Path) -> NDArray[Any]:
         stored = path.stat().st_size - offset
         require_bytes(path, math.prod(shape) * dtype.itemsize, stored, compressed=False)
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError) as error:
+    except _ARRAY_ERRORS as error:
         raise DataError(
             f"{path} is missing, damaged or not an array of numpy's ({error})",
             hint="check the path, or write the file again",
@@ -162,44 +169,50 @@ def _read_array(path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=np.uint8 if dtype.itemsize == 1 else np.uint16)
 
 
-def _first_directory(path: Path) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
-    """Tags of a TIFF's first page; None where the file is no TIFF, or too damaged for Pillow as well."""
+@dataclass(frozen=True)
+class _Layout:
+    """How the samples of a TIFF's first page lie."""
+
+    shape: tuple[int, int, int]
+    bits: frozenset[int]
+    plain: bool  # integers without sign, upright
+    alpha: bool
+    more_pages: bool
+
+
+def _layout(path: Path) -> _Layout | None:
+    """None where the file is no TIFF, or too damaged for Pillow as well."""
     data = read_data(path)
     try:
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if data[2:3] == b"+" else data[:8])
         stream = io.BytesIO(data)
         stream.seek(tags.next)
         tags.load(stream)
+        shape = (int(tags[_HEIGHT]), int(tags[_WIDTH]), int(tags.get(_SAMPLES, 1)))
+        extra = tuple(tags.get(_EXTRA, ()))
+        return _Layout(
+            shape,
+            frozenset(int(bits) for bits in tags.get(_BITS, (1,))),
+            plain=set(tags.get(_FORMAT, (1,))) == {1} and int(tags.get(_ORIENTATION, 1)) == 1,
+            alpha=shape[2] in (2, 4) and bool(extra) and extra[-1] in _ALPHA,
+            more_pages=bool(tags.next),
+        )
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
         return None
-    return tags
 
 
-def _several_samples(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
-    """Whether samples are channels: more than one, and neither colour nor with a transparency of its own."""
-    samples = int(tags.get(_SAMPLES, 1))
-    extra = tags.get(_EXTRA, ())
-    alpha = samples in (2, 4) and bool(extra) and extra[-1] in _ALPHA
-    return samples not in (1, 3) and not alpha
-
-
-def _read_samples(path: Path, tags: TiffImagePlugin.ImageFileDirectory_v2) -> NDArray[Any]:
-    samples = int(tags[_SAMPLES])
-    bits, formats = set(tags.get(_BITS, (1,))), set(tags.get(_FORMAT, (1,)))
-    if (
-        len(bits) > 1
-        or not bits <= {8, 16}
-        or formats != {1}
-        or int(tags.get(_ORIENTATION, 1)) != 1
-        or tags.next
-    ):
+def _read_samples(path: Path, layout: _Layout) -> NDArray[Any]:
+    """Channels as samples, which Pillow and OpenCV do not read beyond four."""
+    samples = layout.shape[2]
+    if not layout.plain or layout.more_pages or layout.bits not in ({8}, {16}):
         raise DataError(
-            f"{path} holds {samples} samples per pixel, of {sorted(bits)} bits; read is one page of 8 or 16 bits "
-            "without sign, upright",
+            f"{path} holds {samples} samples per pixel, of {sorted(layout.bits)} bits; read is one page of 8 or "
+            "16 bits without sign, upright",
             hint="save it as .npy, or one file per channel",
         )
-    shape = (int(tags[_HEIGHT]), int(tags[_WIDTH]), samples)
-    require_amount(path, shape)
+    require_amount(path, layout.shape)
+    declared = math.prod(layout.shape) * max(layout.bits) // 8
+    require_bytes(path, declared, path.stat().st_size, compressed=True)
     # Here, since every process that loads pictures imports this module, and few meet such a file.
     import SimpleITK as sitk  # noqa: N813, PLC0415
 
@@ -210,9 +223,9 @@ def _read_samples(path: Path, tags: TiffImagePlugin.ImageFileDirectory_v2) -> ND
             f"{path} is damaged, or a TIFF of a kind that is not read ({str(error).strip().splitlines()[-1]})",
             hint="save it as .npy, or one file per channel",
         ) from error
-    if array.shape != shape:
+    if array.shape != layout.shape:
         raise DataError(
-            f"{path}: ITK finds a shape of {array.shape} in it, its header says {shape}",
+            f"{path}: ITK finds a shape of {array.shape} in it, its header says {layout.shape}",
             hint="save it as .npy, or one file per channel",
         )
     return array

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.coco_shapes import shape_mask
-from medseg_paddle.io.limits import require_amount
+from medseg_paddle.io.limits import MAX_PIXELS, require_amount
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class CocoAnnotations:
     def _image(self, image_id: int) -> CocoImage:
         for image in self.images:
             if image.id == image_id:
-                require_amount(self.path, (image.height, image.width))
+                require_amount(self.path, (image.height, image.width), most=MAX_PIXELS)
                 return image
         raise DataError(f"{self.path} has no image {image_id}", hint="name an image of the file")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -34,7 +35,7 @@ _META_START = 128 + 4 + 12
 # What pydicom raises on damaged files and values.
 _READ_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError,
-    NotImplementedError, struct.error,
+    NotImplementedError, struct.error, zlib.error, BytesLengthException,
 )  # fmt: skip
 
 

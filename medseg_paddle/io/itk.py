@@ -203,12 +203,21 @@ def _meta_header(path: Path) -> _Header:
     spacing = _numbers(path, ("ElementSpacing",), fields, 3)
     _numbers(path, ("Offset", "Position", "Origin"), fields, 3)
     local = fields["ElementDataFile"].upper() == "LOCAL"
+    data, offset = (path, end) if local else (_data_file(path, fields["ElementDataFile"]), 0)
+    compressed = fields.get("CompressedData", "False").lower() == "true"
+    if compressed and _integers(path, "CompressedDataSize", fields) != (data.stat().st_size - offset,):
+        # Without this size ITK 5.4 gives whatever lay in memory, and no error.
+        raise DataError(
+            f"{path} declares {fields['CompressedDataSize']} bytes of compressed values and holds "
+            f"{data.stat().st_size - offset}",
+            hint="copy the file again from its source; it was cut short, or its header changed",
+        )
     return _Header(
         sizes=sizes,
         value_bytes=_value_bytes(path, fields.get("ElementType", ""), _META_BYTES),
-        compressed=fields.get("CompressedData", "False").lower() == "true",
-        data=path if local else _data_file(path, fields["ElementDataFile"]),
-        offset=end if local else 0,
+        compressed=compressed,
+        data=data,
+        offset=offset,
         axes=directions * spacing[:, None],
     )
 

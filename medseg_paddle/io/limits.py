@@ -12,6 +12,9 @@ from medseg_paddle.errors import DataError
 # 1024 x 1024 x 1024: four times a CT of the whole body.
 MAX_VALUES = 2**30
 
+# Where Pillow refuses a picture.
+MAX_PIXELS = 2 * 89_478_485
+
 # zlib expands no byte to more than 1032 (https://zlib.net/zlib_tech.html); the slack is for headers.
 _DEFLATE_RATIO = 1032
 _DEFLATE_SLACK = 1024
@@ -19,8 +22,8 @@ _DEFLATE_SLACK = 1024
 _BLOCK = 1 << 20
 
 
-def require_amount(path: Path, shape: Sequence[int]) -> None:
-    """Refuse a shape that holds nothing, or more than `MAX_VALUES` values, before memory is taken for it.
+def require_amount(path: Path, shape: Sequence[int], *, most: int = MAX_VALUES) -> None:
+    """Refuse a shape that holds nothing, or more than `most` values, before memory is taken for it.
 
     Raises
     ------
@@ -31,9 +34,9 @@ def require_amount(path: Path, shape: Sequence[int]) -> None:
         raise DataError(
             f"{path} declares a size of {size}: nothing in it", hint="copy the file again from its source"
         )
-    if math.prod(shape) > MAX_VALUES:
+    if math.prod(shape) > most:
         raise DataError(
-            f"{path} declares a size of {size}, more than the {MAX_VALUES:,} values that are read from one file",
+            f"{path} declares a size of {size}, more than the {most:,} values that are read from one file",
             hint="cut it into parts, or copy the file again if it should be smaller",
         )
 

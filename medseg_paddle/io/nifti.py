@@ -37,7 +37,7 @@ _REVERSE_INDEX = np.eye(4)[[2, 1, 0, 3]]
 _FORMS_TOLERANCE_MM = 0.1
 
 _READ_ERRORS = (
-    OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
+    OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
 )  # fmt: skip
 
 
