@@ -17,7 +17,8 @@ from medseg_paddle.core import LabelMap, Volume
 from medseg_paddle.engine import cpu
 from medseg_paddle.errors import DataError, ModelError
 from medseg_paddle.io.channels import read_channels
-from medseg_paddle.io.dicom import read_series
+from medseg_paddle.io.dicom import DICOM_SUFFIXES, read_series
+from medseg_paddle.io.dicom_pictures import read_dicom_picture
 from medseg_paddle.io.images import read_image
 from medseg_paddle.io.volumes import is_volume, read_volume
 from medseg_paddle.preprocess import segment
@@ -281,6 +282,8 @@ class Predictor:
             As for :func:`~medseg_paddle.io.images.read_image`.
         """
         description = self.bundle.description
+        if path.suffix.lower() in DICOM_SUFFIXES and not others:
+            return self._read_dicom(path)
         if not description.picture_windows and not others:
             return read_image(path, description.in_channels)
         samples = read_channels([path, *others])
@@ -296,6 +299,20 @@ class Predictor:
         if samples.shape[2] == 1:
             samples = samples.repeat(description.in_channels, axis=2)
         return self._checked_picture(samples)
+
+    def _read_dicom(self, path: Path) -> NDArray[np.float32]:
+        """One DICOM image, such as an X-ray, for a model of pictures."""
+        description = self.bundle.description
+        if description.window is not None or description.channel_windows:
+            raise DataError(
+                f"{path} is one DICOM file, series are segmented",
+                hint="give the folder that holds its series",
+            )
+        windows = description.picture_windows
+        bits = 8 if windows and windows[0].bits == 8 else 16
+        array = read_dicom_picture(path, [(one.level, one.width) for one in windows], bits)
+        grey = array.astype(np.float32) / np.float32(257 if bits == 16 else 1)
+        return _checked(grey[:, :, None].repeat(description.in_channels, axis=2), description.in_channels)
 
 
 def _grey(values: NDArray[Any], window: Window) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from medseg_paddle.io.dicom_file import (
 from medseg_paddle.io.limits import require_amount
 
 # Files with these endings promise to be DICOM; one that is not is an error and no stray file.
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 # Positions are often rounded to 0.1 mm, by old scanners to 1 mm of a tilted axis.
 _GAP_TOLERANCE_MM = 0.1
@@ -146,7 +146,7 @@ def _series_of(path: Path) -> str | None:
     try:
         header = read_header(path)
     except InvalidDicomError as error:
-        if path.suffix.lower() not in _DICOM_SUFFIXES:
+        if path.suffix.lower() not in DICOM_SUFFIXES:
             return None
         raise DataError(
             f"{path} is not a DICOM file (no DICM mark at byte 128)",

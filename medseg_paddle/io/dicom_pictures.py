@@ -83,6 +83,34 @@ def dicom_pictures(
         yield _picture(one, low, high, bits)
 
 
+def read_dicom_picture(
+    path: Path, windows: Sequence[tuple[float, float]] = (), bits: Literal[8, 16] = 16
+) -> NDArray[Any]:
+    """Read one DICOM image as a grey picture, as preparing and predicting both do.
+
+    Parameters
+    ----------
+    path : Path
+    windows : sequence of (level, width)
+        One, in rescaled values; none for the full depth that the header can express.
+    bits : {8, 16}
+
+    Returns
+    -------
+    ndarray, shape (height, width), uint8 or uint16
+
+    Raises
+    ------
+    DataError
+        As for :func:`dicom_pictures`; several windows for the one channel.
+    """
+    if len(windows) > 1:
+        raise DataError(f"{path} has one channel, there are {len(windows)} windows", hint="give one window")
+    ends = [(level - width / 2, level + width / 2) for level, width in windows]
+    (picture,) = dicom_pictures([path], window=ends[0] if ends else None, bits=bits)
+    return picture.array
+
+
 def _require_alike(first: Raster, other: Raster) -> None:
     for what, one, two in (("series", first.uid, other.uid), ("units", first.units, other.units)):
         if one != two:

@@ -177,10 +177,6 @@ def together(inputs: Sequence[Input], channels: int) -> tuple[list[Input], list[
 def _file(path: Path) -> Input:
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="check the path")
-    if path.suffix.lower() == ".dcm":
-        raise DataError(
-            f"{path} is one DICOM file, series are segmented", hint="give the folder that holds its series"
-        )
     return Input(_stem(path), path)
 
 

@@ -17,7 +17,6 @@ from medseg_paddle.steps.dataset_suspicions import suspicions
 from medseg_paddle.steps.dry_run import dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
-from medseg_paddle.steps.recognise import recognise
 
 _ONE_PATIENT_EACH = {
     "pairs": "image",
@@ -149,6 +148,8 @@ def preview(
         holds all that is wrong.
     """
     if recipe is None:
+        from medseg_paddle.steps.recognise import recognise  # loads the readers of every layout
+
         return "\n\nor, less likely:\n\n".join(map(str, recognise(Path(source))))
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if resolved.prepare is None:

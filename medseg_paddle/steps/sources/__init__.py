@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.dataset_groups import Member, grouped
 from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
-from medseg_paddle.steps.sources.coco import coco
 from medseg_paddle.steps.sources.names import stem
-from medseg_paddle.steps.sources.nnunet import nnunet
-from medseg_paddle.steps.sources.pictures import lists, objects, pairs
-from medseg_paddle.steps.sources.series import series
-from medseg_paddle.steps.sources.volumes import stacks, volumes
 
 __all__ = ["Found", "Picture", "Source", "find_sources", "look", "stem"]
 
+# Reader to its module here and the function in it. Loaded when it is needed: the libraries behind some take longer
+# to load than a small folder to read, in every process anew.
 _READERS = {
-    "pairs": pairs,
-    "objects": objects,
-    "lists": lists,
-    "coco": coco,
-    "stacks": stacks,
-    "nnunet": nnunet,
-    "volumes": volumes,
-    "nifti": volumes,
-    "dicom": series,
+    "pairs": ("pictures", "pairs"),
+    "objects": ("pictures", "objects"),
+    "lists": ("pictures", "lists"),
+    "coco": ("coco", "coco"),
+    "stacks": ("stacks", "stacks"),
+    "nnunet": ("nnunet", "nnunet"),
+    "volumes": ("volumes", "volumes"),
+    "nifti": ("volumes", "volumes"),
+    "dicom": ("series", "series"),
 }
 
 
@@ -44,7 +42,8 @@ def look(spec: PrepareSpec, root: Path) -> Found:
     if not root.is_dir():
         raise DataError(f"source folder {root} is not there", hint="name the folder that holds the images")
     search = Search(spec, root)
-    find = _READERS[spec.reader]
+    module, function = _READERS[spec.reader]
+    find = getattr(import_module(f"{__name__}.{module}"), function)
     sources = [source for part in spec.sets for source in find(search, part)]
     _note_equal_names(search, sources)
     sources = _grouped(search, sources)

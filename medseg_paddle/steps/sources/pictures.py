@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from medseg_paddle.config.prepare import PrepareSet, PrepareSpec
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.channels import read_channels
+from medseg_paddle.io.dicom import DICOM_SUFFIXES
+from medseg_paddle.io.dicom_pictures import read_dicom_picture
 from medseg_paddle.io.images import read_label, read_roi, read_samples
 from medseg_paddle.io.objects import read_object_masks
 from medseg_paddle.preprocess.window import windowed_picture
@@ -208,6 +210,9 @@ def read_picture(paths: Sequence[Path], spec: PrepareSpec) -> NDArray[Any]:
     DataError
         A file that cannot be read, or has other channels or another depth than the recipe says.
     """
+    if len(paths) == 1 and paths[0].suffix.lower() in DICOM_SUFFIXES:
+        windows = [(one.level, one.width) for one in spec.windows]
+        return read_dicom_picture(paths[0], windows, spec.bits or 16)
     several = len(paths) > 1 or spec.channels is not None or paths[0].suffix.lower() == ".npy"
     image = read_channels(paths) if several else read_samples(paths[0])
     if spec.channels is not None and image.shape[2] != spec.channels:

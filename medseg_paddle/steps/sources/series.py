@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.config.prepare import PrepareSet, PrepareSpec
+from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.dicom import group_by_series, load_series
+from medseg_paddle.io.dicom import Series, group_by_series, load_series
 from medseg_paddle.io.dicom_file import read_slice
-from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation
 from medseg_paddle.io.images import IMAGE_SUFFIXES, read_label
 from medseg_paddle.io.volumes import is_volume, read_label_volume
 from medseg_paddle.steps.sources.base import Picture, Search, Source
@@ -203,16 +203,7 @@ def _read(
     for other in others:
         require_one_grid(first.paths[0], first.volume, other.paths[0], other.volume, "other channel")
     if isinstance(masks, Path):
-        if is_volume(masks):
-            volume = read_label_volume(masks)
-            require_one_grid(first.paths[0], first.volume, masks, volume, "mask")
-        elif is_segmentation(masks):
-            volume = read_segmentation(masks, first)
-        else:
-            raise DataError(
-                f"{masks} is no mask picture, no label volume and no DICOM segmentation",
-                hint="correct `labels` in `prepare`",
-            )
+        volume = _label_volume(masks, first)
         labels, paths = volume.array, [masks] * len(volume.array)
     else:
         paths = [masks[path] for path in first.paths]
@@ -222,3 +213,20 @@ def _read(
             require_size(path, first.volume.array.shape[1:], mask_path, pictures[-1].shape)
         labels = np.stack(pictures)
     yield from slices(name, [first.volume, *(other.volume for other in others)], labels, paths, patient, spec)
+
+
+def _label_volume(path: Path, images: Series) -> Volume:
+    """A label volume or DICOM segmentation on the grid of a series."""
+    if is_volume(path):
+        volume = read_label_volume(path)
+        require_one_grid(images.paths[0], images.volume, path, volume, "mask")
+        return volume
+    # Here, for highdicom takes a second to load, and masks are more often pictures.
+    from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation
+
+    if not is_segmentation(path):
+        raise DataError(
+            f"{path} is no mask picture, no label volume and no DICOM segmentation",
+            hint="correct `labels` in `prepare`",
+        )
+    return read_segmentation(path, images)
