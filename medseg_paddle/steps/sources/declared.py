@@ -186,6 +186,7 @@ class LabelRules:
             hint=hint,
             counts=undeclared,
             values=values,
+            where=where,
         )
 
     def _pairs(self, undeclared: Mapping[int, int], values: frozenset[int]) -> str:
