@@ -183,7 +183,7 @@ class _Best:
 
 def _grey(image: NDArray[Any]) -> NDArray[np.float32]:
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
     elif image.ndim == 3:
         grey = image.mean(axis=2, dtype=np.float32)
     else:
