@@ -46,9 +46,9 @@ def suspicions(manifest: Manifest) -> list[str]:
         case.patient: place[case.id] for cases in manifest.splits.values() for case in cases if case.patient
     }
     lines = []
-    pairs = manifest.source.get(_KEY, ())
+    pairs = sorted(manifest.source.get(_KEY, ()), key=lambda pair: -pair["correlation"])
+    pairs = [pair for pair in pairs if len({place.get(name) for name in pair["cases"]} - {None}) == 2]
     if pairs:
-        pairs = sorted(pairs, key=lambda pair: -pair["correlation"])
         named = [_named(pair, place) for pair in pairs[:_SHOWN]]
         lines.append(
             f"warning: {len(pairs)} pair(s) of pictures are nearly the same and in two splits or folds; look at them, "

@@ -80,6 +80,16 @@ def test_each_centre_is_a_fold_in_alphabetical_order():
     assert dealt["t"] == Place("test")
 
 
+def test_the_test_is_drawn_from_all_centres_before_each_is_a_fold():
+    some = [Unit(f"p{i}", f"p{i}", center="XYZ"[i % 3], wanted="train") for i in range(30)]
+    dealt = deal(some, folds="centers", test_fraction=0.2)
+    assert Counter(place.split for place in dealt.values())["test"] == 6
+    assert all(place.fold in (None, int(patient[1:]) % 3) for patient, place in dealt.items())
+    assert {patient for patient, place in dealt.items() if place.split == "test"} == {
+        patient for patient, place in deal(some, test_fraction=0.2).items() if place.split == "test"
+    }
+
+
 def test_strata_by_hand():
     """Four patients with class 1, two with class 2, dealt to two folds: two and one in each."""
     holds = {"a": {0, 1}, "b": {0, 1}, "c": {0, 1}, "d": {0, 1, 2}, "e": {0, 2}, "f": {0}, "g": {0}, "h": {0}}

@@ -114,9 +114,9 @@ def test_nothing_and_one_picture_have_no_copies():
 @given(st.integers(0, 39), st.floats(0.5, 1.5), st.integers(-10, 10))
 def test_the_hash_keeps_most_bits_under_brightness_and_contrast(which, contrast, brightness):
     picture = KIND[which].astype(np.float32)
-    changed = picture * contrast * 0.5 + 40 + brightness
-    assert (perceptual_hash(picture) ^ perceptual_hash(changed)).bit_count() <= 1
-    assert 0 <= perceptual_hash(picture) < 2**64
+    changed = picture * contrast + 40 + brightness
+    assert (perceptual_hash(picture) ^ perceptual_hash(changed)).bit_count() <= 20
+    assert 0 <= perceptual_hash(picture) < 2**256
 
 
 @settings(deadline=None, max_examples=20)
@@ -135,10 +135,7 @@ def test_the_order_does_not_matter(which, random):
 def test_twenty_thousand_pictures_take_seconds():
     rng = np.random.default_rng(0)
     details = rng.integers(-60, 60, (20_000, 64, 64), dtype=np.int8)
-    looks = [
-        Appearance(int(h), d, flat=False)
-        for h, d in zip(rng.integers(0, 2**63, 20_000), details, strict=True)
-    ]
+    looks = [Appearance(int.from_bytes(rng.bytes(32), "big"), own, flat=False) for own in details]
     looks[19_999] = looks[7]
     start = time.process_time()
     assert [(p.first, p.second) for p in near_duplicates(looks, groups=[i % 2 for i in range(20_000)])] == [

@@ -270,3 +270,52 @@ def test_two_spellings_of_a_patient_are_reported_and_not_refused(tmp_path):
     (line,) = [line for line in summary(made) if "spellings" in line]
     assert "1 patient(s)" in line
     assert "'P 007' (train) and 'p7' (test)" in line
+
+
+# --- a training on a fold ---------------------------------------------------------------------------------
+
+RECIPE = """\
+name: folds
+labels: [background, disc, cup]
+batch_size: 2
+iters: 1
+save_interval: 1
+log_iters: 1
+overlays: 0
+model_graph: false
+device: cpu
+train_dataset: {type: Manifest, dataset_root: ROOT, mode: train, transforms: [{type: Normalize}]}
+val_dataset: {type: Manifest, dataset_root: ROOT, mode: val, transforms: [{type: Normalize}]}
+optimizer: {type: SGD}
+lr_scheduler: {type: PolynomialDecay, learning_rate: 0.01}
+loss: {types: [{type: CrossEntropyLoss}], coef: [1]}
+model: {type: SimpleUNet, width: 2}
+prepare:
+  key: '([^/]+)_(?:image|label)\\.png$'
+  patient: '(p\\d+)-'
+  sets: [{images: "*_image.png", labels: "*_label.png"}]
+  folds: 3
+  test_fraction: 0.2
+"""
+
+
+def test_a_recipe_trains_on_all_but_its_fold_and_is_scored_on_it(tmp_path):
+    from medseg_paddle.steps.evaluate import evaluate
+    from medseg_paddle.steps.prepare import prepare
+    from medseg_paddle.steps.train import train
+
+    source = folder(tmp_path / "in", *[f"p{p}-{eye}" for p in range(5) for eye in "lr"])
+    recipe = tmp_path / "folds.yml"
+    recipe.write_text(RECIPE.replace("ROOT", str(tmp_path / "data")))
+    made = prepare(recipe, source)
+    picked = ["train_dataset.fold=2", "val_dataset.fold=2"]
+    trained = train(recipe, output=tmp_path / "run", overrides=picked)
+    assert trained.provenance["data"]["train"]["images"] == 10 - len(made.cases("val", 2)) - len(
+        made.splits["test"]
+    )
+    held_out = {case.id for case in made.cases("val", 2)}
+    assert held_out.isdisjoint(case.id for case in made.splits["val"])
+    assert {row.case for row in evaluate(tmp_path / "run", split="val", overlays=0).rows} == held_out
+    assert {row.case for row in evaluate(tmp_path / "run", overlays=0).rows} == {
+        c.id for c in made.splits["test"]
+    }
