@@ -18,11 +18,12 @@ import pydicom
 import pytest
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 from pydicom.sr.codedict import codes
 
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet, Manifest
-from medseg_paddle.errors import DataError
+from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.channels import read_channels
 from medseg_paddle.io.images import read_label
 from medseg_paddle.phantom import make_patient, write_phantom
@@ -593,3 +594,83 @@ def test_two_sequences_are_channels(tmp_path):
     inside = (image[:, :, 0] > 0) & (image[:, :, 1] < 255)
     shift = (image[:, :, 1] - image[:, :, 0])[inside]
     assert np.abs(shift - 100 * 255 / 1400).max() <= 1
+
+
+# --- single DICOM images ----------------------------------------------------------------------------------
+
+
+def xray(path: Path, stored: np.ndarray, photometric: str) -> None:
+    """A digital X-ray of 12 bits without a place in the patient."""
+    ds = pydicom.Dataset()
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = pydicom.uid.generate_uid()
+    ds.StudyInstanceUID = ds.SeriesInstanceUID = pydicom.uid.generate_uid()
+    ds.PatientID, ds.Modality, ds.ImageType = "p", "DX", ["ORIGINAL", "PRIMARY"]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, photometric
+    ds.Rows, ds.Columns = stored.shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.PixelData = stored.astype("<u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_x_rays_become_pictures_of_their_full_depth_the_right_way_round(tmp_path, photometric):
+    stored = np.linspace(0, 4095, ROWS * COLUMNS).astype(np.uint16).reshape(ROWS, COLUMNS)
+    xray(tmp_path / "in" / "i" / "a.dcm", stored, photometric)
+    save(tmp_path / "in" / "l" / "a.png", disc(0))
+    section: dict[str, Any] = {"sets": [{"split": "train", "images": "i/*", "labels": "l/*"}]}
+    (case,) = cases_of(prepared(tmp_path, section, 2)).values()
+    grey = np.rint(stored / 4095 * 65535)
+    expected = grey if photometric == "MONOCHROME2" else 65535 - grey
+    np.testing.assert_array_equal(cv2.imread(str(case.image), cv2.IMREAD_UNCHANGED), expected)
+    section |= {"window": {"level": 1000, "width": 500}, "bits": 8}
+    (case,) = cases_of(prepared(tmp_path, section, 2, overwrite=True)).values()
+    grey = np.rint(np.clip((stored - 750.0) / 500 * 255, 0, 255))
+    expected = grey if photometric == "MONOCHROME2" else 255 - grey
+    np.testing.assert_array_equal(cv2.imread(str(case.image), cv2.IMREAD_UNCHANGED), expected)
+
+
+# --- rules that make no sense -----------------------------------------------------------------------------
+
+PAIRS = {"split": "train", "images": "i/*", "labels": "l/*"}
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"sets": [{"split": "train", "images": "i/*"}]}, "reader 'pairs' needs `labels`"),
+        ({"reader": "lists", "sets": [PAIRS]}, "reader 'lists' needs `index`"),
+        ({"sets": [{**PAIRS, "index": "a.txt"}]}, "`index` is not read by reader 'pairs'"),
+        ({"sets": [{**PAIRS, "images": ["a", "/b"]}]}, "pattern below the source folder"),
+        ({"sets": [{**PAIRS, "images": ["a", "b"]}, {**PAIRS, "images": "c"}]}, "as many patterns"),
+        ({"sets": [{**PAIRS, "images": ["a", "b"]}], "channels": 2}, "every channel has a file"),
+        ({"sets": [PAIRS], "channels": 0}, "greater than or equal to 1"),
+        ({"sets": [PAIRS], "bits": 16}, "there is no window"),
+        ({"sets": [PAIRS], "window": [{"level": 1, "width": 1}] * 2}, "2 windows for 1 channel"),
+        ({"sets": [PAIRS], "units": "HU"}, "`units` are for volumes"),
+        ({"sets": [PAIRS], "label_map": {0: 0}, "instances": 1}, "keep one"),
+        ({"sets": [PAIRS], "label_threshold": 3, "label_map": {0: 0, 255: 1}}, "the values are 0 and 1"),
+        ({"sets": [PAIRS], "label_colors": {"0 0 256": 1}}, "is no colour"),
+        ({"sets": [PAIRS], "label_colors": {"red": 1}}, "is no colour"),
+        ({"sets": [PAIRS], "instances": 0}, "greater than or equal to 1"),
+        ({"reader": "objects", "sets": [PAIRS]}, "needs `instances`"),
+        ({"reader": "volumes", "sets": [PAIRS]}, "needs `window`"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(section, words):
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        PrepareSpec.model_validate(section)
+
+
+@pytest.mark.parametrize(
+    "rules", [{"instances": 2}, {"label_colors": {"255 0 0": 2}}, {"label_map": {255: 2}}]
+)
+def test_a_class_that_is_not_there_is_refused(tmp_path, rules):
+    save(tmp_path / "in" / "i" / "a.png", picture(0))
+    save(tmp_path / "in" / "l" / "a.png", disc(0))
+    (key,) = rules
+    with pytest.raises(RecipeError, match=f"`{key}` names class 2, there are 2"):
+        prepared(tmp_path, {"sets": [PAIRS], **rules}, 2)
