@@ -197,8 +197,8 @@ class PrepareSpec(SplitOptions):
     def _reader_fits(self) -> PrepareSpec:
         needed, taken = _KEYS[self.reader]
         for part in self.sets:
-            given = part.model_fields_set - {"split"}
-            given = {key for key in given if getattr(part, key) is not None}
+            fields = PrepareSet.model_fields
+            given = {key for key in fields if getattr(part, key) != fields[key].default} - {"split"}
             for key in sorted(needed - given):
                 raise PydanticCustomError(
                     "set_key",

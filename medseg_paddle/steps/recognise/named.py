@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_paddle.io.dicom import group_by_series
+from medseg_paddle.io.dicom_seg import is_segmentation
 from medseg_paddle.io.images import IMAGE_SUFFIXES
 from medseg_paddle.io.volumes import VOLUME_SUFFIXES, is_volume
 from medseg_paddle.steps.recognise.pieces import (
@@ -17,7 +18,6 @@ from medseg_paddle.steps.recognise.pieces import (
     SPLIT_WORDS,
     Layout,
     is_stack,
-    labelled,
     mapping,
     numbered,
     only_word,
@@ -36,12 +36,9 @@ def find_dicom(root: Path, files: Sequence[Path]) -> Layout | None:
     ]
     if not likely:
         return None
-    series = group_by_series(likely, on_bad=lambda _, __: None)
+    segmentations = [path for path in likely if is_segmentation(path)]
+    series = group_by_series(set(likely) - set(segmentations), on_bad=lambda _, __: None)
     images = [path for paths in series.values() for path in paths]
-    segmentations = [
-        path for paths in series.values() if len(paths) == 1 for path in paths if labelled(root, path)
-    ]
-    images = [path for path in images if path not in segmentations]
     masks = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES or is_volume(p)] or segmentations
     if not images or not masks:
         return None
@@ -50,12 +47,12 @@ def find_dicom(root: Path, files: Sequence[Path]) -> Layout | None:
         "reader": "dicom",
         "sets": [{"images": pattern(root, images), "labels": pattern(root, masks)}],
         **window_for([], remarks),
-        **mapping(masks),
+        **({} if masks is segmentations else mapping(masks)),
     }
     kind = (
         "DICOM SEG" if masks is segmentations else "label volumes" if is_volume(masks[0]) else "mask pictures"
     )
-    what = f"{len(series) - len(segmentations)} DICOM series with {len(masks)} {kind}"
+    what = f"{len(series)} DICOM series with {len(masks)} {kind}"
     return Layout(what, with_splits(section), (), tuple(remarks))
 
 

@@ -99,13 +99,6 @@ def role(path: Path, case: Path) -> str:
     return path.name.replace(case.name, "").lower()
 
 
-def labelled(root: Path, path: Path) -> bool:
-    """Whether a word in a file's path says that it holds labels."""
-    return any(
-        word in LABEL_WORDS for word in re.split(r"[^a-z]+", path.relative_to(root).as_posix().lower())
-    )
-
-
 def split_word(name: str) -> str:
     """Split that a name says; ``"auto"`` where it says none."""
     words = [SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS]
