@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,7 +309,7 @@ class Predictor:
                 hint="give the folder that holds its series",
             )
         windows = description.picture_windows
-        bits = 8 if windows and windows[0].bits == 8 else 16
+        bits: Literal[8, 16] = 8 if windows and windows[0].bits == 8 else 16
         array = read_dicom_picture(path, [(one.level, one.width) for one in windows], bits)
         grey = array.astype(np.float32) / np.float32(257 if bits == 16 else 1)
         return _checked(grey[:, :, None].repeat(description.in_channels, axis=2), description.in_channels)
@@ -318,7 +318,8 @@ class Predictor:
 def _grey(values: NDArray[Any], window: Window) -> NDArray[np.float32]:
     """Numbers of a volume on the 0..255 scale."""
     if window.bits == 16:
-        return window_to_uint16(values, window.level, window.width).astype(np.float32) / np.float32(257)
+        deep = window_to_uint16(values, window.level, window.width)
+        return np.asarray(deep / np.float32(257), dtype=np.float32)
     return window_to_uint8(values, window.level, window.width).astype(np.float32)
 
 

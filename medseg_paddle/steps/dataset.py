@@ -84,8 +84,9 @@ def write_dataset(
     found = look(spec, source)
     sources = require_sound(found)
     spec.deal(units(sources))  # before anything is read: most that can be wrong with it is known already
-    for line in found.left_out if say is not None else ():
-        say(f"left out: {line}")
+    if say is not None:
+        for line in found.left_out:
+            say(f"left out: {line}")
     if workers is None:
         files = [path for one in sources for path in one.files]
         workers = suited_workers(len(files), source_bytes(files))
@@ -115,8 +116,8 @@ def write_dataset(
             split: tuple(case for case in cases if places[case.patient].split == split) for split in SPLITS
         }
         looks = [one for part in parts for one in part.looks]
-        files = {name: noted for part in parts for name, noted in part.files.items()}
-        files.update({path.relative_to(source).as_posix(): stamp(path) for path in found.indexes})
+        noted = {name: its for part in parts for name, its in part.files.items()}
+        noted.update({path.relative_to(source).as_posix(): stamp(path) for path in found.indexes})
         manifest = Manifest(
             name=name,
             labels=labels,
@@ -124,7 +125,7 @@ def write_dataset(
             root=folder,
             fingerprints=dict(sorted(one for part in parts for one in part.fingerprints.items())),
             source={
-                **origin(spec, files),
+                **origin(spec, noted),
                 "files_per_case": max(one.image_files for one in sources),
                 "channels": max(one.channels for part in parts for one in part.pictures),
                 **near_copies(cases, looks, places),

@@ -153,7 +153,8 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
     try:
         for picture in source.read():
             channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
-            kinds[(*picture.image.shape[:2], channels, 8 * picture.image.dtype.itemsize)] += 1
+            height, width = picture.image.shape[:2]
+            kinds[height, width, channels, 8 * picture.image.dtype.itemsize] += 1
             try:
                 indices = rules.apply(picture)
             except UndeclaredLabelError as error:

@@ -179,10 +179,10 @@ def predict(
     predictor = Predictor(whole, device or "auto")
     _remove_earlier(output)
     results: list[Result] = []
-    inputs, incomplete = together(found.inputs, whole.description.files_per_case)
+    cases, incomplete = together(found.inputs, whole.description.files_per_case)
     failed = [*found.failures, *incomplete]
-    with ProgressBar("predicting", len(inputs)) as bar:
-        for done, one in enumerate(inputs, start=1):
+    with ProgressBar("predicting", len(cases)) as bar:
+        for done, one in enumerate(cases, start=1):
             try:
                 results.append(_one(predictor, one, output, probabilities=probabilities, overlays=overlays))
             except SetupError:  # a full disk does not get better with the next file

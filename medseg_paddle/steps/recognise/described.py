@@ -39,7 +39,7 @@ def find_nnunet(root: Path, files: Sequence[Path]) -> Layout | None:
         if has_test:
             sets.append({"split": "test", "index": name, "part": "Ts"})
         section: dict[str, Any] = {"reader": "nnunet", "sets": sets}
-        remarks = []
+        remarks: list[str] = []
         if said.is_volume:
             section |= window_for([channel.upper() for channel in said.channels], remarks)
             if all(channel.upper() == "CT" for channel in said.channels):
@@ -97,11 +97,11 @@ def find_coco(root: Path, files: Sequence[Path]) -> Layout | None:
         if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
             continue
         try:
-            names = {Path(str(image["file_name"])).name for image in content["images"]}
+            named = {Path(str(image["file_name"])).name for image in content["images"]}
             categories |= {int(one["id"]): str(one["name"]) for one in content["categories"]}
         except (KeyError, TypeError, ValueError):
             continue
-        own = [picture for picture in pictures if picture.name in names]
+        own = [picture for picture in pictures if picture.name in named]
         if own:
             sets.append(
                 {

@@ -89,7 +89,7 @@ def is_stack(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        return read_stack(path).shape[0] > 1
+        return len(read_stack(path)) > 1
     except MedsegError:
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def _with_volumes(
 ) -> Iterator[Source]:
     """Series with one label volume or segmentation each."""
     together = _together(search, found)
-    mask_by_key = {}
+    mask_by_key: dict[str, Path] = {}
     for path in masks:
         key = _series_key(search, path, together)
         if key is None:
@@ -164,7 +164,7 @@ def _series_key(search: Search, mask: Path, series: Mapping[str, object]) -> str
 
 
 def _sources(
-    search: Search, part: PrepareSet, cases: list[tuple[list[list[Path]], Mapping[Path, Path] | Path]]
+    search: Search, part: PrepareSet, cases: Sequence[tuple[list[list[Path]], Mapping[Path, Path] | Path]]
 ) -> Iterator[Source]:
     counts: dict[str, int] = {}
     for channels, masks in cases:
