@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from medseg_paddle.phantom import make_patient, write_phantom
 from medseg_paddle.steps.dataset import write_dataset
 from medseg_paddle.steps.dry_run import dry_run
 from medseg_paddle.steps.recognise import recognise
+from medseg_paddle.steps.sources import find_sources
+from medseg_paddle.steps.sources.declared import LabelRules
 
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "own-images.md"
 CASES = 4
@@ -674,3 +677,69 @@ def test_a_class_that_is_not_there_is_refused(tmp_path, rules):
     (key,) = rules
     with pytest.raises(RecipeError, match=f"`{key}` names class 2, there are 2"):
         prepared(tmp_path, {"sets": [PAIRS], **rules}, 2)
+
+
+# --- real data --------------------------------------------------------------------------------------------
+
+
+def proposal(folder: Path, **changes: Any) -> tuple[PrepareSpec, LabelSet]:
+    layout, *_ = recognise(folder)
+    spec = PrepareSpec.model_validate({**layout.prepare, **changes})
+    return spec, LabelSet.from_names(layout.labels) if layout.labels else LabelSet.generic(2)
+
+
+def test_the_optic_discs_lists_are_recognised_and_their_splits_kept(real_data):
+    spec, _ = proposal(real_data / "optic_disc_seg")
+    found = find_sources(spec, real_data / "optic_disc_seg")
+    assert Counter(one.split for one in found) == {"train": 267, "val": 76, "test": 38}
+
+
+def test_the_nuclei_are_recognised_as_numbered_objects(real_data):
+    spec, labels = proposal(real_data / "dsb2018_nuclei")
+    assert spec.instances == 1
+    found = find_sources(spec, real_data / "dsb2018_nuclei")
+    assert len(found) == 120
+    source = next(one for one in found if one.name.startswith("0"))
+    (one,) = source.read()
+    assert one.label.max() > 1
+    assert set(np.unique(LabelRules.of(spec, labels).apply(one))) == {0, 1}
+
+
+def test_real_nrrd_pairs_become_slices(tmp_path, real_data):
+    section = {
+        "reader": "volumes",
+        "key": r"^([a-z]+\d)_",
+        "sets": [{"split": "train", "images": "b*_image.nrrd", "labels": "b*_label.nrrd"}],
+        "window": {"level": 500, "width": 1000},
+    }
+    manifest = write_dataset(
+        PrepareSpec.model_validate(section),
+        source=real_data / "radiomics_nrrd",
+        destination=tmp_path / "out",
+        labels=LabelSet.generic(2),
+        name="set",
+    )
+    cases = manifest.splits["train"]
+    assert {case.volume for case in cases} == {"brain1", "brain2", "breast1"}
+    for name in ("brain1", "brain2", "breast1"):
+        labels = nrrd.read(str(real_data / "radiomics_nrrd" / f"{name}_label.nrrd"))[0]
+        own = [case for case in cases if case.volume == name]
+        assert len(own) == labels.shape[2]
+        assert sum(int((read_label(case.label) == 1).sum()) for case in own) == int((labels == 1).sum())
+
+
+def test_a_real_dicom_segmentation_of_a_liver_is_read(tmp_path, real_data):
+    folder = real_data / "ct_liver_seg"
+    (seg, *_) = sorted(path for path in (folder / "seg").iterdir() if "liver" in path.name.lower())
+    ct = sorted((folder / "ct").iterdir())
+    root = tmp_path / "in" / "p"
+    for kind, paths in (("ct", ct), ("seg", [seg])):
+        (root / kind).mkdir(parents=True)
+        for path in paths:
+            shutil.copyfile(path, root / kind / path.name)
+    section = {**DICOM, "sets": [{"split": "train", "images": "p/ct/*", "labels": "p/seg/*"}]}
+    cases = cases_of(prepared(tmp_path, section, 2)).values()
+    assert len(cases) == len(ct)
+    found = np.stack([read_label(case.label) for case in cases])
+    stored = pydicom.dcmread(seg)
+    assert int((found == 1).sum()) == int(stored.pixel_array.astype(bool).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from medseg_paddle.steps.recognise.pieces import (
     window_for,
     with_splits,
 )
-from medseg_paddle.steps.sources.names import stem
+from medseg_paddle.steps.sources.names import listed, stem
 
 
 def find_dicom(root: Path, files: Sequence[Path]) -> Layout | None:
@@ -111,7 +112,23 @@ def find_folders(root: Path, files: Sequence[Path]) -> Layout | None:
         )
         images += kinds["images"]
         labels += kinds["labels"]
-    return _paired_layout("a folder of images and one of labels", sets, images, labels)
+    layout = _paired_layout("a folder of images and one of labels", sets, images, labels)
+    others = _as_many(root, readable, {path.parent for path in (*images, *labels)}, images)
+    if others:
+        also = f"other folders hold as many files, of another kind perhaps: {listed(others)}"
+        layout = replace(layout, remarks=(*layout.remarks, also))
+    return layout
+
+
+def _as_many(root: Path, files: Sequence[Path], taken: set[Path], images: Sequence[Path]) -> list[str]:
+    """Folders beside those of the images that hold as many files as one of these, such as a second reader's masks."""
+    sizes = Counter(path.parent for path in files)
+    beside = {folder.parent: sizes[folder] for folder in {path.parent for path in images}}
+    return [
+        folder.relative_to(root).as_posix()
+        for folder, size in sorted(sizes.items())
+        if folder not in taken and beside.get(folder.parent) == size
+    ]
 
 
 def find_cases(root: Path, files: Sequence[Path]) -> Layout | None:

@@ -34,8 +34,10 @@ IMAGE_WORDS = (
     "mri",
     "scans",
 )
-LABEL_WORDS = ("label", "labels", "mask", "masks", "lab", "gt", "annotations", "annotation", "seg", "segs",
-                "segmentation", "segmentations", "labelstr", "groundtruth", "ground_truth", "manual")  # fmt: skip
+LABEL_WORDS = (
+    "label", "labels", "labelstr", "lab", "mask", "masks", "gt", "groundtruth", "ground_truth", "manual", "annotation",
+    "annotations", "seg", "segs", "segmentation", "segmentations", "instances",
+)  # fmt: skip
 SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                 "test": "test", "testing": "test"}  # fmt: skip
 SAMPLED = 12  # label files looked into for a proposal
@@ -132,7 +134,7 @@ def mapping(labels: Sequence[Path]) -> dict[str, Any]:
         except MedsegError:
             return {}
         values |= {int(value) for value in np.unique(array)}
-    if values <= set(range(len(values))) or not values:
+    if len(values) <= SAMPLED and values <= set(range(len(values))):
         return {}
     if max(values) > 255:
         return {"instances": 1}
