@@ -146,11 +146,14 @@ def _read_grey(path: Path) -> NDArray[Any]:
 def _read_array(path: Path) -> NDArray[Any]:
     try:
         with path.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            else:  # (3, 0) is for names that are not Latin-1; a picture has none
-                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+            form: Any = np.lib.format
+            # Version 3 is for names that are not Latin-1; a picture has none.
+            read = (
+                form.read_array_header_1_0
+                if form.read_magic(stream) == (1, 0)
+                else form.read_array_header_2_0
+            )
+            shape, _, dtype = read(stream)
             offset = stream.tell()
         if dtype.kind != "u" or dtype.itemsize > 2 or len(shape) != 3:
             raise DataError(

@@ -249,7 +249,8 @@ def _group(dataset: Any, index: int, name: str) -> pydicom.Dataset:
     keyword = f"{name}Sequence"
     own = dataset.PerFrameFunctionalGroupsSequence[index]
     group = own if keyword in own else dataset.SharedFunctionalGroupsSequence[0]
-    return group[keyword].value[0]
+    item: pydicom.Dataset = group[keyword].value[0]
+    return item
 
 
 def _slice_index(dataset: Any, index: int, geometry: Geometry, path: Path) -> int:

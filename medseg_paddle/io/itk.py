@@ -91,7 +91,7 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     if header.compressed:
         require_inflated(header.data, header.offset, declared)
     try:
-        image = sitk.ReadImage(str(path), imageIO="NrrdImageIO" if is_nrrd else "MetaImageIO")
+        image: Any = sitk.ReadImage(str(path), imageIO="NrrdImageIO" if is_nrrd else "MetaImageIO")
     except RuntimeError as error:
         raise DataError(
             f"{path} is damaged or of a kind that is not read ({str(error).strip().splitlines()[-1]})",
@@ -172,7 +172,7 @@ def _nrrd_header(path: Path) -> _Header:
 
 def _nrrd_vectors(path: Path, key: str, fields: Mapping[str, str], count: int) -> NDArray[np.float64]:
     """Vectors such as ``(1,0,0) (0,1,0)``, one a row."""
-    vectors = np.empty(0)
+    vectors: NDArray[np.float64] = np.empty((0, 0))
     with contextlib.suppress(ValueError):
         vectors = np.array(
             [vector.split(",") for vector in re.findall(r"\(([^)]*)\)", fields.get(key, ""))], float
@@ -205,11 +205,11 @@ def _meta_header(path: Path) -> _Header:
     local = fields["ElementDataFile"].upper() == "LOCAL"
     data, offset = (path, end) if local else (_data_file(path, fields["ElementDataFile"]), 0)
     compressed = fields.get("CompressedData", "False").lower() == "true"
-    if compressed and _integers(path, "CompressedDataSize", fields) != (data.stat().st_size - offset,):
+    stored = data.stat().st_size - offset
+    if compressed and _integers(path, "CompressedDataSize", fields)[0] != stored:
         # Without this size ITK 5.4 gives whatever lay in memory, and no error.
         raise DataError(
-            f"{path} declares {fields['CompressedDataSize']} bytes of compressed values and holds "
-            f"{data.stat().st_size - offset}",
+            f"{path} declares {fields['CompressedDataSize']} bytes of compressed values and holds {stored}",
             hint="copy the file again from its source; it was cut short, or its header changed",
         )
     return _Header(

@@ -85,7 +85,7 @@ def decode_pages(path: Path, *, keep_palette: bool = False) -> Iterator[NDArray[
                 f"{path} is {picture.format}, a stack of pages is a TIFF",
                 hint="save the stack as multi-page TIFF",
             )
-        pages = picture.n_frames  # type: ignore[attr-defined]
+        pages = picture.n_frames
         _require_whole_stack(picture, pages, path)
         require_amount(path, (pages, picture.height, picture.width, len(picture.getbands())))
         first = ""

@@ -52,7 +52,7 @@ points = st.tuples(
 polygon = st.lists(points, min_size=3, max_size=9).map(lambda found: [v for point in found for v in point])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(polygons=st.lists(polygon, min_size=1, max_size=3))
 def test_polygons_become_the_pixels_that_cocos_own_code_makes_of_them(polygons):
     encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, HEIGHT, WIDTH))

@@ -59,11 +59,11 @@ def meta_bytes(values: bytes | None = None, **changes: str | None) -> bytes:
         "ElementSpacing": "2 3 4",
         "DimSize": "2 3 4",
         "ElementType": "MET_SHORT",
-        "ElementDataFile": "LOCAL",
     } | changes
     values = VOXELS.tobytes() if values is None else values
     if fields["CompressedData"] == "True":
         fields = {"CompressedDataSize": str(len(values))} | fields
+    fields["ElementDataFile"] = fields.pop("ElementDataFile", "LOCAL")  # a header's last line
     lines = "".join(f"{key} = {value}\n" for key, value in fields.items() if value is not None)
     return lines.encode() + values
 
