@@ -3,8 +3,8 @@
 
     python benchmarks/duplicates.py --data FOLDER
 
-FOLDER holds `drive`, `optic_disc_seg`, `isbi2012_membrane` and `dsb2018_nuclei`, as their publishers pack them;
-those that are not there are left out. Prints Markdown tables.
+FOLDER holds `drive`, `optic_disc_seg`, `isbi2012_membrane`, `dsb2018_nuclei`, `lung_ct` and `msd_hippocampus`; those
+that are not there are left out. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.io.images import read_samples
+from medseg_paddle.io.nifti import read_nifti
 from medseg_paddle.preprocess.duplicates import Appearance, appearance, near_duplicates
 
 Picture = NDArray[Any]
@@ -30,6 +31,7 @@ SETS = {
     "isbi2012_membrane": "train/image/*.png",
     "dsb2018_nuclei": "images/*.png",
 }
+VOLUMES = {"lung_ct": "images/*.nii.gz", "msd_hippocampus": "images/*.nii.gz"}
 
 
 def jpeg(quality: int) -> Callable[[Picture], Picture]:
@@ -135,27 +137,38 @@ def main() -> None:
     pictures = {name: own for name, own in pictures.items() if own}
     looks = {name: [appearance(picture) for picture in own] for name, own in pictures.items()}
     print_unchanged(looks)
+    for name, pattern in VOLUMES.items():
+        print_slices(name, sorted((given.data / name).glob(pattern)))
     print_recall(pictures, looks)
     print_times(given.many)
 
 
 def print_unchanged(looks: dict[str, list[Appearance]]) -> None:
     """What is flagged among the pictures as they are, each taken for a group of its own."""
-    print("| pictures | pairs | flagged | flagged, turns too | greatest correlation of others |")
+    print("| pictures | pairs compared | flagged | flagged, turns too | greatest correlation of others |")
     print("| --- | --- | --- | --- | --- |")
     everything = [look for own in looks.values() for look in own]
     for name, own in {**looks, "all together": everything}.items():
         upright, turned = (near_duplicates(own, turned=turns) for turns in (False, True))
-        row = (
-            f"{name} ({len(own)})",
-            len(own) * (len(own) - 1) // 2,
-            len(upright),
-            len(turned),
-            f"{greatest_correlation(own, {(pair.first, pair.second) for pair in upright}):.2f}",
+        others = greatest_correlation(own, {(pair.first, pair.second) for pair in upright})
+        pairs = len(own) * (len(own) - 1) // 2
+        print(f"| {name} ({len(own)}) | {pairs} | {len(upright)} | {len(turned)} | {others:.2f} |")
+
+
+def print_slices(name: str, paths: Sequence[Path]) -> None:
+    """What is flagged among slices of different volumes; a row for the same table."""
+    looks, groups = [], []
+    for path in paths:
+        array = read_nifti(path).array.astype(np.float32)
+        low, high = np.percentile(array, (1, 99))
+        looks += [appearance(np.clip((each - low) / (high - low), 0, 1) * 255) for each in array]
+        groups += [path.name] * len(array)
+    if looks:
+        pairs = (len(looks) ** 2 - sum(groups.count(group) ** 2 for group in set(groups))) // 2
+        upright, turned = (near_duplicates(looks, groups=groups, turned=turns) for turns in (False, True))
+        print(
+            f"| {name}, {len(looks)} slices of {len(paths)} volumes | {pairs} | {len(upright)} | {len(turned)} | |"
         )
-        print("| " + " | ".join(map(str, row)) + " |")
-        for pair in turned:
-            print(f"  <!-- {name}: {pair} -->")
 
 
 def greatest_correlation(own: Sequence[Appearance], flagged: set[tuple[int, int]]) -> float:
@@ -170,6 +183,10 @@ def greatest_correlation(own: Sequence[Appearance], flagged: set[tuple[int, int]
 
 def print_recall(pictures: dict[str, list[Picture]], looks: dict[str, list[Appearance]]) -> None:
     """Share of the changed copies that are told to be copies of their originals."""
+    for name, own in looks.items():  # a picture that is there twice has two originals
+        again = {pair.second for pair in near_duplicates(own)}
+        pictures[name] = [picture for i, picture in enumerate(pictures[name]) if i not in again]
+        looks[name] = [look for i, look in enumerate(own) if i not in again]
     print("\n| change | " + " | ".join(f"{name} ({len(own)})" for name, own in pictures.items()) + " |")
     print("| --- |" + " --- |" * len(pictures))
     for change, function in CHANGES.items():
@@ -180,7 +197,8 @@ def print_recall(pictures: dict[str, list[Picture]], looks: dict[str, list[Appea
             pairs = near_duplicates([*looks[name], *copies], groups=[0] * count + [1] * count, turned=True)
             right = sum(pair.second - pair.first == count for pair in pairs)
             cells.append(
-                f"{right / count:.1%}" + (f", {len(pairs) - right} wrong" if len(pairs) > right else "")
+                f"{right / count:.1%}".replace(".0%", "%").replace("%", " %")
+                + (f", {len(pairs) - right} wrong" if len(pairs) > right else "")
             )
         print(f"| {change} | " + " | ".join(cells) + " |")
 

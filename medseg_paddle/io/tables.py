@@ -57,7 +57,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
                 f"table {path} has {'two columns' if twice else 'no column'} '{column}'",
                 hint="name each column once" if twice else did_you_mean(column, names),
             )
-    found = []
+    found: list[Mapping[str, str]] = []
     for number, row in enumerate(rows, start=2):
         if not any(cell.strip() for cell in row):
             continue

@@ -23,7 +23,7 @@ _DETAIL_PIXELS = 2.0  # standard deviation of the blurs that take off the mean a
 _NOISE = 2.0  # of 255 grey values; contrast below it is not made equal: it is what encoding adds and removes
 _STEPS = 40  # stored steps per unit of equal contrast, which is at most about 3
 _LEAST_CONTRAST = 0.1  # standard deviation of the small picture, of 255; below it there is nothing to compare
-_MOST_BITS = 32
+_MOST_BITS = 40
 _LEAST_CORRELATION = 0.8
 _ROWS = 256  # pictures compared with all others at a time
 

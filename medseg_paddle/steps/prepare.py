@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.prepare import SyntheticSpec
@@ -182,18 +182,17 @@ def summary(manifest: Manifest) -> list[str]:
         lines.append(
             f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
         )
-    lines += [*_folds(manifest, alone=alone), *suspicions(manifest)]
+    lines += [*_folds(manifest, settings, alone=alone), *suspicions(manifest)]
     found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
     return lines if found is None else [*lines, *_slices(found)]
 
 
-def _folds(manifest: Manifest, *, alone: bool) -> list[str]:
+def _folds(manifest: Manifest, settings: Mapping[str, Any], *, alone: bool) -> list[str]:
     lines = []
     for fold in manifest.folds:
         cases = manifest.cases("val", fold)
-        patients, centers = ({getattr(case, key) for case in cases} for key in ("patient", "center"))
-        of = "" if alone else f" of {len(patients)} patients"
-        center = f", centre {min(centers)}" if len(centers) == 1 and min(centers) else ""
+        of = "" if alone else f" of {len({case.patient for case in cases})} patients"
+        center = f", centre {cases[0].center}" if settings.get("folds") == "centers" else ""
         lines.append(f"fold {fold}: {len(cases)} images{of}{center}")
     return [*lines, "val is fold 0; `fold` in the data sets of the recipe picks another"] if lines else []
 

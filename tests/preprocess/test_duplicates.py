@@ -132,16 +132,15 @@ def test_the_order_does_not_matter(which, random):
     assert one == other == {frozenset((i,)) for i in which if which.count(i) > 1}
 
 
-def test_twenty_thousand_pictures_take_seconds():
+def test_ten_thousand_pictures_take_seconds():
     rng = np.random.default_rng(0)
-    details = rng.integers(-60, 60, (20_000, 64, 64), dtype=np.int8)
+    details = rng.integers(-60, 60, (10_000, 64, 64), dtype=np.int8)
     looks = [Appearance(int.from_bytes(rng.bytes(32), "big"), own, flat=False) for own in details]
-    looks[19_999] = looks[7]
+    looks[9_998] = looks[7]
     start = time.process_time()
-    assert [(p.first, p.second) for p in near_duplicates(looks, groups=[i % 2 for i in range(20_000)])] == [
-        (7, 19_999)
-    ]
-    assert time.process_time() - start < 30
+    pairs = near_duplicates(looks, groups=[i % 2 for i in range(len(looks))])
+    assert [(p.first, p.second) for p in pairs] == [(7, 9_998)]
+    assert time.process_time() - start < 20
 
 
 # --- real data --------------------------------------------------------------------------------------------

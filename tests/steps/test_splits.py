@@ -74,7 +74,8 @@ def refused(source: Path, spec: PrepareSpec, destination: Path) -> str:
 
 def test_every_fold_is_validated_on_once_and_never_cuts_a_patient(tmp_path):
     source = folder(tmp_path / "in", *[f"p{p}-{eye}" for p in range(11) for eye in "lr"])
-    made = run(source, rules(patient=r"(p\d+)-", folds=3, test_fraction=0.2, seed=4), tmp_path / "out")
+    spec = rules(patient=r"(p\d+)-", center="(p)", folds=3, test_fraction=0.2, seed=4)
+    made = run(source, spec, tmp_path / "out")
     test = read(tmp_path / "out", "test")
     seen = []
     for fold in (0, 1, 2):
