@@ -75,10 +75,16 @@ def prepare(
 ) -> None:
     """Turn a folder of annotated images into a data set: pictures, lists by split, a manifest."""
     from medseg_paddle.steps.prepare import prepare as step
-    from medseg_paddle.steps.prepare import preview, summary
+    from medseg_paddle.steps.prepare import preview, proposal, summary
 
     if dry_run:
-        out.print(preview(config, _named(source), overrides=overrides or (), workers=workers), soft_wrap=True)
+        folder = _named(source)
+        if config is None:
+            out.print(proposal(folder), soft_wrap=True)
+            return
+        found = preview(config, folder, overrides=overrides or (), workers=workers)
+        out.print(str(found), soft_wrap=True)
+        found.require_sound(folder)
         return
     if config is None:
         raise RecipeError(

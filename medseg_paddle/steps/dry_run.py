@@ -66,7 +66,7 @@ class DryRun:
         said = [*self.lines, *(f"left out: {line}" for line in self.left_out)]
         for number, problem in enumerate(self.problems, start=1):
             said += [f"problem {number}: {problem.message}", f"  hint: {problem.hint}"]
-        return "\n".join(said)
+        return "\n".join([*said, "nothing was written"])
 
     def require_sound(self, source: Path) -> None:
         """Raise if anything is wrong.
@@ -74,12 +74,12 @@ class DryRun:
         Raises
         ------
         DataError
-            With all that is wrong.
+            With the number of problems.
         """
         if self.problems:
             count = len(self.problems)
             raise DataError(
-                f"{self}\n{source} cannot be prepared: {count} problem{'s' * (count > 1)}, nothing was written",
+                f"{source} cannot be prepared: {count} problem{'s' * (count > 1)}, listed above",
                 hint="mend them and look again with --dry-run",
             )
 

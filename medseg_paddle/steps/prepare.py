@@ -14,7 +14,7 @@ from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
 from medseg_paddle.steps.dataset_suspicions import suspicions
-from medseg_paddle.steps.dry_run import dry_run
+from medseg_paddle.steps.dry_run import DryRun, dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
 
@@ -118,39 +118,45 @@ def prepare(
         )
 
 
+def proposal(source: Path | str) -> str:
+    """What layout a folder seems to have, and the lines of a recipe that read it.
+
+    Raises
+    ------
+    DataError
+        There is no such folder, or its layout is not recognised.
+    """
+    from medseg_paddle.steps.recognise import recognise  # loads the readers of every layout
+
+    return "\n\nor, less likely:\n\n".join(map(str, recognise(Path(source))))
+
+
 def preview(
-    recipe: Path | str | Recipe | None,
+    recipe: Path | str | Recipe,
     source: Path | str,
     *,
     overrides: Sequence[str] = (),
     workers: int | None = None,
-) -> str:
-    """Say what :func:`prepare` would do, and write nothing.
+) -> DryRun:
+    """Look what :func:`prepare` would do, and write nothing.
 
     Parameters
     ----------
-    recipe : Path, str or Recipe, optional
-        Where absent, the folder's layout is looked at, and the lines of a recipe that read it are given back.
-    source, overrides, workers
+    recipe, source, overrides, workers
         As for :func:`prepare`.
 
     Returns
     -------
-    str
-        For people, many lines.
+    DryRun
+        Its ``problems`` are all that is wrong.
 
     Raises
     ------
     RecipeError
         The recipe has no `prepare` section.
     DataError
-        There is no such folder; its layout is not recognised; the recipe cannot prepare it, whose message
-        holds all that is wrong.
+        There is no such folder.
     """
-    if recipe is None:
-        from medseg_paddle.steps.recognise import recognise  # loads the readers of every layout
-
-        return "\n\nor, less likely:\n\n".join(map(str, recognise(Path(source))))
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if resolved.prepare is None:
         raise RecipeError(
@@ -158,15 +164,13 @@ def preview(
             hint=f"see what {source} holds with `medseg prepare {source} --dry-run`, and add the lines it shows",
         )
     with ProgressBar("reading", 1) as bar:
-        found = dry_run(
+        return dry_run(
             resolved.prepare,
             source=Path(source),
             labels=resolved.label_set,
             workers=workers,
             progress=bar.advance,
         )
-    found.require_sound(Path(source))
-    return f"{found}\nnothing was written"
 
 
 def summary(manifest: Manifest) -> list[str]:

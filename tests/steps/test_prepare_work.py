@@ -309,9 +309,9 @@ def test_the_command_ends_with_3_where_something_is_wrong(tmp_path, capsys, disc
     section = {**SECTION, "label_map": None, "label_threshold": 1}  # JSON has no numbers for keys
     disc_recipe_file.write_text(disc_recipe_file.read_text() + f"\nprepare: {json.dumps(section)}\n")
     assert command(source, "--dry-run", "--config", disc_recipe_file) == 3
-    said = capsys.readouterr().err
-    assert "problem 1:" in said
-    assert "cannot be prepared: 1 problem, nothing was written" in said
+    said = capsys.readouterr()
+    assert "problem 1:" in said.out
+    assert "cannot be prepared: 1 problem, listed above" in said.err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.dataset_groups import Member, grouped
 from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
-from medseg_paddle.steps.sources.names import stem
+from medseg_paddle.steps.sources.names import listed, stem
 
 __all__ = ["Found", "Picture", "Source", "find_sources", "look", "stem"]
 
@@ -46,6 +46,7 @@ def look(spec: PrepareSpec, root: Path) -> Found:
     find = getattr(import_module(f"{__name__}.{module}"), function)
     sources = [source for part in spec.sets for source in find(search, part)]
     _note_equal_names(search, sources)
+    _note_unlisted(search, sources)
     sources = _grouped(search, sources)
     return Found(
         tuple(sources), tuple(search.problems), tuple(search.left_out), tuple(dict.fromkeys(search.indexes))
@@ -83,6 +84,15 @@ def _grouped(search: Search, sources: list[Source]) -> list[Source]:
         replace(one, split=its.wanted, patient=its.patient, center=its.center)
         for one, its in zip(sources, found, strict=True)
     ]
+
+
+def _note_unlisted(search: Search, sources: list[Source]) -> None:
+    """Note the images that no list names; one may take what another leaves."""
+    read = {path for source in sources for path in source.files}
+    left = [search.below(path) for path in search.unlisted if path not in read]
+    lists = ", ".join(dict.fromkeys(search.unlisted.values()))
+    if left:
+        search.left_out.append(f"{len(left)} images that are in none of the lists ({lists}): {listed(left)}")
 
 
 def _note_equal_names(search: Search, sources: list[Source]) -> None:

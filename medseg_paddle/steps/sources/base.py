@@ -109,10 +109,12 @@ class Search:
     problems: list[DataError] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     indexes: list[Path] = field(default_factory=list)
+    unlisted: dict[Path, str] = field(default_factory=dict)  # image to the list that does not name it
 
     def fault(self, message: str, *, hint: str) -> None:
-        """Note something that is wrong, and go on."""
-        self.problems.append(DataError(message, hint=hint))
+        """Note something that is wrong, once, and go on."""
+        if all(message != known.message for known in self.problems):  # two sets may share a pattern
+            self.problems.append(DataError(message, hint=hint))
 
     def below(self, path: Path) -> str:
         """Path below the source folder, for messages and patterns."""

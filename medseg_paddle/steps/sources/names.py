@@ -131,8 +131,20 @@ def file_name(key: str, path: Path) -> str:
     return name
 
 
-def chosen(search: Search, part: PrepareSet, images: Mapping[str, Path]) -> dict[str, Path]:
-    """Keep the images that the set's list `only` names; all where there is no list."""
+def chosen(
+    search: Search, part: PrepareSet, images: Mapping[str, Path], every: Mapping[str, tuple[Path, ...]]
+) -> dict[str, Path]:
+    """Keep the images that the set's list `only` names; all where there is no list.
+
+    Parameters
+    ----------
+    search : Search
+    part : PrepareSet
+    images : mapping
+        Those that have a partner, by key.
+    every : mapping
+        The files of all that the set's pattern matches, by key.
+    """
     if part.only is None:
         return dict(images)
     listing = search.root / part.only
@@ -144,7 +156,7 @@ def chosen(search: Search, part: PrepareSet, images: Mapping[str, Path]) -> dict
     search.indexes.append(listing)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named: dict[str, str] = {}
-    for key, path in images.items():
+    for key, (path, *_) in every.items():
         for name in (search.below(path), path.name, stem(path)):
             named[name] = key
     keys = {line: named.get(line) or named.get(line.split()[0]) for line in lines}
@@ -155,12 +167,8 @@ def chosen(search: Search, part: PrepareSet, images: Mapping[str, Path]) -> dict
             hint="list images by file name, or by path below the source folder",
         )
     wanted = set(keys.values())
-    taken = {key: path for key, path in images.items() if key in wanted}
-    if len(taken) < len(images):
-        search.left_out.append(
-            f"{len(images) - len(taken)} images that {search.below(listing)} does not name"
-        )
-    return taken
+    search.unlisted.update({path: search.below(listing) for key, path in images.items() if key not in wanted})
+    return {key: path for key, path in images.items() if key in wanted}
 
 
 def paired(

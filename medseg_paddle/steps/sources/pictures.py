@@ -44,7 +44,7 @@ def pairs(search: Search, part: PrepareSet) -> Iterator[Source]:
     rois = None if part.rois is None else keyed(search, part.rois)
     if rois is not None:
         images = paired(search, images, rois, "roi")
-    for key in chosen(search, part, images):
+    for key in chosen(search, part, images, files):
         yield from source_of(search, part, key, files[key], labels[key], None if rois is None else rois[key])
 
 
@@ -59,7 +59,7 @@ def objects(search: Search, part: PrepareSet) -> Iterator[Source]:
             search.problems.append(error)
     first = {key: paths[0] for key, paths in masks.items()}
     images = paired(search, {key: paths[0] for key, paths in files.items()}, first, "mask")
-    for key, path in chosen(search, part, images).items():
+    for key, path in chosen(search, part, images, files).items():
         named = named_case(search, key, path)
         if named is not None:
             read = partial(_read_objects, named[0], files[key], tuple(masks[key]), named[1], search.spec)

@@ -20,7 +20,7 @@ def stacks(search: Search, part: PrepareSet) -> Iterator[Source]:
     """TIFF files of many pages and their label files, page by page."""
     files, labels = channel_files(search, part), keyed(search, part.labels or "")
     images = paired(search, {key: paths[0] for key, paths in files.items()}, labels, "label")
-    for key, path in chosen(search, part, images).items():
+    for key, path in chosen(search, part, images, files).items():
         named = named_case(search, key, path)
         if named is not None:
             read = partial(_read_stacks, named[0], files[key], labels[key], named[1], search.spec)

@@ -20,7 +20,7 @@ def volumes(search: Search, part: PrepareSet) -> Iterator[Source]:
     """Volumes and label volumes, one of each for every case."""
     files, labels = channel_files(search, part), keyed(search, part.labels or "")
     images = paired(search, {key: paths[0] for key, paths in files.items()}, labels, "label")
-    for key in chosen(search, part, images):
+    for key in chosen(search, part, images, files):
         yield from volume_source(search, part, key, files[key], labels[key])
 
 
