@@ -445,7 +445,9 @@ def test_colours_are_declared_in_yaml(tmp_path):
     colours[:, 3] = 77  # a grey pixel among coloured ones
     table = yaml.safe_load('{0 0 0: 0, 255 0 0: 1, "#0080ff": 2, 77 77 77: 255}')
     assert labelled(tmp_path, colours, label_colors=table)[3, :5].tolist() == [0, 1, 2, 255, 0]
-    with pytest.raises(DataError, match=r"colours that nobody declared: 0 128 255 \(12 pixels\)") as caught:
+    with pytest.raises(
+        DataError, match=r"colours that nobody declared, in .*a\.png: 0 128 255 \(12 pixels\)"
+    ) as caught:
         labelled(tmp_path, colours, label_colors=yaml.safe_load("{0 0 0: 0, 255 0 0: 1, 77 77 77: 255}"))
     assert "0 128 255: ?" in caught.value.hint
     grey = np.full((ROWS, COLUMNS), 77, np.uint8)  # a label of one colour is stored in grey

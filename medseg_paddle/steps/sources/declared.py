@@ -182,7 +182,7 @@ class LabelRules:
                 f"`label_threshold: {_MIDDLE}`; if they are numbered objects, `instances: 1`"
             )
         return UndeclaredLabelError(
-            f"{where} holds {what} that nobody declared: {listed}",
+            f"{what} that nobody declared, in {where}: {listed}",
             hint=hint,
             counts=undeclared,
             values=values,
