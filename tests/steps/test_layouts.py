@@ -586,8 +586,8 @@ def test_two_sequences_are_channels(tmp_path):
     for folder in sorted(root.iterdir()):
         for path in sorted((folder / "ct").iterdir()):
             other = pydicom.dcmread(path)
-            other.SeriesInstanceUID += ".2"
-            other.SOPInstanceUID += ".2"
+            other.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[folder.name, "late"])
+            other.SOPInstanceUID = pydicom.uid.generate_uid()
             other.RescaleIntercept = float(other.RescaleIntercept) + 100
             (folder / "late").mkdir(exist_ok=True)
             other.save_as(folder / "late" / path.name)
