@@ -198,3 +198,17 @@ def test_damaged_tiffs_are_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(DataError, match=r"a\.tif"):
             read_channels([path])
+
+
+def test_a_tiff_that_declares_more_than_it_can_hold_is_refused_before_memory_is_taken(tmp_path):
+    path = tmp_path / "a.tif"
+    sitk.WriteImage(sitk.GetImageFromArray(picture(6), isVector=True), str(path))
+    data = bytearray(path.read_bytes())
+    directory = int.from_bytes(data[4:8], "little")
+    for place in range(directory + 2, directory + 2 + 12 * data[directory], 12):
+        tag = int.from_bytes(data[place : place + 2], "little")
+        if tag in (256, 257):  # width and height
+            data[place + 8 : place + 10] = (8000 if tag == 256 else 20000).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="its header declares 960,000,000"):
+        read_channels([path])

@@ -146,6 +146,22 @@ def test_compressed_frames_are_read(tmp_path, images, series):
     assert found(read_segmentation(path, series)) == EXPECTED
 
 
+def background_is_nine(dataset) -> None:
+    pixels = dataset.pixel_array
+    dataset.PixelData = np.where(pixels == 0, 9, pixels).astype(np.uint8).tobytes()
+    dataset.PixelPaddingValue = 9
+    outside = described(9, "outside")
+    dataset.SegmentSequence = [s for s in dataset.SegmentSequence if s.SegmentNumber != 0] + [outside]
+
+
+def test_a_label_maps_background_has_the_number_that_its_padding_says(tmp_path, images, series):
+    path = written(
+        tmp_path / "seg.dcm", images, marks(), ["a", "b"], kind="LABELMAP", change=background_is_nine
+    )
+    assert found(read_segmentation(path, series)) == EXPECTED
+    assert segment_names(path) == {1: "a", 2: "b"}
+
+
 def test_a_segmentation_is_no_series(tmp_path, images, series):
     written(tmp_path / "seg.dcm", images, marks(), ["a", "b"])
     assert list(find_series(tmp_path)) == [SERIES]

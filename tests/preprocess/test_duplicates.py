@@ -106,6 +106,13 @@ def test_empty_pictures_are_not_copies_of_each_other(flat):
     assert not LOOKS[0].flat
 
 
+def test_hash_and_details_must_both_agree():
+    one, other = LOOKS[0], LOOKS[1]
+    same_hash = Appearance(one.hash, other.details, flat=False)
+    same_details = Appearance(other.hash, one.details, flat=False)
+    assert near_duplicates([one, same_hash]) == near_duplicates([one, same_details]) == []
+
+
 def test_nothing_and_one_picture_have_no_copies():
     assert near_duplicates([]) == near_duplicates(LOOKS[:1]) == []
 

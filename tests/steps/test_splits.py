@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from medseg_paddle.config.datasets import EvalManifest, TrainManifest
 from medseg_paddle.config.prepare import PrepareSpec
-from medseg_paddle.core import LabelSet, Manifest
+from medseg_paddle.core import LabelSet, Manifest, Unit
+from medseg_paddle.core.splitting import deal
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import write_dataset
@@ -111,14 +112,21 @@ def test_a_fold_that_the_data_has_not_is_refused(tmp_path):
 
 
 def test_strata_are_of_the_classes_as_they_are_learned(tmp_path):
-    """One patient in four has the cup: stored as 7, mapped to 2; a stored 9 is left out and no class."""
-    stored = {f"p{i}": 7 if i < 4 else 9 for i in range(16)}
-    source = folder(tmp_path / "in", *stored, classes=stored)
-    for seed in range(4):
+    """Four patients have the cup, stored as 7; two have a 9 besides, which is left out and no class."""
+    stored = {**dict.fromkeys(("p0", "p1", "p2", "p3"), 7), **dict.fromkeys(("p4", "p5"), 9)}
+    source = folder(
+        tmp_path / "in", *[f"p{i}" for i in range(16)], classes={f"p{i}": 0 for i in range(16)} | stored
+    )
+    learned = [Unit(f"p{i}", f"p{i}", classes=frozenset({0, 2} if i < 4 else {0})) for i in range(16)]
+    for seed in range(3):
         spec = rules(folds=4, stratify=True, seed=seed, label_map={0: 0, 7: 2, 9: 255})
         made = run(source, spec, tmp_path / f"out{seed}")
         for fold in range(4):
             assert sum(int(case.id[1:]) < 4 for case in made.cases("val", fold)) == 1
+        folds = {case.patient: case.fold for cases in made.splits.values() for case in cases}
+        assert folds == {
+            p: place.fold for p, place in deal(learned, folds=4, stratify=True, seed=seed).items()
+        }
 
 
 # --- centres and tables -----------------------------------------------------------------------------------
