@@ -51,10 +51,18 @@ class ParityError(ModelError):
 
 @dataclass(frozen=True)
 class Window:
-    """The intensity window that a volume is turned to grey values with; see `window_to_uint8`."""
+    """The intensity window that numbers are turned to grey values with; see `window_to_uint8`.
+
+    Attributes
+    ----------
+    level, width : float
+    bits : int
+        8: grey values are rounded to 0, 1, ... 255; 16: to 65536 steps of the same range.
+    """
 
     level: float
     width: float
+    bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,9 @@ class Description:
         When it was exported, ISO 8601 with time zone.
     labels : LabelSet
     in_channels : int
-        1 (grey) or 3 (RGB, or grey three times).
+        1 (grey), 3 (RGB, or grey three times), or any other number of channels.
     window : Window or None
-        How volumes become pictures; None for a model of pictures.
+        How volumes become pictures; None for a model of pictures, or of several volumes.
     trained_on : Acquisition or None
         What the training set's slices were like; None where they were no slices or nobody noted it.
     preprocessing : Preprocessing
@@ -103,6 +111,13 @@ class Description:
         The resolved recipe.
     versions : dict
         Packages at export.
+    channel_windows : tuple of Window
+        Of a model of several volumes on one grid, a channel each: how each becomes grey values. Else empty.
+    picture_windows : tuple of Window
+        How the numbers of pictures of 16 bits become grey values, one window or one per channel. Empty where
+        pictures are taken as they are.
+    files_per_case : int
+        How many files a case of the training set was read from, one for each channel.
     """
 
     name: str
@@ -117,6 +132,9 @@ class Description:
     provenance: dict[str, Any]
     recipe: dict[str, Any]
     versions: dict[str, str]
+    channel_windows: tuple[Window, ...] = ()
+    picture_windows: tuple[Window, ...] = ()
+    files_per_case: int = 1
 
 
 @dataclass(frozen=True)
@@ -289,7 +307,11 @@ _AGAIN = "copy the whole bundle again from its source, or export the run again"
 
 
 def _parse(content: dict[str, Any]) -> tuple[Description, Parity]:
-    values = {field.name: content[field.name] for field in fields(Description)}
+    late = ("channel_windows", "picture_windows")  # bundles of earlier versions lack them
+    lacking = (*late, "files_per_case")
+    values = {field.name: content[field.name] for field in fields(Description) if field.name not in lacking}
+    values |= {name: tuple(Window(**one) for one in content.get(name, ())) for name in late}
+    values["files_per_case"] = int(content.get("files_per_case", 1))
     labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
     values["labels"] = LabelSet(tuple(labels))
     values["window"] = None if values["window"] is None else Window(**values["window"])

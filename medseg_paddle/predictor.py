@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.bundle import Bundle
+from medseg_paddle.bundle import Bundle, Window
 from medseg_paddle.core import LabelMap, Volume
 from medseg_paddle.engine import cpu
 from medseg_paddle.errors import DataError, ModelError
-from medseg_paddle.io.dicom import read_series
+from medseg_paddle.io.channels import read_channels
+from medseg_paddle.io.dicom import DICOM_SUFFIXES, read_series
+from medseg_paddle.io.dicom_pictures import read_dicom_picture
 from medseg_paddle.io.images import read_image
-from medseg_paddle.io.nifti import read_nifti
+from medseg_paddle.io.volumes import is_volume, read_volume
 from medseg_paddle.preprocess import segment
 from medseg_paddle.preprocess.acquisition import order_as_trained
 from medseg_paddle.preprocess.orientation import Upright
-from medseg_paddle.preprocess.window import window_to_uint8
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+from medseg_paddle.preprocess.window import window_to_uint8, window_to_uint16, windowed_picture
 
 # Largest difference of a probability that rounding on another machine makes.
 _SAME_ANSWER = 0.01
+_SAME_PLACE_MM = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Predictor:
 
     def predict(
         self,
-        image: NDArray[Any] | Volume,
+        image: NDArray[Any] | Volume | Sequence[Volume],
         *,
         probabilities: bool = False,
         on_slice: Callable[[int, int], None] | None = None,
@@ -103,11 +104,12 @@ class Predictor:
 
         Parameters
         ----------
-        image : ndarray or Volume
-            Picture ``[H, W, C]``, uint8 or float on the 0..255 scale, C as the model takes; or a volume
-            in the units of the bundle's window (HU for CT), with pixels about as large as those of the
-            training set. Of a volume that was stored in another plane, the same voxels are cut in the plane
-            that the model learned.
+        image : ndarray, Volume or sequence of Volume
+            Picture ``[H, W, C]``, uint8 or float on the 0..255 scale, C as the model takes (uint16 as stored
+            where the bundle has windows for pictures); or a volume, for a model of several channels one for
+            each on one grid, in the units of the bundle's window (HU for CT), with pixels about as large as
+            those of the training set. Of a volume that was stored in another plane, the same voxels are cut
+            in the plane that the model learned.
         probabilities : bool
             Keep the probabilities of all classes.
         on_slice : callable, optional
@@ -127,14 +129,15 @@ class Predictor:
             The bundle has no window for volumes, or the model returns numbers that are none.
         """
         start = time.perf_counter()
-        if not isinstance(image, Volume):
-            found = self._probabilities(_checked(image, self.bundle.description.in_channels))
+        if isinstance(image, np.ndarray):
+            found = self._probabilities(self._checked_picture(image))
             kept = found if probabilities else None
             return Segmentation(self._labels(found), kept, self.bundle.id, time.perf_counter() - start)
-        trained_on = self.bundle.description.trained_on
-        order = (0, 1, 2) if trained_on is None else order_as_trained(image, trained_on)
-        cut, stored = image.transposed(order), np.argsort(order)
-        upright, total = Upright.of(cut.geometry), cut.geometry.shape[0]
+        volumes = self._checked_volumes((image,) if isinstance(image, Volume) else tuple(image))
+        first, trained_on = volumes[0], self.bundle.description.trained_on
+        order = (0, 1, 2) if trained_on is None else order_as_trained(first, trained_on)
+        cut, stored = [volume.transposed(order) for volume in volumes], np.argsort(order)
+        upright, total = Upright.of(cut[0].geometry), cut[0].geometry.shape[0]
         labels, every = [], []
         for done, picture in enumerate(self._slices(cut, upright), start=1):
             found = upright.undo(self._probabilities(picture))
@@ -145,7 +148,7 @@ class Predictor:
                 on_slice(done, total)
         return Segmentation(
             LabelMap(
-                np.ascontiguousarray(np.stack(labels).transpose(stored)), image.geometry, self.bundle.labels
+                np.ascontiguousarray(np.stack(labels).transpose(stored)), first.geometry, self.bundle.labels
             ),
             np.stack(every, axis=1).transpose(0, *(1 + stored)) if probabilities else None,
             self.bundle.id,
@@ -153,7 +156,7 @@ class Predictor:
         )
 
     def predict_file(self, path: Path | str, *, probabilities: bool = False) -> Segmentation:
-        """Segment a picture, a NIfTI volume or a folder with one DICOM series; see :meth:`predict`."""
+        """Segment a picture, a volume (NIfTI, NRRD, MHA) or a folder with one DICOM series; see :meth:`predict`."""
         return self.predict(self.read(Path(path)), probabilities=probabilities)
 
     def read(self, path: Path) -> NDArray[np.float32] | Volume:
@@ -166,9 +169,9 @@ class Predictor:
         """
         if path.is_dir():
             return read_series(path)
-        if path.name.lower().endswith(NIFTI_SUFFIXES):
-            return read_nifti(path)
-        return read_image(path, self.bundle.description.in_channels)
+        if is_volume(path):
+            return read_volume(path)
+        return self.read_picture(path)
 
     def self_check(self) -> float:
         """Predict the bundle's sample and compare with what the exporting machine computed.
@@ -212,17 +215,112 @@ class Predictor:
         dtype = np.uint8 if len(self.bundle.labels) <= 256 else np.uint16
         return np.asarray(probabilities.argmax(axis=0), dtype=dtype)
 
-    def _slices(self, volume: Volume, upright: Upright) -> Iterator[NDArray[np.float32]]:
+    def _slices(self, volumes: Sequence[Volume], upright: Upright) -> Iterator[NDArray[np.float32]]:
         """Turn the slices into the pictures that `medseg prepare` makes of them."""
-        window, channels = self.bundle.description.window, self.bundle.description.in_channels
-        if window is None:
+        description = self.bundle.description
+        windows = description.channel_windows or (description.window,)
+        for place in range(len(volumes[0].array)):
+            planes = [
+                _grey(upright.apply(volume.array[place]), window)
+                for volume, window in zip(volumes, windows, strict=True)
+                if window is not None
+            ]
+            picture = np.stack(planes, axis=-1)
+            # One volume for a model of colour is repeated, as grey pictures are.
+            yield picture if len(planes) > 1 else picture.repeat(description.in_channels, axis=2)
+
+    def _checked_volumes(self, volumes: tuple[Volume, ...]) -> tuple[Volume, ...]:
+        description = self.bundle.description
+        if description.window is None and not description.channel_windows:
             raise ModelError(
-                f"bundle '{self.bundle.description.name}' segments pictures, it has no window for volumes",
+                f"bundle '{description.name}' segments pictures, it has no window for volumes",
                 hint="give pictures; or prepare volumes by a recipe with `prepare.window`, train and export",
             )
-        for stored in volume.array:
-            grey = window_to_uint8(upright.apply(stored), window.level, window.width).astype(np.float32)
-            yield np.repeat(grey[:, :, None], channels, axis=2)
+        wanted = len(description.channel_windows) or 1
+        if len(volumes) != wanted:
+            raise DataError(
+                f"{len(volumes)} volume(s) are given, the model takes {wanted}",
+                hint="give one volume for each channel, in the order of the recipe's `images`"
+                if wanted > 1
+                else "give one volume at a time",
+            )
+        first = volumes[0].geometry
+        for volume in volumes[1:]:
+            same = volume.geometry.shape == first.shape and np.allclose(
+                volume.geometry.affine, first.affine, rtol=0, atol=_SAME_PLACE_MM
+            )
+            if not same:
+                raise DataError(
+                    "the channels' volumes do not lie on one grid",
+                    hint="resample them to the first one's grid",
+                )
+        return volumes
+
+    def _checked_picture(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        windows = self.bundle.description.picture_windows
+        if windows and image.dtype == np.uint16:
+            plain = windowed_picture(image, [(one.level, one.width) for one in windows], windows[0].bits)
+            image = plain.astype(np.float32) / (257.0 if plain.dtype == np.uint16 else 1.0)
+        return _checked(image, self.bundle.description.in_channels)
+
+    def read_picture(self, path: Path, *others: Path) -> NDArray[np.float32]:
+        """Read a picture on the 0..255 scale, as `medseg prepare` would have written it.
+
+        Parameters
+        ----------
+        path : Path
+        *others : Path
+            Files of the second channel and those after it, where each channel has a file of its own.
+
+        Returns
+        -------
+        ndarray, shape (height, width, channels), float32
+
+        Raises
+        ------
+        DataError
+            As for :func:`~medseg_paddle.io.images.read_image`.
+        """
+        description = self.bundle.description
+        if path.suffix.lower() in DICOM_SUFFIXES and not others:
+            return self._read_dicom(path)
+        if not description.picture_windows and not others:
+            return read_image(path, description.in_channels)
+        samples = read_channels([path, *others])
+        if not description.picture_windows:
+            return _checked(
+                samples if samples.dtype == np.uint8 else samples / np.float32(257), description.in_channels
+            )
+        if samples.dtype != np.uint16:
+            raise DataError(
+                f"{path} has 8 bits, the model was trained on pictures of 16 bits seen through a window",
+                hint="give the picture as the detector wrote it",
+            )
+        if samples.shape[2] == 1:
+            samples = samples.repeat(description.in_channels, axis=2)
+        return self._checked_picture(samples)
+
+    def _read_dicom(self, path: Path) -> NDArray[np.float32]:
+        """One DICOM image, such as an X-ray, for a model of pictures."""
+        description = self.bundle.description
+        if description.window is not None or description.channel_windows:
+            raise DataError(
+                f"{path} is one DICOM file, series are segmented",
+                hint="give the folder that holds its series",
+            )
+        windows = description.picture_windows
+        bits: Literal[8, 16] = 8 if windows and windows[0].bits == 8 else 16
+        array = read_dicom_picture(path, [(one.level, one.width) for one in windows], bits)
+        grey = array.astype(np.float32) / np.float32(257 if bits == 16 else 1)
+        return _checked(grey[:, :, None].repeat(description.in_channels, axis=2), description.in_channels)
+
+
+def _grey(values: NDArray[Any], window: Window) -> NDArray[np.float32]:
+    """Numbers of a volume on the 0..255 scale."""
+    if window.bits == 16:
+        deep = window_to_uint16(values, window.level, window.width)
+        return np.asarray(deep / np.float32(257), dtype=np.float32)
+    return window_to_uint8(values, window.level, window.width).astype(np.float32)
 
 
 def _checked(image: NDArray[Any], channels: int) -> NDArray[np.float32]:

@@ -45,6 +45,7 @@ def require_agreement(recipe: Recipe) -> None:
     """
     _require_usable_class_names(recipe)
     _require_modes(recipe)
+    _require_one_fold(recipe)
     _require_honest_scores(recipe)
     _require_intensities_before_normalize(recipe)
     _require_one_preprocessing(recipe)
@@ -91,6 +92,41 @@ def _require_modes(recipe: Recipe) -> None:
                 at=(name, "mode"),
                 hint=f"write `mode: {mode}` in {name}",
             )
+
+
+def _require_one_fold(recipe: Recipe) -> None:
+    train, val, test = recipe.train_dataset, recipe.val_dataset, recipe.test_dataset
+    if getattr(test, "fold", None) is not None:
+        raise inconsistent(
+            "test_dataset names a fold, but test cases are in none",
+            at=("test_dataset", "fold"),
+            hint="remove `fold` from test_dataset",
+        )
+    fold = getattr(train, "fold", None)
+    if val is not None:
+        its = getattr(val, "fold", None)
+        same_data = (val.type, posixpath.normpath(val.dataset_root)) == (
+            train.type,
+            posixpath.normpath(train.dataset_root),
+        )
+        if its != fold or (fold is not None and not same_data):
+            raise inconsistent(
+                f"train_dataset leaves out {_folded(fold)}, val_dataset validates on {_folded(its)}"
+                + ("" if same_data else " of other data"),
+                at=("val_dataset", "fold") if its is not None else ("val_dataset",),
+                hint="name one data set and one `fold` in train_dataset and val_dataset",
+            )
+    count = recipe.prepare.folds if recipe.prepare is not None else None
+    if fold is not None and isinstance(count, int) and fold >= count:
+        raise inconsistent(
+            f"there is no fold {fold}: `prepare` makes {count}, numbered from 0",
+            at=("train_dataset", "fold"),
+            hint=f"use 0 to {count - 1}, or more `folds`",
+        )
+
+
+def _folded(fold: int | None) -> str:
+    return "no named fold" if fold is None else f"fold {fold}"
 
 
 def _require_honest_scores(recipe: Recipe) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Channels = Annotated[int, Field(ge=1, le=256)]
 
 
 class Spec(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from medseg_paddle.config.base import Spec
+from medseg_paddle.config.base import Channels, Spec
 from medseg_paddle.config.transforms import DeterministicTransform, Mixup, Transform
 
 
@@ -21,7 +21,7 @@ class ListDataset(_DatasetSpec):
 
     type: Literal["Dataset"]
     num_classes: Annotated[int, Field(ge=2, le=256)] = Field(description="classes, the background included")
-    img_channels: Literal[1, 3] = Field(3, description="channels of the images")
+    img_channels: Channels = Field(3, description="channels of the images")
     train_path: str | None = Field(None, description="list for mode train: `image label` in a line")
     val_path: str | None = Field(None, description="list for mode val")
     test_path: str | None = Field(None, description="list for mode test")
@@ -39,8 +39,13 @@ class ManifestDataset(_DatasetSpec):
     """Ours: a data set that `medseg prepare` made; knows patients, volumes, regions of interest and classes."""
 
     type: Literal["Manifest"]
-    img_channels: Literal[1, 3] = Field(3, description="channels of the images")
+    img_channels: Channels = Field(3, description="channels of the images")
     ignore_index: int = Field(255, description="label value that is neither learned nor scored")
+    fold: NonNegativeInt | None = Field(
+        None,
+        description="fold to validate on, the others are trained on; the same in both sets; 0 where absent and the "
+        "data has folds",
+    )
 
 
 class TrainTransforms(Spec):

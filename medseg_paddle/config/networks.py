@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from medseg_paddle.config.base import Spec
+from medseg_paddle.config.base import Channels, Spec
 
 
 class _ModelSpec(Spec):
     num_classes: Annotated[int, Field(ge=2, le=256)] | None = Field(
         None, description="classes, the background included; taken from the data set where absent"
     )
-    in_channels: Literal[1, 3] | None = Field(
+    in_channels: Channels | None = Field(
         None, description="channels of the images; taken from the data set where absent"
     )
 

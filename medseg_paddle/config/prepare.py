@@ -3,51 +3,64 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from medseg_paddle.config.base import Spec
-from medseg_paddle.core import SPLITS
+from medseg_paddle.config.base import Channels, Spec
+from medseg_paddle.config.patterns import Glob, Regex
+from medseg_paddle.config.splitting import SplitOptions
 
 IGNORE_INDEX = 255
 
+Reader = Literal["pairs", "objects", "lists", "coco", "stacks", "nnunet", "volumes", "nifti", "dicom"]
 
-def _glob(pattern: str) -> str:
-    path = PurePosixPath(pattern)
-    if not pattern or path.is_absolute() or ".." in path.parts:
+# Per reader: the keys of a set that it needs, and those that it takes beside them.
+_KEYS: dict[str, tuple[set[str], set[str]]] = {
+    "pairs": ({"images", "labels"}, {"rois", "only"}),
+    "objects": ({"images", "labels"}, {"only"}),
+    "stacks": ({"images", "labels"}, {"only"}),
+    "volumes": ({"images", "labels"}, {"only"}),
+    "nifti": ({"images", "labels"}, {"only"}),
+    "dicom": ({"images", "labels"}, set()),
+    "lists": ({"index"}, {"separator"}),
+    "coco": ({"images", "index"}, set()),
+    "nnunet": ({"index"}, {"part"}),
+}
+ALWAYS_VOLUMES = ("volumes", "nifti", "dicom")  # the others read pictures; nnU-Net's layout holds either
+_ONE_OBJECT_CLASS = ("objects",)
+
+
+def _rgb(text: Any) -> str:
+    """See that a colour is three numbers; the same colour is always written in the same way."""
+    numbers = re.fullmatch(r"\s*(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})\s*", str(text))
+    digits = re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", str(text).strip())
+    values = [int(one) for one in numbers.groups()] if numbers else []
+    values = [int(one, 16) for one in digits.groups()] if digits else values
+    if not values or max(values) > 255:
         raise PydanticCustomError(
-            "glob",
-            "'{pattern}' must be a pattern below the source folder, such as 'images/*.png'",
-            {"pattern": pattern},
+            "color",
+            "'{color}' is no colour: red, green and blue from 0 to 255, such as 255 0 0, or \"#ff0000\" in quotes",
+            {"color": str(text)},
         )
-    return pattern
+    return " ".join(map(str, values))
 
 
-def _regex(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PydanticCustomError(
-            "regex",
-            "'{pattern}' is not a regular expression ({error})",
-            {"pattern": pattern, "error": str(error)},
-        ) from None
-    if groups == 0:
-        raise PydanticCustomError(
-            "regex", "'{pattern}' needs a group in parentheses, such as '(\\d+)_'", {"pattern": pattern}
-        )
-    return pattern
+def _one_or_several(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
 
 
-Glob = Annotated[str, AfterValidator(_glob)]
-Regex = Annotated[str, AfterValidator(_regex)]
+Color = Annotated[str, BeforeValidator(_rgb)]
+ClassIndex = Annotated[int, Field(ge=0, le=IGNORE_INDEX)]
+Globs = Annotated[
+    Annotated[Glob, Tag("one")] | Annotated[tuple[Glob, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_one_or_several),
+]
 
 
 class WindowSpec(Spec):
-    """The range of intensities that becomes 0..255."""
+    """The range of intensities that becomes black to white."""
 
     level: float = Field(
         ge=-100_000, le=100_000, allow_inf_nan=False, description="centre of the window, HU for CT"
@@ -57,14 +70,25 @@ class WindowSpec(Spec):
     )
 
 
+Windows = Annotated[
+    Annotated[WindowSpec, Tag("one")]
+    | Annotated[tuple[WindowSpec, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_one_or_several),
+]
+
+
 class PrepareSet(Spec):
     """Files that go to one split."""
 
     split: Literal["train", "val", "test", "auto"] = Field(
         "auto", description="where these images go; `auto` deals patients out by the fractions"
     )
-    images: Glob = Field(description="pattern of the images below the source folder; `**` descends")
-    labels: Glob = Field(description="pattern of the label maps below the source folder")
+    images: Globs | None = Field(
+        None,
+        description="pattern of the images below the source folder; `**` descends; a list of patterns where every "
+        "channel (modality, sequence) has a file of its own",
+    )
+    labels: Glob | None = Field(None, description="pattern of the label maps below the source folder")
     rois: Glob | None = Field(
         None, description="pattern of region-of-interest masks (reader `pairs`); scores are taken inside only"
     )
@@ -72,6 +96,25 @@ class PrepareSet(Spec):
         None,
         description="text file below the source folder; its lines begin with the images to take",
     )
+    index: Glob | None = Field(
+        None,
+        description="file below the source folder that names images and labels: a list (reader `lists`), the JSON of "
+        "`coco`, the dataset.json of `nnunet`",
+    )
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        description="what stands between image and label in a list; default: spaces, tab, comma or semicolon, "
+        "wherever both sides are files",
+    )
+    part: Literal["Tr", "Ts"] = Field(
+        "Tr", description="which folders of `nnunet`: imagesTr and labelsTr, or imagesTs and labelsTs"
+    )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The pattern of each file that an image is read from."""
+        return () if self.images is None else (self.images,) if isinstance(self.images, str) else self.images
 
 
 class SyntheticSpec(Spec):
@@ -81,13 +124,15 @@ class SyntheticSpec(Spec):
     seed: int = Field(42, ge=0, le=2**32 - 1, description="the same seed gives the same patients")
 
 
-class PrepareSpec(Spec):
+class PrepareSpec(SplitOptions):
     """How `medseg prepare` reads a source folder: which files belong together, and who is held out."""
 
-    reader: Literal["pairs", "dicom", "nifti"] = Field(
+    reader: Reader = Field(
         "pairs",
-        description="`pairs`: pictures with label pictures; `dicom`: series with one label PNG per slice; "
-        "`nifti`: volumes with label volumes",
+        description="`pairs`: pictures with label pictures; `objects`: pictures with one mask per object; `lists`: "
+        "PaddleSeg's lists; `coco`: polygons in COCO's JSON; `stacks`: TIFF files of many pages; `nnunet`: "
+        "nnU-Net's dataset.json; `volumes`: NIfTI, NRRD or MHA with label volumes (`nifti` is its older name); "
+        "`dicom`: series with a label PNG per slice, a label volume or a DICOM SEG",
     )
     sets: tuple[PrepareSet, ...] = Field(min_length=1, description="which files go to which split")
     key: Regex | None = Field(
@@ -96,51 +141,90 @@ class PrepareSpec(Spec):
         "`-`, are equal for an image and its label and name the case; default: the file name without its "
         "ending, for `dicom` with the folder above the image's",
     )
-    patient: Regex | None = Field(
-        None,
-        description="regular expression, searched in the image's path below the source folder; its groups "
-        "name the patient; default: the case's key, for `dicom` the header's PatientID",
-    )
-    label_map: (
-        dict[Annotated[int, Field(ge=0, le=65535)], Annotated[int, Field(ge=0, le=IGNORE_INDEX)]] | None
-    ) = Field(
+    label_map: dict[Annotated[int, Field(ge=0, le=65535)], ClassIndex] | None = Field(
         None,
         description="stored label value to class index, 255 for pixels to leave out of loss and scores; "
         "default: stored values are class indices",
     )
-    val_fraction: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the patients for validation, from `auto` or else from `train` sets",
+    label_threshold: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="for masks with soft edges: values from this one on are 1, those below 0, before `label_map`",
     )
-    test_fraction: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the patients for the test, from `auto` or else from `train` sets",
+    label_colors: dict[Color, ClassIndex] | None = Field(
+        None,
+        description="for label pictures in colour: red, green and blue to class index, such as "
+        "`{0 0 0: 0, 255 0 0: 1}`",
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the split")
-    window: WindowSpec | None = Field(None, description="intensities to grey values, for `dicom` and `nifti`")
+    instances: Annotated[int, Field(ge=1, lt=IGNORE_INDEX)] | None = Field(
+        None, description="for numbered objects: the class of every object; 0 stays the background"
+    )
+    overlap: Literal["refuse", "later"] = Field(
+        "refuse",
+        description="reader `coco`, where objects of two classes overlap: an error, or the later one wins",
+    )
+    channels: Channels | None = Field(
+        None,
+        description="channels that a picture file holds: samples or pages of a TIFF, the last axis of an .npy; "
+        "default: 1 or 3, as the picture says",
+    )
+    window: Windows | None = Field(
+        None,
+        description="intensities to black and white: a must for volumes; of pictures for those of 16 bits; a list "
+        "where every channel has its own",
+    )
+    bits: Literal[8, 16] | None = Field(
+        None, description="depth of pictures made with a `window`; default: 8 for volumes, 16 for pictures"
+    )
+    units: Literal["HU"] | None = Field(
+        None, description="what the numbers of volumes mean whose files do not say it: Hounsfield units of CT"
+    )
     synthetic: SyntheticSpec | None = Field(
         None,
         description="synthetic chest-CT patients to prepare where `medseg prepare` names no folder (reader "
         "`dicom`); they are written beside the data set, to `<dataset_root>-cohort`",
     )
 
+    @property
+    def windows(self) -> tuple[WindowSpec, ...]:
+        """The windows, one for all channels or one for each; none where intensities are taken as they are."""
+        return (
+            () if self.window is None else self.window if isinstance(self.window, tuple) else (self.window,)
+        )
+
     @model_validator(mode="after")
     def _reader_fits(self) -> PrepareSpec:
-        if (self.window is None) != (self.reader == "pairs"):
-            verb = "takes no" if self.reader == "pairs" else "needs"
+        needed, taken = _KEYS[self.reader]
+        for part in self.sets:
+            fields = PrepareSet.model_fields
+            given = {key for key in fields if getattr(part, key) != fields[key].default} - {"split"}
+            for key in sorted(needed - given):
+                raise PydanticCustomError(
+                    "set_key",
+                    "reader '{reader}' needs `{key}` in every set",
+                    {"reader": self.reader, "key": key},
+                )
+            for key in sorted(given - needed - taken):
+                raise PydanticCustomError(
+                    "set_key", "`{key}` is not read by reader '{reader}'", {"reader": self.reader, "key": key}
+                )
+        if self.window is None and self.reader in ALWAYS_VOLUMES:
+            raise PydanticCustomError("window", "reader '{reader}' needs `window`", {"reader": self.reader})
+        if self.bits is not None and self.window is None:
             raise PydanticCustomError(
-                "window", "reader '{reader}' {verb} `window`", {"reader": self.reader, "verb": verb}
+                "bits", "`bits` says how deep a `window` is written; there is no window", {}
             )
-        if self.reader != "pairs" and any(part.rois for part in self.sets):
-            raise PydanticCustomError("rois", "`rois` are read by reader 'pairs' only", {})
-        if self.reader == "dicom" and any(part.only for part in self.sets):
+        if self.units is not None and self.reader not in ("volumes", "nifti", "nnunet"):
             raise PydanticCustomError(
-                "only", "`only` lists pictures or NIfTI files; series are taken whole", {}
-            )
+                "units", "`units` are for volumes whose files do not say them, not for reader '{reader}'",
+                {"reader": self.reader},
+            )  # fmt: skip
+        if self.channels is not None and self.reader not in ("pairs", "objects", "lists"):
+            raise PydanticCustomError(
+                "channels", "`channels` counts those of a picture file, reader '{reader}' reads none with several",
+                {"reader": self.reader},
+            )  # fmt: skip
         if self.reader != "dicom" and self.synthetic is not None:
             raise PydanticCustomError(
                 "synthetic",
@@ -150,28 +234,52 @@ class PrepareSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _splits_fit(self) -> PrepareSpec:
-        if self.val_fraction + self.test_fraction >= 1:
+    def _channels_fit(self) -> PrepareSpec:
+        counts = {len(part.channels) for part in self.sets if part.images is not None}
+        if len(counts) > 1:
             raise PydanticCustomError(
-                "fractions", "`val_fraction` and `test_fraction` leave no one to train on", {}
+                "channels", "every set needs as many patterns in `images` as the others", {}
             )
-        named = {part.split for part in self.sets}
-        for split in SPLITS[1:]:
-            if split in named and self.fraction(split) > 0:
-                raise PydanticCustomError(
-                    "fraction_unused",
-                    "a set has `split: {split}`, so `{split}_fraction` must be 0, or that set's split `auto`",
-                    {"split": split},
-                )
-        drawn = self.val_fraction + self.test_fraction
-        if "auto" in named and drawn == 0:
-            raise PydanticCustomError("auto", "`split: auto` needs `val_fraction` or `test_fraction`", {})
-        if drawn > 0 and not named & {"auto", "train"}:
+        files = counts.pop() if counts else None
+        if self.channels is not None and files is not None and files > 1:
             raise PydanticCustomError(
-                "fraction_unused", "a fraction needs a set with `split: auto` or `train`", {}
+                "channels", "`channels` is for one file that holds several; here every channel has a file", {}
+            )
+        if files is not None and len(self.windows) not in (0, 1, self.channels or files):
+            raise PydanticCustomError(
+                "window",
+                "{windows} windows for {files} channel(s): give one for all, or one for each",
+                {"windows": len(self.windows), "files": self.channels or files},
             )
         return self
 
-    def fraction(self, split: str) -> float:
-        """Share of the drawn patients that goes to `split`, ``"val"`` or ``"test"``."""
-        return self.val_fraction if split == "val" else self.test_fraction
+    @model_validator(mode="after")
+    def _labels_fit(self) -> PrepareSpec:
+        said = [key for key in ("label_map", "label_colors", "instances") if getattr(self, key) is not None]
+        said += ["label_threshold"] * (self.label_threshold is not None and "label_map" not in said)
+        if len(said) > 1:
+            raise PydanticCustomError(
+                "labels", "`{one}` and `{two}` both say what a label value is: keep one",
+                {"one": said[0], "two": said[1]},
+            )  # fmt: skip
+        beyond = [value for value in self.label_map or () if value > 1]
+        if self.label_threshold is not None and beyond:
+            raise PydanticCustomError(
+                "labels", "after `label_threshold` the values are 0 and 1, `label_map` names {value}",
+                {"value": beyond[0]},
+            )  # fmt: skip
+        if self.reader in _ONE_OBJECT_CLASS and (said != ["instances"]):
+            raise PydanticCustomError(
+                "labels", "reader '{reader}' needs `instances`, the class of every object, and no other mapping",
+                {"reader": self.reader},
+            )  # fmt: skip
+        if self.reader == "coco" and said not in ([], ["label_map"]):
+            raise PydanticCustomError(
+                "labels", "COCO's categories are mapped by `label_map` (category id to class) alone", {}
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> PrepareSpec:
+        self.require_fitting_sets({part.split for part in self.sets})
+        return self

@@ -4,6 +4,7 @@ from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange
 from medseg_paddle.core.geometry import Geometry, LabelMap, Plane, Units, Volume
 from medseg_paddle.core.labels import Label, LabelSet
 from medseg_paddle.core.manifest import MANIFEST_NAME, SPLITS, Case, Manifest, Split, fingerprint, sha256
+from medseg_paddle.core.splitting import Place, Unit, Wanted
 
 __all__ = [
     "MANIFEST_NAME",
@@ -15,12 +16,15 @@ __all__ = [
     "LabelMap",
     "LabelSet",
     "Manifest",
+    "Place",
     "Plane",
     "Slicing",
     "SpacingRange",
     "Split",
+    "Unit",
     "Units",
     "Volume",
+    "Wanted",
     "fingerprint",
     "sha256",
 ]

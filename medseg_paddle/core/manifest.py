@@ -40,6 +40,10 @@ class Case:
         Slices with the same ``volume`` are scored together as one whole case; names files as well.
     slicing : Slicing or None
         How the picture was cut from a volume; None for a picture that never was part of one.
+    center : str
+        Where it was taken; empty where nobody said.
+    fold : int or None
+        Which fold of a cross-validation it is in; None for a test case, and where there are no folds.
     """
 
     id: str
@@ -49,6 +53,8 @@ class Case:
     patient: str = ""
     volume: str = ""
     slicing: Slicing | None = None
+    center: str = ""
+    fold: int | None = None
 
     @property
     def group(self) -> str:
@@ -76,8 +82,9 @@ class Manifest:
     Raises
     ------
     DataError
-        A patient is in two splits, an id occurs twice, or an id or volume cannot name a file inside
-        a folder.
+        A patient is in two splits or two folds, a test case is in a fold or, with folds, a validation case is
+        not, an id occurs twice, or an id or
+        volume cannot name a file inside a folder.
     """
 
     name: str
@@ -88,8 +95,9 @@ class Manifest:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        seen: dict[str, str] = {}
+        seen: dict[str, tuple[str, int | None]] = {}
         ids: set[str] = set()
+        has_folds = bool(self.folds)
         for split, cases in self.splits.items():
             for case in cases:
                 require_inside(case.id)
@@ -97,11 +105,57 @@ class Manifest:
                 if case.id in ids:
                     raise DataError(f"case '{case.id}' occurs twice", hint="give every case an id of its own")
                 ids.add(case.id)
-                if case.patient and seen.setdefault(case.patient, split) != split:
+                if case.fold is not None and split == "test":
                     raise DataError(
-                        f"patient '{case.patient}' is in both '{seen[case.patient]}' and '{split}'",
-                        hint="move all images of a patient to one split; scores would be too good otherwise",
+                        f"test case '{case.id}' is in fold {case.fold}; it would be trained on",
+                        hint="prepare the data again; the test is held out of every fold",
                     )
+                if case.fold is None and split == "val" and has_folds:
+                    raise DataError(
+                        f"validation case '{case.id}' is in no fold; with other folds it would be trained on",
+                        hint="prepare the data again; with folds, each is the validation set in turn",
+                    )
+                if not case.patient:
+                    continue
+                other, fold = seen.setdefault(case.patient, (split, case.fold))
+                if (other, fold) != (split, case.fold):
+                    both = f"'{other}' and '{split}'" if other != split else f"fold {fold} and {case.fold}"
+                    raise DataError(
+                        f"patient '{case.patient}' is in both {both}",
+                        hint="move all images of a patient to one split and fold; scores would be too good otherwise",
+                    )
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds, in order; empty where there are none."""
+        return tuple(sorted({c.fold for cases in self.splits.values() for c in cases if c.fold is not None}))
+
+    def cases(self, split: Split, fold: int | None = None) -> tuple[Case, ...]:
+        """The cases of a split, where one fold is the validation set.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+        fold : int, optional
+            The validation set is this fold, and the training set is what else is in a fold or in ``"train"``.
+            Where absent, the splits are as written: with folds, fold 0 is the validation set. The test is
+            always the same.
+
+        Raises
+        ------
+        DataError
+            There is no such fold.
+        """
+        if fold is None or split == "test":
+            return self.splits.get(split, ())
+        if fold not in self.folds:
+            has = f"the folds {self.folds[0]} to {self.folds[-1]}" if self.folds else "no folds"
+            raise DataError(
+                f"{self.root} has {has}, the recipe names fold {fold}",
+                hint="correct `fold` in the data sets, or set `folds` in `prepare` and prepare the data again",
+            )
+        pool = (*self.splits.get("train", ()), *self.splits.get("val", ()))
+        return tuple(case for case in pool if (case.fold == fold) == (split == "val"))
 
     def to_json(self) -> str:
         """The manifest as text; paths are relative to ``root``."""
@@ -124,6 +178,8 @@ class Manifest:
                             "patient": case.patient,
                             "volume": case.volume,
                             "slicing": case.slicing and asdict(case.slicing),
+                            "center": case.center,
+                            "fold": case.fold,
                         }
                         for case in cases
                     ]
@@ -214,6 +270,8 @@ def _case(entry: dict[str, Any], root: Path, manifest: Path) -> Case:
         patient=entry["patient"],
         volume=entry["volume"],
         slicing=_slicing(entry["slicing"]),
+        center=entry.get("center", ""),  # data sets of earlier versions have neither
+        fold=_fold(entry.get("fold")),
     )
 
 
@@ -222,6 +280,12 @@ def _slicing(entry: dict[str, Any] | None) -> Slicing | None:
         return None
     rows, columns = entry["spacing"]
     return Slicing(entry["plane"], (float(rows), float(columns)), entry["units"])
+
+
+def _fold(entry: Any) -> int | None:
+    if entry is None or (type(entry) is int and entry >= 0):
+        return entry
+    raise ValueError(f"fold {entry!r}")
 
 
 def fingerprint(paths: Iterable[Path], root: Path) -> dict[str, str]:

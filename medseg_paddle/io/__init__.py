@@ -1,1 +1,1 @@
-"""Files in and out: pictures, DICOM series, NIfTI. Everything read strictly, everything written whole."""
+"""Files in and out: pictures, stacks, objects, DICOM, volumes. Everything read strictly, everything written whole."""

@@ -17,7 +17,7 @@ def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
     Raises
     ------
     DataError
-        The folder, the list or a file in it is missing, or a line is not understood.
+        The folder, the list, the fold or a file in it is missing, or a line is not understood.
     """
     root = Path(spec.dataset_root)
     if not root.is_dir():
@@ -26,7 +26,7 @@ def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
             hint="correct `dataset_root` in the recipe, or run `medseg prepare` to make it; nothing is downloaded",
         )
     if isinstance(spec, (TrainManifest, EvalManifest)):
-        cases = Manifest.load(root).splits[spec.mode]
+        cases = Manifest.load(root).cases(spec.mode, spec.fold)
         origin = f"{root}, split {spec.mode}"
     else:
         path, separator = _list_file(spec, root)
@@ -56,10 +56,20 @@ def labels_of(spec: DatasetSpec) -> LabelSet | None:
 def acquisition_of(spec: DatasetSpec) -> Acquisition | None:
     """What the slices of the split that ``spec.mode`` names are like; None where a data set does not say."""
     if isinstance(spec, (TrainManifest, EvalManifest)):
-        return Acquisition.of(
-            case.slicing for case in Manifest.load(Path(spec.dataset_root)).splits[spec.mode]
-        )
+        cases = Manifest.load(Path(spec.dataset_root)).cases(spec.mode, spec.fold)
+        return Acquisition.of(case.slicing for case in cases)
     return None
+
+
+def channels_of(spec: DatasetSpec) -> tuple[int, int]:
+    """How many channels the images of a prepared data set hold, and how many files of its source held these.
+
+    Both are 1 where nobody noted it.
+    """
+    if isinstance(spec, (TrainManifest, EvalManifest)):
+        source = Manifest.load(Path(spec.dataset_root)).source
+        return int(source.get("channels", 1)), int(source.get("files_per_case", 1))
+    return 1, 1
 
 
 def _list_file(spec: DatasetSpec, root: Path) -> tuple[Path, str]:

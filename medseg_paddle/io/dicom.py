@@ -19,6 +19,7 @@ from medseg_paddle.core import Geometry, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom_file import (
     COSINE_TOLERANCE,
+    SEGMENTATION_CLASSES,
     Slice,
     damage_refused,
     read_header,
@@ -26,9 +27,10 @@ from medseg_paddle.io.dicom_file import (
     read_slice,
     text,
 )
+from medseg_paddle.io.limits import require_amount
 
 # Files with these endings promise to be DICOM; one that is not is an error and no stray file.
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 # Positions are often rounded to 0.1 mm, by old scanners to 1 mm of a tilted axis.
 _GAP_TOLERANCE_MM = 0.1
@@ -50,12 +52,15 @@ class Series:
         SeriesInstanceUID.
     patient_id : str
         PatientID as the header has it, ``""`` where it is missing.
+    frame_of_reference : str
+        FrameOfReferenceUID, ``""`` where it is missing: what other objects of the patient lie on.
     """
 
     volume: Volume
     paths: tuple[Path, ...]
     uid: str
     patient_id: str
+    frame_of_reference: str
 
 
 def read_series(folder: Path) -> Volume:
@@ -97,7 +102,7 @@ def find_series(folder: Path) -> dict[str, list[Path]]:
     """Files of each series in a folder and its subfolders, by SeriesInstanceUID.
 
     Hidden files, files that are not DICOM and do not claim to be by their name, directories of a
-    medium (DICOMDIR) and objects without an image (reports, contours) are passed over.
+    medium (DICOMDIR), objects without an image (reports, contours) and segmentations are passed over.
 
     Raises
     ------
@@ -141,7 +146,7 @@ def _series_of(path: Path) -> str | None:
     try:
         header = read_header(path)
     except InvalidDicomError as error:
-        if path.suffix.lower() not in _DICOM_SUFFIXES:
+        if path.suffix.lower() not in DICOM_SUFFIXES:
             return None
         raise DataError(
             f"{path} is not a DICOM file (no DICM mark at byte 128)",
@@ -150,6 +155,8 @@ def _series_of(path: Path) -> str | None:
     with damage_refused(path):
         kind = text(header.file_meta, "MediaStorageSOPClassUID") or text(header, "SOPClassUID")
         uid = text(header, "SeriesInstanceUID")
+    if kind in SEGMENTATION_CLASSES:
+        return None
     if kind and "Rows" not in header and "Image Storage" not in UID(kind).name:
         return None
     if not uid:
@@ -173,8 +180,9 @@ def load_series(paths: Sequence[Path]) -> Series:
     DataError
         Mixed series, sizes, spacings, orientations or frames of reference; position, orientation or
         spacing missing, zero or not finite; axes not at right angles; sheared slices (gantry tilt);
-        missing or doubled slices; localizers, colour, MONOCHROME1 and multi-frame images; CT without
-        rescale, slope 0; truncated pixels; a compression without a decoder.
+        missing or doubled slices; localizers, colour and multi-frame images; MONOCHROME1 but for CT in HU,
+        whose numbers mean the same however they are shown; CT without rescale, slope 0; truncated
+        pixels; a compression without a decoder.
     """
     if not paths:
         raise DataError("a series without files", hint="name the files of one series")
@@ -189,14 +197,16 @@ def load_series(paths: Sequence[Path]) -> Series:
     affine[:3, 1] = first.down * first.spacing[0]
     affine[:3, 2] = first.across * first.spacing[1]
     affine[:3, 3] = slices[0].position
-    array = np.empty((len(slices), *first.size), dtype=np.float32)
+    require_amount(first.path, (len(slices), *first.raster.size))
+    array = np.empty((len(slices), *first.raster.size), dtype=np.float32)
     for index, one in enumerate(slices):
-        array[index] = read_pixels(one)
+        array[index] = read_pixels(one.raster)
     return Series(
-        volume=Volume(array, Geometry(array.shape, affine), units=first.units),
+        volume=Volume(array, Geometry(array.shape, affine), units=first.raster.units),
         paths=tuple(one.path for one in slices),
         uid=first.uid,
         patient_id=first.patient_id,
+        frame_of_reference=first.frame,
     )
 
 
@@ -207,7 +217,7 @@ def _require_alike(first: Slice, other: Slice) -> None:
     for what, same, one, two in (
         ("series", first.uid == other.uid, first.uid, other.uid),
         ("patients", first.patient_id == other.patient_id, first.patient_id, other.patient_id),
-        ("sizes", first.size == other.size, first.size, other.size),
+        ("sizes", first.raster.size == other.raster.size, first.raster.size, other.raster.size),
         (
             "pixel spacings",
             np.allclose(first.spacing, other.spacing, rtol=1e-4),
@@ -221,7 +231,7 @@ def _require_alike(first: Slice, other: Slice) -> None:
             other_axes.round(4).tolist(),
         ),
         ("frames of reference", first.frame == other.frame, first.frame, other.frame),
-        ("units", first.units == other.units, first.units, other.units),
+        ("units", first.raster.units == other.raster.units, first.raster.units, other.raster.units),
     ):
         if not same:
             raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,55 +14,126 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medseg_paddle.core import Units
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.limits import require_small
 
 # Direction cosines are often written with four digits.
 COSINE_TOLERANCE = 1e-3
 
+# Segmentation Storage and Label Map Segmentation Storage (PS3.4, B.5), which pydicom 3.0 has no name for.
+SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+# Bytes before those that FileMetaInformationGroupLength counts (PS3.10, 7.1): preamble, mark, its own element.
+_META_START = 128 + 4 + 12
+
 # What pydicom raises on damaged files and values.
 _READ_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError,
-    NotImplementedError, struct.error,
+    NotImplementedError, struct.error, zlib.error, BytesLengthException,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
-    """What is needed of one file's header, checked on its own."""
+class Raster:
+    """Whose picture a file is, and what its numbers mean; checked on its own."""
 
     path: Path
     uid: str
     patient_id: str
-    frame: str
     size: tuple[int, int]
+    slope: float
+    intercept: float
+    units: Units
+    inverted: bool  # MONOCHROME1: low values are shown white
+    stored: tuple[int, int]  # smallest and largest value that the stored bits can hold
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """What is needed of one file's header to place it in the patient, checked on its own."""
+
+    raster: Raster
+    frame: str
     spacing: tuple[float, float]  # between rows, between columns
     thickness: float | None
     position: NDArray[np.float64]
     across: NDArray[np.float64]  # unit vector along rising column index
     down: NDArray[np.float64]  # unit vector along rising row index
     height: float  # position along the normal, mm
-    slope: float
-    intercept: float
-    units: Units
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.raster.path
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID."""
+        return self.raster.uid
+
+    @property
+    def patient_id(self) -> str:
+        """PatientID, ``""`` where it is missing."""
+        return self.raster.patient_id
 
 
 def read_slice(path: Path) -> Slice:
     """Read and check one file's header; a DataError says what cannot be placed or scaled."""
-    try:
-        header = read_header(path)
-    except InvalidDicomError as error:
-        raise DataError(f"{path} is not a DICOM file", hint="name DICOM files only") from error
+    header = require_header(path)
     with damage_refused(path):
         return _slice(header, path)
 
 
-def _slice(header: pydicom.Dataset, path: Path) -> Slice:
+def read_raster(path: Path) -> Raster:
+    """As :func:`read_slice`, for an image that need not have a place in the patient."""
+    header = require_header(path)
+    with damage_refused(path):
+        return _raster(header, path)
+
+
+def _raster(header: pydicom.Dataset, path: Path) -> Raster:
     _require_plain_image(header, path)
+    slope, intercept = _rescale(header, path)
+    is_ct = text(header, "Modality") == "CT"
+    bits = int(header.BitsStored)
+    if not 1 <= bits <= 32:
+        raise DataError(f"{path}: {bits} bits stored is not read", hint="export it with 8 or 16 bits")
+    inverted = text(header, "PhotometricInterpretation") == "MONOCHROME1"
+    units: Units = "HU" if is_ct and (text(header, "RescaleType") or "HU") == "HU" else "arbitrary"
+    shape = text(header, "PresentationLUTShape")
+    if units != "HU" and shape and inverted != (shape == "INVERSE"):
+        raise DataError(
+            f"{path} says twice and differently which end of its scale is white (PhotometricInterpretation "
+            f"{text(header, 'PhotometricInterpretation')}, PresentationLUTShape {shape})",
+            hint="export it again from the archive",
+        )
+    lowest = -(1 << (bits - 1)) if int(header.PixelRepresentation) else 0
+    return Raster(
+        path=path,
+        uid=text(header, "SeriesInstanceUID"),
+        patient_id=text(header, "PatientID"),
+        size=(int(header.Rows), int(header.Columns)),
+        slope=slope,
+        intercept=intercept,
+        units=units,
+        inverted=inverted,
+        stored=(lowest, lowest + (1 << bits) - 1),
+    )
+
+
+def _slice(header: pydicom.Dataset, path: Path) -> Slice:
+    raster = _raster(header, path)
+    if raster.inverted and raster.units != "HU":
+        raise DataError(
+            f"{path} is MONOCHROME1 (low values shown white) on a scale of its own, so which end is bright is in doubt",
+            hint="export the series as MONOCHROME2 from the archive",
+        )
     position = _numbers(header, "ImagePositionPatient", 3, path)
     orientation = _numbers(header, "ImageOrientationPatient", 6, path)
     spacing = _numbers(header, "PixelSpacing", 2, path)
@@ -78,14 +150,9 @@ def _slice(header: pydicom.Dataset, path: Path) -> Slice:
             hint="export the series again from the archive; the orientation cannot be guessed",
         )
     across, down = across / lengths[0], down / lengths[1]
-    slope, intercept = _rescale(header, path)
-    is_ct = text(header, "Modality") == "CT"
     return Slice(
-        path=path,
-        uid=text(header, "SeriesInstanceUID"),
-        patient_id=text(header, "PatientID"),
+        raster=raster,
         frame=text(header, "FrameOfReferenceUID"),
-        size=(int(header.Rows), int(header.Columns)),
         spacing=(float(spacing[0]), float(spacing[1])),
         thickness=float(_numbers(header, "SliceThickness", 1, path)[0])
         if header.get("SliceThickness")
@@ -94,16 +161,25 @@ def _slice(header: pydicom.Dataset, path: Path) -> Slice:
         across=across,
         down=down,
         height=float(position @ np.cross(across, down)),
-        slope=slope,
-        intercept=intercept,
-        units="HU" if is_ct and (text(header, "RescaleType") or "HU") == "HU" else "arbitrary",
     )
 
 
 def read_header(path: Path) -> pydicom.FileDataset:
     """Read all but the pixels; pydicom's InvalidDicomError where the file is not DICOM."""
     with damage_refused(path):
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # pydicom inflates the whole file to read its header.
+            require_small(path, _META_START + int(meta.FileMetaInformationGroupLength))
         return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def require_header(path: Path) -> pydicom.FileDataset:
+    """As :func:`read_header`; a DataError where the file is not DICOM."""
+    try:
+        return read_header(path)
+    except InvalidDicomError as error:
+        raise DataError(f"{path} is not a DICOM file", hint="name DICOM files only") from error
 
 
 @contextlib.contextmanager
@@ -139,12 +215,7 @@ def _require_plain_image(header: pydicom.Dataset, path: Path) -> None:
             hint="export the series as single-frame images",
         )
     photometric = text(header, "PhotometricInterpretation")
-    if photometric == "MONOCHROME1":
-        raise DataError(
-            f"{path} is MONOCHROME1 (low values shown white), so which end of its scale is dense is in doubt",
-            hint="export the series as MONOCHROME2 from the archive",
-        )
-    if photometric != "MONOCHROME2" or int(header.get("SamplesPerPixel") or 1) != 1:
+    if photometric not in ("MONOCHROME1", "MONOCHROME2") or int(header.get("SamplesPerPixel") or 1) != 1:
         raise DataError(
             f"{path} is a {photometric or 'unstated'} picture (a colour or screen capture), not a grey scan",
             hint="leave captures and reports out of the series' folder",
@@ -171,7 +242,7 @@ def _rescale(header: pydicom.Dataset, path: Path) -> tuple[float, float]:
     return slope, intercept
 
 
-def read_pixels(one: Slice) -> NDArray[np.float32]:
+def read_pixels(one: Raster) -> NDArray[np.float32]:
     """Rescaled values of one file."""
     syntax = UID("")
     try:

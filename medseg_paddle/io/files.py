@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -12,17 +13,20 @@ from pathlib import Path
 
 from medseg_paddle.errors import SetupError
 
+_KEY = ".key"
+
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with Unix line ends; see :func:`write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, flush: bool = True) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The bytes go to a temporary name in the same folder (made if missing), are flushed to the disk,
-    and the name is then replaced.
+    and the name is then replaced. Without `flush`, that is for many files in a folder that is flushed as a
+    whole (:func:`resumable_folder`): nothing waits for the disk.
 
     Raises
     ------
@@ -30,12 +34,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         The folder cannot be made, cannot be written, or the disk is full.
     """
     # Not tempfile: its files are readable by their owner alone, whatever the umask says.
-    with whole_file(path) as temporary, temporary.open("xb") as stream:
+    with whole_file(path, flush=flush) as temporary, temporary.open("xb") as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """As :func:`write_bytes`, for a function that writes to a path.
 
     Yields
@@ -47,10 +51,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        if flush:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if flush:
+            _sync_folder(path.parent)
     except OSError as error:
         raise _not_writable(path, error) from error
     finally:
@@ -106,6 +112,86 @@ def new_folder(path: Path, *, overwrite: bool = False, marker: str | None = None
         _swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def resumable_folder(
+    path: Path, *, overwrite: bool = False, key: str, discard_on: tuple[type[BaseException], ...] = ()
+) -> Iterator[Path]:
+    """As :func:`new_folder`, for long work: what was interrupted is there again the next time.
+
+    The files are flushed to the disk all together before the folder appears; those written into it need not
+    be flushed one by one.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+    key : str
+        Says what is made. Work that was begun with another key is thrown away.
+    discard_on : tuple of exception types
+        The work is thrown away where the block raises one of these; after anything else, such as Ctrl-C, a
+        killed process or a full disk, it waits for the next time in a hidden folder beside `path`.
+
+    Yields
+    ------
+    Path
+        ``.<name>.partial`` beside `path`, with what was written before, if it was.
+
+    Raises
+    ------
+    SetupError
+        As for :func:`new_folder`; another process is writing it.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_dir():
+        raise SetupError(f"{path} is a file, a folder is needed there", hint="name another folder")
+    if path.is_dir() and not overwrite and any(path.iterdir()):
+        raise SetupError(
+            f"{path} is there already and not empty", hint="name a new folder, or allow to overwrite"
+        )
+    partial = path.with_name(f".{path.name}.partial")
+    begun = partial / _KEY
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = os.open(partial, os.O_RDONLY)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    try:
+        _lock_or_refuse(lock, path)
+        try:
+            if not begun.is_file() or begun.read_text(encoding="utf-8") != key:
+                _empty(partial)
+                write_text(begun, key)
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        yield partial
+        begun.unlink()
+        os.sync()
+        _swap(partial, path)
+    except discard_on:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _lock_or_refuse(lock: int, path: Path) -> None:
+    """Lock a folder's open descriptor; the system unlocks it when this process ends, however it ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise SetupError(
+            f"{path} is being written by another process", hint="wait for it, or name another folder"
+        ) from error
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def require_writable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures in and out: PNG, JPEG, TIFF, GIF and BMP, read strictly.
+"""Pictures in and out: PNG, JPEG, TIFF, GIF, BMP and arrays of any number of channels, read strictly.
 
 Nothing is guessed: a picture that would need a conversion that loses or invents something (alpha,
 EXIF rotation, colour to grey, float intensities, a stack of pages) is refused with what to do.
@@ -6,41 +6,18 @@ EXIF rotation, colour to grey, float intensities, a stack of pages) is refused w
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.channels import ARRAY_SUFFIX, read_channels
 from medseg_paddle.io.files import write_bytes
+from medseg_paddle.io.pictures import decode, grey_if_equal, indices, intensities, png
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
-
-_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP")
-_EXIF_ORIENTATION = 0x0112
-_TIFF_BITS_PER_SAMPLE = 258
-_TIFF_PHOTOMETRIC = 262
-_TIFF_SAMPLE_FORMAT = 339
-_PNG_BIT_DEPTH_OFFSET = 24  # signature 8, length 4, "IHDR" 4, width 4, height 4 (PNG specification, 11.2.2)
-
-# What Pillow's decoders raise on damaged files.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    zlib.error,
-)
 
 
 def read_image(path: Path, channels: int) -> NDArray[np.float32]:
@@ -49,10 +26,12 @@ def read_image(path: Path, channels: int) -> NDArray[np.float32]:
     Parameters
     ----------
     path : Path
-        PNG, JPEG, TIFF, GIF or BMP with 8 or 16 bits a sample.
+        PNG, JPEG, TIFF, GIF, BMP or ``.npy`` (height, width, channels) with 8 or 16 bits a sample.
     channels : int
-        1 (grey) or 3 (red, green, blue). A grey file is repeated for 3; a file in colour is not
-        turned grey for 1, while one that merely stores grey as three equal channels is taken.
+        1 (grey), 3 (red, green, blue) or any other number. A grey picture is repeated for 3; one in
+        colour is not turned grey for 1, while one that merely stores grey as three equal channels is
+        taken. For other numbers, and from ``.npy``, the file has exactly as many
+        (:func:`~medseg_paddle.io.channels.read_channels`).
 
     Returns
     -------
@@ -63,9 +42,18 @@ def read_image(path: Path, channels: int) -> NDArray[np.float32]:
     ------
     DataError
         Missing, empty, truncated or not a picture; transparent; rotated by EXIF only; in colour for
-        ``channels=1``; float or 32-bit samples; several pages.
+        ``channels=1``; another number of channels; float or 32-bit samples; several pages that are
+        not channels.
     """
-    samples = read_samples(path)
+    if channels in (1, 3) and path.suffix.lower() != ARRAY_SUFFIX:
+        samples = read_samples(path)
+    else:
+        samples = read_channels([path])
+        if samples.shape[2] != channels:
+            raise DataError(
+                f"{path} has {samples.shape[2]} channels, the model takes {channels}",
+                hint=f"set `in_channels: {samples.shape[2]}` in the recipe, or prepare the pictures again",
+            )
     scaled = samples.astype(np.float32)
     if samples.dtype == np.uint16:
         scaled /= 257.0
@@ -91,13 +79,7 @@ def read_samples(path: Path) -> NDArray[Any]:
     DataError
         As for :func:`read_image`.
     """
-    array = _grey_if_equal(_decode(path))
-    if np.issubdtype(array.dtype, np.floating) or array.dtype.itemsize > 2:
-        raise DataError(
-            f"{path}: {array.dtype} samples, 8 or 16 bits are read",
-            hint="scale the picture to 8 or 16 bits on purpose, so that its values have a meaning",
-        )
-    return array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
+    return intensities(path, grey_if_equal(decode(path)))
 
 
 def read_label(path: Path) -> NDArray[Any]:
@@ -113,25 +95,7 @@ def read_label(path: Path) -> NDArray[Any]:
         As for :func:`read_image`; also colour and float pictures, which hold no indices, and JPEG,
         whose compression changes them.
     """
-    array = _grey_if_equal(_decode(path, keep_palette=True))
-    if array.ndim == 3:
-        raise DataError(
-            f"{path} is a picture in colour, a label map holds one class index per pixel",
-            hint="save it as an 8-bit grey or palette PNG, 0 for the background and 1, 2, ... for classes",
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        raise DataError(
-            f"{path} holds {array.dtype} values, a label map holds integers",
-            hint="round or threshold the mask on purpose and save it as an 8-bit PNG",
-        )
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8)
-    if array.dtype.itemsize > 2:
-        raise DataError(
-            f"{path} holds {array.dtype} values, labels are 8 or 16 bits",
-            hint="save the mask as an 8-bit PNG",
-        )
-    return array
+    return indices(path, decode(path, keep_palette=True))
 
 
 def read_roi(path: Path) -> NDArray[np.bool_]:
@@ -144,8 +108,10 @@ def read_roi(path: Path) -> NDArray[np.bool_]:
     return np.asarray(read_label(path) != 0)
 
 
-def write_label(path: Path, array: NDArray[Any]) -> None:
+def write_label(path: Path, array: NDArray[Any], *, flush: bool = True) -> None:
     """Write indices as a grey PNG without a palette, 8 bits where they fit, else 16; atomic.
+
+    `flush` is that of :func:`~medseg_paddle.io.files.write_bytes`.
 
     Raises
     ------
@@ -160,136 +126,12 @@ def write_label(path: Path, array: NDArray[Any]) -> None:
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     if low < 0 or high > 65535:
         raise DataError(f"{path}: labels {low}..{high} do not fit 16 bits", hint="number the classes from 0")
-    _write_png(path, array.astype(np.uint8 if high <= 255 else np.uint16))
+    write_bytes(path, png(array.astype(np.uint8 if high <= 255 else np.uint16)), flush=flush)
 
 
-def write_image(path: Path, array: NDArray[Any]) -> None:
-    """Write a grey ``(height, width)`` or RGB ``(height, width, 3)`` uint8 or uint16 array as PNG; atomic."""
-    if array.ndim == 3 and array.dtype == np.uint16:  # a kind that Pillow does not write
-        _, encoded = cv2.imencode(".png", array[:, :, ::-1])
-        write_bytes(path, encoded.tobytes())
-    else:
-        _write_png(path, array)
+def write_image(path: Path, array: NDArray[Any], *, flush: bool = True) -> None:
+    """Write a grey ``(height, width)`` or RGB ``(height, width, 3)`` uint8 or uint16 array as PNG; atomic.
 
-
-def _write_png(path: Path, array: NDArray[Any]) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
-
-
-def _decode(path: Path, *, keep_palette: bool = False) -> NDArray[Any]:
-    """Decode to HW bool, uint8, uint16, int32 or float32, or HW3 uint8 or uint16 (RGB)."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}",
-            hint="check the path and the file's permissions",
-        ) from error
-    if not data:
-        raise DataError(f"{path} is empty", hint="copy the file again from its source")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            picture.load()
-            _require_plain(picture, path)
-            return _samples(picture, data, path, keep_palette=keep_palette)
-    except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} is not a PNG, JPEG, TIFF, GIF or BMP picture",
-            hint="convert it to PNG, or leave it out of the data set",
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large: {error}", hint="cut the picture into tiles") from error
-    except _DECODE_ERRORS as error:
-        raise DataError(
-            f"{path} is damaged or truncated ({error})", hint="copy the file again from its source"
-        ) from error
-
-
-def _samples(picture: Image.Image, data: bytes, path: Path, *, keep_palette: bool) -> NDArray[Any]:
-    if keep_palette and picture.format == "JPEG":
-        raise DataError(
-            f"{path} is a JPEG, whose compression changes class indices",
-            hint="export the mask from its source again as PNG",
-        )
-    if picture.mode == "P":
-        return np.asarray(picture if keep_palette else picture.convert("RGB"))
-    if picture.mode.startswith("I"):
-        return _integers(picture, data)
-    if picture.mode.startswith("RGB") and _bits(picture, data) == 16:
-        # Pillow keeps only the high byte of 16-bit colour; it has just proved the file whole.
-        return _decode_deep_colour(data, path)
-    plain = {"LA": "L", "RGBA": "RGB", "YCbCr": "RGB"}.get(picture.mode, picture.mode)
-    if plain not in ("1", "L", "RGB", "F"):
-        raise DataError(
-            f"{path} is a {picture.mode} picture, grey and RGB are read", hint="save it as grey or RGB PNG"
-        )
-    return np.asarray(picture.convert(plain))
-
-
-def _require_plain(picture: Image.Image, path: Path) -> None:
-    """Refuse what would have to be guessed: several pages, a rotation in the header, transparency."""
-    pages = getattr(picture, "n_frames", 1)
-    if pages > 1:
-        raise DataError(
-            f"{path} holds {pages} pages or frames, one picture is read",
-            hint="save each page as a file of its own",
-        )
-    orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    if orientation not in (0, 1):
-        raise DataError(
-            f"{path} is turned by its EXIF orientation ({orientation}); its pixels are not upright",
-            hint="re-save the picture upright so that every program sees the same, and check its label",
-        )
-    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        alpha = np.asarray(picture.convert("RGBA"))[:, :, 3]
-        if alpha.min() < 255:
-            raise DataError(
-                f"{path} is partly transparent (alpha down to {alpha.min()})",
-                hint="save it without an alpha channel, on the background you mean",
-            )
-    if picture.format == "TIFF" and _bits(picture, b"") > 8 and _tiff_tag(picture, _TIFF_PHOTOMETRIC, 1) == 0:
-        raise DataError(
-            f"{path} is an inverted TIFF (white is zero) with more than 8 bits",
-            hint="save it with black as zero",
-        )
-
-
-def _bits(picture: Image.Image, data: bytes) -> int:
-    """Bits per sample as stored."""
-    if picture.format == "PNG" and data:
-        return data[_PNG_BIT_DEPTH_OFFSET]
-    if picture.format == "TIFF":
-        return int(_tiff_tag(picture, _TIFF_BITS_PER_SAMPLE, 1))
-    return 8
-
-
-def _tiff_tag(picture: Image.Image, tag: int, default: int) -> int:
-    value = picture.tag_v2.get(tag, default)  # type: ignore[attr-defined]
-    return int(value[0] if isinstance(value, tuple) else value)
-
-
-def _integers(picture: Image.Image, data: bytes) -> NDArray[Any]:
-    array = np.asarray(picture)
-    if array.dtype == np.uint16:
-        return array
-    # Pillow before 11.3 decodes 16-bit grey PNG to 32-bit integers.
-    signed = picture.format == "TIFF" and _tiff_tag(picture, _TIFF_SAMPLE_FORMAT, 1) == 2
-    if _bits(picture, data) == 16 and not signed:
-        return array.astype(np.uint16)
-    return array.astype(np.int32)
-
-
-def _decode_deep_colour(data: bytes, path: Path) -> NDArray[Any]:
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.ndim != 3 or decoded.dtype != np.uint16:
-        raise DataError(f"{path}: 16-bit colour of a kind that is not read", hint="save it as 8-bit RGB PNG")
-    return np.asarray(decoded[:, :, 2::-1])
-
-
-def _grey_if_equal(array: NDArray[Any]) -> NDArray[Any]:
-    """One channel of a picture that stores grey as three equal channels."""
-    if array.ndim == 3 and (array[:, :, :1] == array).all():
-        return array[:, :, 0]
-    return array
+    `flush` is that of :func:`~medseg_paddle.io.files.write_bytes`.
+    """
+    write_bytes(path, png(array), flush=flush)

@@ -56,8 +56,8 @@ def draw_overlay(
 
     Parameters
     ----------
-    image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3), uint8
-        Grey or RGB.
+    image : ndarray, shape (H, W) or (H, W, C), uint8
+        Grey or RGB; of other numbers of channels the first is shown.
     labels : ndarray, shape (H, W), integer
         Drawn as solid lines in the colours of the classes.
     label_set : LabelSet
@@ -100,8 +100,8 @@ def draw_comparison(
 
     Parameters
     ----------
-    image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3), uint8
-        Grey or RGB.
+    image : ndarray, shape (H, W) or (H, W, C), uint8
+        Grey or RGB; of other numbers of channels the first is shown.
     truth, prediction : ndarray, shape (H, W), integer
     label_set : LabelSet
 
@@ -258,14 +258,11 @@ def _fill(picture: Picture, mask: NDArray[np.bool_], color: Color) -> None:
 
 
 def as_rgb(image: NDArray[np.uint8]) -> Picture:
-    """Three equal channels from a grey picture; one in colour as it is."""
-    if (
-        image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or (image.ndim == 3 and image.shape[2] not in (1, 3))
-    ):
-        raise ValueError(f"a picture is uint8 HW, HW1 or HW3, got {image.dtype} of shape {image.shape}")
+    """Grey or colour as RGB; of any other number of channels the first, in grey."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise ValueError(f"a picture is uint8 HW or HWC, got {image.dtype} of shape {image.shape}")
     colored = image if image.ndim == 3 else image[..., None]
+    colored = colored if colored.shape[2] in (1, 3) else colored[:, :, :1]
     return colored.repeat(3 // colored.shape[2], axis=2)
 
 

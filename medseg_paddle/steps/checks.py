@@ -59,15 +59,22 @@ def require_same_window(recipe: Recipe) -> None:
     """
     if recipe.prepare is None:
         return
-    wanted = None if recipe.prepare.window is None else recipe.prepare.window.model_dump()
+    keys = ("window", "bits")
+    said = recipe.prepare.model_dump(mode="json", include=set(keys))
+    wanted = {key: said[key] for key in keys}
     datasets = [recipe.dataset(split) for split in SPLITS]
     for root in dict.fromkeys(Path(dataset.dataset_root) for dataset in datasets if dataset is not None):
         if not (root / MANIFEST_NAME).exists():
             continue
-        made = Manifest.load(root).source.get("prepare", {}).get("window")
+        noted = Manifest.load(root).source.get("prepare", {})
+        made = {key: noted.get(key) for key in keys}  # an earlier version had no `bits`
         if made != wanted:
+            shown = [
+                str(one["window"]) + (f" in {one['bits']} bits" if one["bits"] else "")
+                for one in (made, wanted)
+            ]
             raise DataError(
-                f"{root} was prepared with window {made}, the recipe says {wanted}",
+                f"{root} was prepared with window {shown[0]}, the recipe says {shown[1]}",
                 hint="prepare the data again with this recipe; the exported model would see other intensities",
             )
 

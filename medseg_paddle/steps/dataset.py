@@ -1,22 +1,24 @@
-"""From a folder of annotated images to a data set: PNG pictures, lists by split, a manifest."""
+"""From a folder of annotated images to a data set: pictures, lists by split, a manifest."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
-from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Split, fingerprint
+import medseg_paddle
+from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Place, Unit
 from medseg_paddle.errors import DataError, RecipeError, SetupError
-from medseg_paddle.io.files import new_folder, write_text
-from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.io.files import resumable_folder, write_text
 from medseg_paddle.steps.dataset_origin import origin
-from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
+from medseg_paddle.steps.dataset_parts import Part, Written, done_before, stamp, write_parts
+from medseg_paddle.steps.dataset_suspicions import near_copies
+from medseg_paddle.steps.parallel import suited_workers
+from medseg_paddle.steps.sources import Found, Source, look
+from medseg_paddle.steps.sources.declared import LabelRules
 
 _LEAST_MAXIMUM = 65536 // 4
 
@@ -31,9 +33,11 @@ def write_dataset(
     labels: LabelSet,
     name: str,
     overwrite: bool = False,
+    workers: int | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Manifest:
-    """Read a source folder strictly, split it by patient, and write it as a data set.
+    """Read a source folder strictly, write its images, and split them by patient.
 
     Parameters
     ----------
@@ -42,16 +46,22 @@ def write_dataset(
     source : Path
         Folder that the patterns of `spec` are taken in; only read.
     destination : Path
-        The data set: ``images``, ``labels``, ``rois`` (PNG), ``train_list.txt``, ``val_list.txt``,
-        ``test_list.txt``, ``manifest.json``. Appears complete or not at all.
+        The data set: ``images`` (PNG of 1 or 3 channels, else .npy), ``labels``, ``rois`` (PNG),
+        ``train_list.txt``, ``val_list.txt``, ``test_list.txt``, ``manifest.json``. Appears complete or not at
+        all. Where this was interrupted before, it goes on from there.
     labels : LabelSet
-        The classes; a label value beyond them must be in ``spec.label_map``.
+        The classes; a label value beyond them must be declared by `spec`.
     name : str
         Of the data set.
     overwrite : bool
         Replace an earlier data set.
+    workers : int, optional
+        Processes that read and write; as many as the machine has cores where the work is worth it. The data
+        set does not depend on it.
     progress : callable, optional
         Called with (done, total, name) after each image or volume.
+    say : callable, optional
+        Called with a line for people: what was left out, what is taken over from an earlier attempt.
 
     Returns
     -------
@@ -60,47 +70,69 @@ def write_dataset(
     Raises
     ------
     RecipeError
-        ``spec.label_map`` names a class that `labels` has not.
+        `spec` names a class that `labels` has not.
     DataError
         No image; 16-bit pictures that use less than a quarter of their range; an image without a label or the
         reverse; sizes or geometries that differ; a label value nobody declared; too few patients for the
-        splits; a patient in two splits; an unreadable file.
+        splits; a patient in two splits; images of different channels; an unreadable file.
     SetupError
-        `destination` cannot be written, is not empty, or lies around `source`.
+        `destination` cannot be written, is not empty, is being written by another process, or lies around
+        `source`.
     """
     require_place(source, destination, overwrite=overwrite)
-    _require_classes(spec, labels)
-    sources = find_sources(spec, source)
-    _require_patients_apart(sources)
-    splits = _split(spec, sources)
-    with new_folder(destination, overwrite=overwrite) as folder:
-        cases: dict[Split, list[Case]] = {split: [] for split in SPLITS}
-        written: set[str] = set()
-        deep: list[int] = []
-        for done, (one, split) in enumerate(zip(sources, splits, strict=True), start=1):
-            for picture in one.read():
-                if picture.id.casefold() in written:  # some file systems do not tell A from a
-                    raise DataError(
-                        f"two images would be named '{picture.id}', the second is of {one.name}",
-                        hint="set `key` (or `patient`) in `prepare` so that names differ",
-                    )
-                written.add(picture.id.casefold())
-                if picture.image.dtype == np.uint16:
-                    deep.append(int(picture.image.max()))
-                cases[split].append(_write(folder, picture, spec.label_map, labels))
-            if progress is not None:
-                progress(done, len(sources), one.name)
-        _require_full_range(deep)
+    rules = LabelRules.of(spec, labels)
+    found = look(spec, source)
+    sources = require_sound(found)
+    spec.deal(units(sources))  # before anything is read: most that can be wrong with it is known already
+    if say is not None:
+        for line in found.left_out:
+            say(f"left out: {line}")
+    if workers is None:
+        files = [path for one in sources for path in one.files]
+        workers = suited_workers(len(files), source_bytes(files))
+    key = _key(spec, labels)
+    with resumable_folder(
+        destination, overwrite=overwrite, key=key, discard_on=(DataError, RecipeError)
+    ) as folder:
+        before = done_before(folder)
+        if before and say is not None:
+            say(f"going on with an interrupted preparation: {before} of {len(sources)} are written")
+        parts: list[Part] = []
+        work = write_parts(sources, folder, root=source, rules=rules, workers=min(workers, len(sources)))
+        with contextlib.closing(work):
+            for part in work:
+                parts.append(part)
+                if progress is not None:
+                    progress(len(parts), len(sources), sources[len(parts) - 1].name)
+        _remove_others(folder, parts)
+        require_sound_pictures(spec, sources, [part.pictures for part in parts])
+        places = spec.deal(units(sources, [part.pictures for part in parts]))
+        cases = [
+            _case(folder, one, picture, places[one.patient])
+            for one, part in zip(sources, parts, strict=True)
+            for picture in part.pictures
+        ]
+        splits = {
+            split: tuple(case for case in cases if places[case.patient].split == split) for split in SPLITS
+        }
+        looks = [one for part in parts for one in part.looks]
+        noted = {name: its for part in parts for name, its in part.files.items()}
+        noted.update({path.relative_to(source).as_posix(): stamp(path) for path in found.indexes})
         manifest = Manifest(
             name=name,
             labels=labels,
-            splits={split: tuple(cases[split]) for split in SPLITS},
+            splits=splits,
             root=folder,
-            fingerprints=fingerprint(sorted(folder.glob("*/*.png")), folder),
-            source=origin(spec, source, sources),
+            fingerprints=dict(sorted(one for part in parts for one in part.fingerprints.items())),
+            source={
+                **origin(spec, noted),
+                "files_per_case": max(one.image_files for one in sources),
+                "channels": max(one.channels for part in parts for one in part.pictures),
+                **near_copies(cases, looks, places),
+            },
         )
         for split in SPLITS:
-            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in cases[split]))
+            write_text(folder / f"{split}_list.txt", "".join(_line(folder, case) for case in splits[split]))
         write_text(folder / MANIFEST_NAME, manifest.to_json())
     return Manifest.load(destination)
 
@@ -131,55 +163,101 @@ def require_place(source: Path, destination: Path, *, overwrite: bool) -> None:
         )
 
 
-def _require_classes(spec: PrepareSpec, labels: LabelSet) -> None:
-    beyond = sorted(
-        {index for index in (spec.label_map or {}).values() if len(labels) <= index != IGNORE_INDEX}
-    )
-    if beyond:
-        raise RecipeError(
-            f"`label_map` names class {beyond[0]}, there are {len(labels)} ({', '.join(labels.names)})",
-            hint=f"map to 0..{len(labels) - 1}, or to {IGNORE_INDEX} for pixels to leave out",
-        )
+def require_sound(found: Found) -> tuple[Source, ...]:
+    """The sources of a folder with which all is well.
 
-
-def _require_patients_apart(sources: Sequence[Source]) -> None:
-    """Refuse a patient that the recipe's sets put into two splits."""
-    first: dict[str, Source] = {}
-    for source in sources:
-        other = first.setdefault(source.patient, source)
-        if other.split != source.split:
-            raise DataError(
-                f"patient '{source.patient}' is in split '{other.split}' ({other.name}) "
-                f"and in '{source.split}' ({source.name})",
-                hint="let all images of a patient go to one split, or correct `patient` in `prepare`",
-            )
-
-
-def _split(spec: PrepareSpec, sources: Sequence[Source]) -> list[Split]:
-    """Give every source its split; patients are drawn from the sets `auto`, or `train` if there are none.
-
-    Patients are put in order by a hash of seed and name. So the draw is the same everywhere, and a
-    patient who joins or leaves moves few others.
+    Raises
+    ------
+    DataError
+        The first problem; nothing to prepare.
     """
-    pool = "auto" if any(source.split == "auto" for source in sources) else "train"
-    patients = sorted(
-        {source.patient for source in sources if source.split == pool},
-        key=lambda patient: hashlib.sha256(f"{spec.seed}:{patient}".encode()).digest(),
-    )
-    wanted: dict[Split, int] = {
-        split: max(1, round(spec.fraction(split) * len(patients)))
-        for split in SPLITS[1:]
-        if spec.fraction(split) > 0
-    }
-    if sum(wanted.values()) >= len(patients) and wanted:
+    if found.problems:
+        more = len(found.problems) - 1
+        if not more:
+            raise found.problems[0]
+        first = found.problems[0]
         raise DataError(
-            f"{len(patients)} patient(s) cannot be split into train, {' and '.join(wanted)} by the fractions",
-            hint="add patients, lower `val_fraction` and `test_fraction`, or correct `patient` in `prepare`",
+            first.message,
+            hint=f"{first.hint}; {more} more problem{'s' * (more > 1)}, all are listed by `medseg prepare --dry-run`",
         )
-    drawn: dict[str, Split] = {}
-    for split, count in wanted.items():
-        drawn.update(dict.fromkeys(patients[len(drawn) : len(drawn) + count], split))
-    return [drawn.get(one.patient, "train" if one.split == "auto" else one.split) for one in sources]
+    if not found.sources:
+        raise DataError("there is no image to prepare", hint="correct `sets` in `prepare`")
+    return found.sources
+
+
+def require_sound_pictures(
+    spec: PrepareSpec, sources: Sequence[Source], pictures: Sequence[Sequence[Written]]
+) -> None:
+    """See that the pictures of all sources make one data set.
+
+    Raises
+    ------
+    DataError
+        Two have one name; their channels differ; those of 16 bits are nearly black.
+    """
+    written: set[str] = set()
+    for source, own in zip(sources, pictures, strict=True):
+        for one in own:
+            if one.id.casefold() in written:  # some file systems do not tell A from a
+                raise DataError(
+                    f"two images would be named '{one.id}', the second is of {source.name}",
+                    hint="set `key` (or `patient`) in `prepare` so that names differ",
+                )
+            written.add(one.id.casefold())
+    _require_equal_channels(pictures)
+    if not spec.windows:
+        _require_full_range([one.deepest for own in pictures for one in own if one.deepest >= 0])
+
+
+def _require_equal_channels(pictures: Sequence[Sequence[Written]]) -> None:
+    """Refuse a mixture of channels; grey among colour is taken, for a grey picture can be read as one in colour."""
+    first: dict[int, str] = {}
+    for own in pictures:
+        for one in own:
+            first.setdefault(one.channels, one.id)
+    if len(first) > 1 and not set(first) <= {1, 3}:
+        listed = ", ".join(f"{count} ('{name}')" for count, name in sorted(first.items()))
+        raise DataError(
+            f"images have different numbers of channels: {listed}",
+            hint="prepare those of one kind, or say with `channels` in `prepare` how many each has",
+        )
+
+
+def _remove_others(folder: Path, parts: Iterable[Part]) -> None:
+    """Remove pictures that an interrupted attempt wrote of files that are gone now."""
+    own = {name for part in parts for name in part.fingerprints}
+    for kind in ("images", "labels", "rois"):
+        for path in (folder / kind).glob("*"):
+            if path.relative_to(folder).as_posix() not in own:
+                path.unlink()
+
+
+def _key(spec: PrepareSpec, labels: LabelSet) -> str:
+    """What an interrupted preparation must have in common with this one to be gone on with."""
+    said = json.dumps([spec.model_dump(mode="json"), labels.names, medseg_paddle.__version__])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def source_bytes(files: Iterable[Path]) -> int:
+    """Size of source files together."""
+    total = 0
+    for path in files:
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue  # the reader says what is wrong with it
+    return total
+
+
+def units(sources: Sequence[Source], pictures: Sequence[Sequence[Written]] | None = None) -> list[Unit]:
+    """The sources as they are dealt out, with the classes that their pictures hold where these are known."""
+    present = [frozenset[int]()] * len(sources)
+    if pictures is not None:
+        present = [frozenset(index for one in own for index in one.classes) for own in pictures]
+    return [
+        Unit(one.name, one.patient, one.center, one.split, classes)
+        for one, classes in zip(sources, present, strict=True)
+    ]
 
 
 def _require_full_range(maxima: Sequence[int]) -> None:
@@ -196,58 +274,18 @@ def _require_full_range(maxima: Sequence[int]) -> None:
         )
 
 
-def _write(folder: Path, picture: Picture, label_map: Mapping[int, int] | None, labels: LabelSet) -> Case:
-    """Write one picture's files."""
-    image, label = (folder / kind / f"{picture.id}.png" for kind in ("images", "labels"))
-    write_image(image, picture.image)
-    write_label(label, _mapped(picture, label_map, labels))
-    roi = None
-    if picture.roi is not None:
-        roi = folder / "rois" / f"{picture.id}.png"
-        write_label(roi, picture.roi.astype(np.uint8) * 255)
+def _case(folder: Path, source: Source, written: Written, place: Place) -> Case:
     return Case(
-        id=picture.id,
-        image=image,
-        label=label,
-        roi=roi,
-        patient=picture.patient,
-        volume=picture.volume,
-        slicing=picture.slicing,
+        id=written.id,
+        image=folder / written.image,
+        label=folder / written.label,
+        roi=folder / written.roi if written.roi else None,
+        patient=source.patient,
+        volume=written.volume,
+        slicing=written.slicing,
+        center=source.center,
+        fold=place.fold,
     )
-
-
-def _mapped(picture: Picture, label_map: Mapping[int, int] | None, labels: LabelSet) -> NDArray[np.uint8]:
-    """Turn stored label values into class indices."""
-    mapping = label_map if label_map is not None else {index: index for index in range(len(labels))}
-    values, counts = np.unique(picture.label, return_counts=True)
-    undeclared = {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in mapping}
-    if undeclared:
-        listed = ", ".join(f"{value} ({count} pixels)" for value, count in undeclared.items())
-        line = (
-            {**mapping, **dict.fromkeys(undeclared, "?")}
-            if label_map
-            else _example(undeclared, mapping, values)
-        )
-        shown = ", ".join(f"{value}: {index}" for value, index in line.items())
-        raise DataError(
-            f"{picture.label_path} holds label values that nobody declared: {listed}",
-            hint=f"say in `prepare` which class each value is, such as `label_map: {{{shown}}}`, "
-            f"with {IGNORE_INDEX} for pixels to leave out",
-        )
-    table = np.zeros(int(values.max(initial=0)) + 1, dtype=np.uint8)
-    for value in values:
-        table[value] = mapping[int(value)]
-    return np.asarray(table[picture.label])
-
-
-def _example(
-    undeclared: Mapping[int, int], mapping: Mapping[int, int], values: NDArray[Any]
-) -> dict[int, int | str]:
-    """Spell out the line to add: the usual 0 and 255 of a mask, else what must be filled in."""
-    present = {int(value): int(value) for value in values if int(value) in mapping}
-    if set(present) <= {0} and len(undeclared) == 1 and len(mapping) == 2:
-        return {0: 0, **dict.fromkeys(undeclared, 1)}
-    return {**present, **dict.fromkeys(undeclared, "?")}
 
 
 def _line(folder: Path, case: Case) -> str:

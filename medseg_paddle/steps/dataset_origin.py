@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from medseg_paddle.config.prepare import PrepareSpec
-from medseg_paddle.core import MANIFEST_NAME, SPLITS, LabelSet, Manifest, sha256
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, LabelSet, Manifest
 from medseg_paddle.errors import DataError
-from medseg_paddle.steps.dataset_sources import Source, find_sources
+from medseg_paddle.steps.dataset_parts import Stamp, changed
+from medseg_paddle.steps.sources import Found, look
 
 ANEW = "make it anew with --overwrite, or name another folder with --output"
 _LONGEST_VALUE = 48
 
 
-def origin(spec: PrepareSpec, root: Path, sources: Iterable[Source]) -> dict[str, Any]:
+def origin(spec: PrepareSpec, files: Mapping[str, Stamp]) -> dict[str, Any]:
     """Settings, and of every file read its size, time of change and SHA-256; as JSON-able values.
 
     The source folder's own path is left out: the same folder has another one in a container.
+
+    Parameters
+    ----------
+    spec : PrepareSpec
+    files : mapping
+        Path below the source folder to what :func:`medseg_paddle.steps.dataset_parts.stamp` gave.
     """
-    return {
-        "prepare": spec.model_dump(mode="json"),
-        "files": {
-            name: {**_stat(path), "sha256": _sha256(path)} for name, path in _files(root, sources).items()
-        },
-    }
+    return {"prepare": spec.model_dump(mode="json"), "files": dict(sorted(files.items()))}
 
 
 def earlier_dataset(destination: Path) -> Manifest | None:
@@ -68,7 +70,7 @@ def require_same_origin(manifest: Manifest, spec: PrepareSpec, source: Path | No
         raise DataError(f"{manifest.root} lacks {_counted(gone)}", hint=ANEW)
     differences = [*_other_classes(manifest, labels), *_other_settings(manifest, spec)]
     if not differences and source is not None:  # other settings find other files, which says nothing
-        differences = _other_files(manifest, _files(source, find_sources(spec, source)))
+        differences = _other_files(manifest, _files(source, look(spec, source)))
     if differences:
         raise DataError(f"{manifest.root} was made otherwise: {'; '.join(differences)}", hint=ANEW)
 
@@ -101,42 +103,23 @@ def _other_files(manifest: Manifest, files: Mapping[str, Path]) -> list[str]:
     found = {
         "added": sorted(files.keys() - noted.keys()),
         "removed": sorted(noted.keys() - files.keys()),
-        "changed": sorted(name for name in files.keys() & noted.keys() if _changed(files[name], noted[name])),
+        "changed": sorted(name for name in files.keys() & noted.keys() if changed(files[name], noted[name])),
     }
     return [f"{_counted(names)} {how}" for how, names in found.items() if names]
 
 
-def _changed(path: Path, noted: Mapping[str, Any]) -> bool:
-    stat = _stat(path)
-    if stat["size"] != noted["size"]:
-        return True
-    return stat["mtime_ns"] != noted["mtime_ns"] and bool(_sha256(path) != noted["sha256"])
+def _files(root: Path, found: Found) -> dict[str, Path]:
+    """Every file that a folder would be prepared from.
 
-
-def _files(root: Path, sources: Iterable[Source]) -> dict[str, Path]:
-    paths = {path for source in sources for path in source.files}
+    Raises
+    ------
+    DataError
+        It cannot be prepared as it is now.
+    """
+    if found.problems:
+        raise found.problems[0]
+    paths = {path for source in found.sources for path in source.files} | set(found.indexes)
     return {path.relative_to(root).as_posix(): path for path in sorted(paths)}
-
-
-def _stat(path: Path) -> dict[str, int]:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} cannot be read: {error.strerror or error}", hint="check the file and its permissions"
-    )
 
 
 def _counted(names: list[str]) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.bundle import Bundle, Description, Window
 from medseg_paddle.config import Recipe
+from medseg_paddle.config.prepare import ALWAYS_VOLUMES
 from medseg_paddle.core import Case
 from medseg_paddle.engine import cpu
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.io.cases import acquisition_of, load_cases
+from medseg_paddle.io.cases import acquisition_of, channels_of, load_cases
 from medseg_paddle.io.images import read_image
 from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
 from medseg_paddle.run import Run
@@ -99,13 +101,11 @@ def export(
 
 def _describe(run: Run) -> Description:
     recipe = run.recipe
-    window = recipe.prepare.window if recipe.prepare is not None else None
     return Description(
         name=recipe.name,
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         labels=class_names(recipe),
         in_channels=recipe.in_channels,
-        window=None if window is None else Window(window.level, window.width),
         trained_on=acquisition_of(recipe.train_dataset),
         preprocessing=Preprocessing.from_specs(recipe.preprocessing_specs),
         plan=InferencePlan(**recipe.inference.model_dump()),
@@ -113,7 +113,28 @@ def _describe(run: Run) -> Description:
         provenance=run.provenance,
         recipe=recipe.model_dump(mode="json"),
         versions=versions(),
+        **_windows(recipe),
     )
+
+
+def _windows(recipe: Recipe) -> dict[str, Any]:
+    """How volumes, or pictures of 16 bits, become what the model learned from, and how many files a case has."""
+    spec = recipe.prepare
+    volumes, files = channels_of(recipe.train_dataset)
+    if spec is None or not spec.windows:
+        return {"window": None, "files_per_case": files}
+    cut = acquisition_of(recipe.train_dataset) is not None  # from volumes
+    if not (cut or spec.reader in ALWAYS_VOLUMES):
+        deep = tuple(Window(one.level, one.width, spec.bits or 16) for one in spec.windows)
+        return {"window": None, "picture_windows": deep, "files_per_case": files}
+    grey = tuple(Window(one.level, one.width, spec.bits or 8) for one in spec.windows)
+    if volumes == 1:
+        return {"window": grey[0]}
+    return {
+        "window": None,
+        "channel_windows": grey * volumes if len(grey) == 1 else grey,
+        "files_per_case": files,
+    }
 
 
 def _pictures(recipe: Recipe) -> list[NDArray[np.float32]]:

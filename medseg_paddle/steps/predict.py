@@ -18,13 +18,13 @@ from medseg_paddle.core import LabelMap, LabelSet, Volume
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, MedsegError, SetupError
 from medseg_paddle.io.files import require_writable, write_bytes, write_text
-from medseg_paddle.io.images import read_image, write_image, write_label
+from medseg_paddle.io.images import write_image, write_label
 from medseg_paddle.io.nifti import write_label_nifti
 from medseg_paddle.io.overlay import contact_sheet, draw_overlay
 from medseg_paddle.predictor import Predictor, Segmentation
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import window_to_uint8
-from medseg_paddle.steps.predict_inputs import Failure, Input, find_inputs
+from medseg_paddle.steps.predict_inputs import Failure, Input, find_inputs, together
 from medseg_paddle.steps.progress import ProgressBar
 
 SUMMARY_JSON = "summary.json"
@@ -146,7 +146,8 @@ def predict(
     ----------
     bundle : Path
     inputs : sequence of Path
-        Pictures, NIfTI volumes, and folders; see :func:`find_inputs`.
+        Pictures, volumes, and folders; see :func:`find_inputs`. Where a model takes several files for a case,
+        they are named ``CASE_0000``, ``CASE_0001``, ...
     output : Path
         Folder for the results; none of the inputs may lie directly in it.
     probabilities, overlays : bool
@@ -178,9 +179,10 @@ def predict(
     predictor = Predictor(whole, device or "auto")
     _remove_earlier(output)
     results: list[Result] = []
-    failed = list(found.failures)
-    with ProgressBar("predicting", len(found.inputs)) as bar:
-        for done, one in enumerate(found.inputs, start=1):
+    cases, incomplete = together(found.inputs, whole.description.files_per_case)
+    failed = [*found.failures, *incomplete]
+    with ProgressBar("predicting", len(cases)) as bar:
+        for done, one in enumerate(cases, start=1):
             try:
                 results.append(_one(predictor, one, output, probabilities=probabilities, overlays=overlays))
             except SetupError:  # a full disk does not get better with the next file
@@ -199,9 +201,9 @@ def _one(predictor: Predictor, one: Input, output: Path, *, probabilities: bool,
     """Predict one input; everything is computed before the first file is written."""
     labels = predictor.bundle.labels
     if one.is_volume:
-        source: Volume | NDArray[np.float32] = one.read_volume()
+        source: tuple[Volume, ...] | NDArray[np.float32] = one.read_volumes()
     else:
-        source = read_image(one.source, predictor.bundle.description.in_channels)
+        source = predictor.read_picture(one.source, *one.others)
     answer = predictor.predict(source, probabilities=probabilities)
     overlay = _overlay(predictor, source, answer) if overlays else None
     files = []
@@ -239,19 +241,21 @@ def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:
 
 
 def _overlay(
-    predictor: Predictor, source: Volume | NDArray[np.float32], answer: Segmentation
+    predictor: Predictor, source: tuple[Volume, ...] | NDArray[np.float32], answer: Segmentation
 ) -> NDArray[np.uint8]:
     labels = predictor.bundle.labels
-    if not isinstance(source, Volume):
+    if not isinstance(source, tuple):
         return draw_overlay(np.rint(source).astype(np.uint8), answer.array, labels)
-    window = predictor.bundle.description.window
+    description = predictor.bundle.description
+    window = description.channel_windows[0] if description.channel_windows else description.window
+    first = source[0]
     if window is None:
         raise ValueError("a volume was predicted by a bundle without a window")
-    upright = Upright.of(source.geometry)
+    upright = Upright.of(first.geometry)
     shown = _slices_to_show(answer.array)
     pictures = [
         draw_overlay(
-            np.ascontiguousarray(window_to_uint8(upright.apply(source.array[k]), window.level, window.width)),
+            np.ascontiguousarray(window_to_uint8(upright.apply(first.array[k]), window.level, window.width)),
             np.ascontiguousarray(upright.apply(answer.array[k])),
             labels,
         )

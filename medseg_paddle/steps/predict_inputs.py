@@ -11,10 +11,13 @@ from pathlib import Path
 
 from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError, MedsegError
+from medseg_paddle.io.channels import ARRAY_SUFFIX
 from medseg_paddle.io.dicom import group_by_series, load_series
 from medseg_paddle.io.images import IMAGE_SUFFIXES
-from medseg_paddle.io.nifti import read_nifti
-from medseg_paddle.predictor import NIFTI_SUFFIXES
+from medseg_paddle.io.volumes import is_volume, read_volume
+
+_PICTURES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
@@ -28,21 +31,26 @@ class Input:
     source : Path
         The file, or the folder of a series.
     files : tuple of Path
-        The files of a DICOM series; empty for a picture or a NIfTI volume.
+        The files of a DICOM series; empty for a picture or a volume in one file.
+    others : tuple of Path
+        Further files, where every channel has one.
     """
 
     name: str
     source: Path
     files: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
 
     @property
     def is_volume(self) -> bool:
-        """Whether it is a series or a NIfTI file."""
-        return bool(self.files) or _is_nifti(self.source)
+        """Whether it is a series or a volume in a file."""
+        return bool(self.files) or is_volume(self.source)
 
-    def read_volume(self) -> Volume:
-        """Read the volume of a series or a NIfTI file."""
-        return load_series(self.files).volume if self.files else read_nifti(self.source)
+    def read_volumes(self) -> tuple[Volume, ...]:
+        """Read the volume of a series or a file, or those of all channels."""
+        if self.files:
+            return (load_series(self.files).volume,)
+        return tuple(read_volume(path) for path in (self.source, *self.others))
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,9 @@ class _Harvest:
 def find_inputs(paths: Sequence[Path], *, results: Path | None = None) -> Found:
     """Everything to segment that `paths` stand for, and what is left out.
 
-    A file stands for itself. A folder stands for the pictures and NIfTI volumes directly in it, and for the
-    DICOM series in it and below. Pictures and volumes below are left out, for they are often masks; hidden
-    files are passed over.
+    A file stands for itself. A folder stands for the pictures and volumes (NIfTI, NRRD, MHA) directly in it,
+    and for the DICOM series in it and below. Pictures and volumes below are left out, for they are often masks;
+    hidden files are passed over.
 
     Parameters
     ----------
@@ -124,18 +132,51 @@ def find_inputs(paths: Sequence[Path], *, results: Path | None = None) -> Found:
         tuple(dict.fromkeys(harvest.failures)),
         (
             *_by_folder(deeper, "in a subfolder, where masks often lie; give it by itself to segment them"),
-            *_by_folder(harvest.foreign, "no picture, NIfTI volume or DICOM image"),
+            *_by_folder(harvest.foreign, "no picture, volume or DICOM image"),
         ),
     )
+
+
+def together(inputs: Sequence[Input], channels: int) -> tuple[list[Input], list[Failure]]:
+    """Put the files ``CASE_0000``, ``CASE_0001``, ... together, the channels of one case, named as nnU-Net does.
+
+    Parameters
+    ----------
+    inputs : sequence of Input
+    channels : int
+        How many files make a case; with 1 the inputs stay as they are.
+
+    Returns
+    -------
+    inputs : list of Input
+        Cases, and whatever is not named in this way.
+    failures : list of Failure
+        Cases that lack a channel.
+    """
+    if channels == 1:
+        return list(inputs), []
+    cases: dict[tuple[Path, str], dict[int, Input]] = {}
+    whole, failures = [], []
+    for one in inputs:
+        match = None if one.files else _CHANNEL.fullmatch(_stem(one.source))
+        if match is None:
+            whole.append(one)
+        else:
+            cases.setdefault((one.source.parent, match[1]), {})[int(match[2])] = one
+    for (folder, case), found in cases.items():
+        if set(found) != set(range(channels)):
+            said = f"{folder / case}: channels {sorted(found)} are there, the model takes {channels}"
+            error = DataError(said, hint=f"give the files {case}_0000 to {case}_{channels - 1:04d}")
+            failures.append(Failure.of(next(iter(found.values())).source, error))
+            continue
+        first, *others = (found[number].source for number in range(channels))
+        whole.append(Input(case, first, others=tuple(others)))
+    return list(_named_apart(whole)), failures
 
 
 def _file(path: Path) -> Input:
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="check the path")
-    if path.suffix.lower() == ".dcm":
-        raise DataError(
-            f"{path} is one DICOM file, series are segmented", hint="give the folder that holds its series"
-        )
     return Input(_stem(path), path)
 
 
@@ -145,7 +186,7 @@ def _in_folder(folder: Path, results: Path | None, harvest: _Harvest) -> None:
     plain: list[Path] = []
     others: list[Path] = []
     for path in files:
-        (plain if path.suffix.lower() in IMAGE_SUFFIXES or _is_nifti(path) else others).append(path)
+        (plain if path.suffix.lower() in _PICTURES or is_volume(path) else others).append(path)
     series = group_by_series(others, on_bad=harvest.fail)
     here = [path for path in plain if path.parent == folder]
     deeper = [path for path in plain if path.parent != folder]
@@ -155,7 +196,7 @@ def _in_folder(folder: Path, results: Path | None, harvest: _Harvest) -> None:
             f"{folder}: nothing to segment in it{where}",
             hint=f"give the folder itself, such as {deeper[0].parent}"
             if deeper
-            else "give a folder with pictures (PNG, JPEG, TIFF, GIF, BMP), NIfTI volumes or DICOM series",
+            else "give a folder with pictures (PNG, JPEG, TIFF, GIF, BMP), volumes (NIfTI, NRRD, MHA) or DICOM series",
         )
     harvest.inputs += [Input(_stem(path), path) for path in here] + _series(folder, series.items())
     harvest.deeper += deeper
@@ -224,10 +265,6 @@ def _named_apart(inputs: list[Input]) -> tuple[Input, ...]:
         taken.add(unique.casefold())
         result.append(replace(one, name=unique))
     return tuple(result)
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
 def _stem(path: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.prepare import SyntheticSpec
@@ -13,10 +13,21 @@ from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
+from medseg_paddle.steps.dataset_suspicions import suspicions
+from medseg_paddle.steps.dry_run import DryRun, dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
 
-_ONE_PATIENT_EACH = {"pairs": "image", "nifti": "volume"}  # reader to what it takes for a patient by default
+_ONE_PATIENT_EACH = {
+    "pairs": "image",
+    "objects": "image",
+    "lists": "image",
+    "coco": "image",
+    "stacks": "stack",
+    "nnunet": "case",
+    "volumes": "volume",
+    "nifti": "volume",
+}  # reader to what it takes for a patient by default
 _USUAL_SPREAD = 1.5
 
 
@@ -28,6 +39,7 @@ def prepare(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     keep: bool = False,
+    workers: int | None = None,
 ) -> Manifest:
     """Read a folder of annotated images as the recipe says, and write it as a data set.
 
@@ -47,6 +59,8 @@ def prepare(
     keep : bool
         Leave an earlier data set (and synthetic cohort) as it is, if it was made the same way. Its source files
         are compared if `source` is named. A data set with lists of its own is left as it is, too.
+    workers : int, optional
+        Processes that read and write; as many as the machine has cores where the work is worth it.
 
     Returns
     -------
@@ -98,6 +112,63 @@ def prepare(
             labels=resolved.label_set,
             name=resolved.name,
             overwrite=overwrite,
+            workers=workers,
+            progress=bar.advance,
+            say=bar.say,
+        )
+
+
+def proposal(source: Path | str) -> str:
+    """What layout a folder seems to have, and the lines of a recipe that read it.
+
+    Raises
+    ------
+    DataError
+        There is no such folder, or its layout is not recognised.
+    """
+    from medseg_paddle.steps.recognise import recognise  # loads the readers of every layout
+
+    return "\n\nor, less likely:\n\n".join(map(str, recognise(Path(source))))
+
+
+def preview(
+    recipe: Path | str | Recipe,
+    source: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+) -> DryRun:
+    """Look what :func:`prepare` would do, and write nothing.
+
+    Parameters
+    ----------
+    recipe, source, overrides, workers
+        As for :func:`prepare`.
+
+    Returns
+    -------
+    DryRun
+        Its ``problems`` are all that is wrong.
+
+    Raises
+    ------
+    RecipeError
+        The recipe has no `prepare` section.
+    DataError
+        There is no such folder.
+    """
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if resolved.prepare is None:
+        raise RecipeError(
+            f"the recipe {resolved.name} has no `prepare` section",
+            hint=f"see what {source} holds with `medseg prepare {source} --dry-run`, and add the lines it shows",
+        )
+    with ProgressBar("reading", 1) as bar:
+        return dry_run(
+            resolved.prepare,
+            source=Path(source),
+            labels=resolved.label_set,
+            workers=workers,
             progress=bar.advance,
         )
 
@@ -115,8 +186,19 @@ def summary(manifest: Manifest) -> list[str]:
         lines.append(
             f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
         )
+    lines += [*_folds(manifest, settings, alone=alone), *suspicions(manifest)]
     found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
     return lines if found is None else [*lines, *_slices(found)]
+
+
+def _folds(manifest: Manifest, settings: Mapping[str, Any], *, alone: bool) -> list[str]:
+    lines = []
+    for fold in manifest.folds:
+        cases = manifest.cases("val", fold)
+        of = "" if alone else f" of {len({case.patient for case in cases})} patients"
+        center = f", centre {cases[0].center}" if settings.get("folds") == "centers" else ""
+        lines.append(f"fold {fold}: {len(cases)} images{of}{center}")
+    return [*lines, "val is fold 0; `fold` in the data sets of the recipe picks another"] if lines else []
 
 
 def _slices(found: Acquisition) -> list[str]:

@@ -184,13 +184,13 @@ def test_numbers_in_names_count_as_numbers(tmp_path):
 def test_files_of_another_kind_are_said_to_be_left_out(tmp_path):
     grey(tmp_path / "a.png")
     (tmp_path / "README.txt").write_text("notes")
-    (tmp_path / "scan.nrrd").write_text("NRRD0004")
+    (tmp_path / "scan.mat").write_text("MATLAB 5.0")
     (tmp_path / ".hidden.png").write_bytes(b"")
     found = find_inputs([tmp_path])
     assert [one.name for one in found.inputs] == ["a"]
     assert found.failures == ()
     (line,) = found.left_out
-    assert line == f"{tmp_path}: 2 files (README.txt, ...), no picture, NIfTI volume or DICOM image"
+    assert line == f"{tmp_path}: 2 files (README.txt, ...), no picture, volume or DICOM image"
 
 
 def test_a_picture_on_top_hides_no_series_below(exported, tmp_path, write_series):
@@ -266,7 +266,7 @@ def test_headers_with_any_byte_wrong_are_read_or_refused_with_words(tmp_path, wr
             assert len(found.inputs) + len(found.failures) == 1
             for one in found.inputs:
                 with contextlib.suppress(DataError):
-                    one.read_volume()
+                    one.read_volumes()
 
 
 def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
@@ -292,9 +292,10 @@ def test_links_that_lead_in_a_circle_end(tmp_path, write_series):
     assert [one.name for one in find_inputs([tmp_path / "in"]).inputs] == ["in_ct"]
 
 
-def test_a_single_dicom_file_is_told_from_its_series(tmp_path, write_series):
-    write_series(tmp_path, np.zeros((2, 8, 8), np.int16))
-    (failure,) = find_inputs([tmp_path / "000.dcm"]).failures
+def test_a_single_dicom_file_is_told_from_its_series(exported, tmp_path, write_series):
+    write_series(tmp_path / "in", np.zeros((2, 8, 8), np.int16))
+    (failure,) = predict(exported, [tmp_path / "in" / "000.dcm"], tmp_path / "out").failures
+    assert "one DICOM file" in failure.message
     assert "folder" in failure.hint
 
 

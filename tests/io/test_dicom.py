@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLosslessSV1, generate_uid
 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom import find_series, read_series
@@ -110,6 +110,18 @@ def test_an_mr_without_rescale_has_arbitrary_units(tmp_path):
     assert volume.array[0, 0, 0] == 5
 
 
+def test_hounsfield_units_are_read_whichever_end_is_shown_white(tmp_path):
+    slices = [make_slice(z, 10, PhotometricInterpretation=f"MONOCHROME{z + 1}") for z in (0, 1)]
+    volume = read_series(save(tmp_path, *slices))
+    assert (volume.array[0] == volume.array[1]).all()
+    assert volume.units == "HU"
+
+
+def test_a_size_that_nobody_has_is_refused_before_memory_is_taken(tmp_path):
+    huge = {"Rows": 60000, "Columns": 60000}
+    assert "60000 x 60000, more than" in refused(save(tmp_path, *[make_slice(z, **huge) for z in (0, 1)]))
+
+
 def test_a_gap_is_told_with_its_place_and_size(tmp_path):
     message = refused(save(tmp_path, *[make_slice(z) for z in (0, 2.5, 5, 12.5, 15)]))
     assert message == f"series {SERIES} has a gap of 7.5 mm between slices 3 and 4 (spacing elsewhere 2.5 mm)"
@@ -181,7 +193,8 @@ def test_mixed_slices_are_refused(tmp_path, changes, words):
         ({"RescaleSlope": 0}, "RescaleSlope 0"),
         ({"RescaleSlope": None}, "RescaleSlope is missing"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1"),
+        ({"PhotometricInterpretation": "MONOCHROME1", "RescaleType": "US"}, "MONOCHROME1"),
+        ({"Rows": 60000, "Columns": 60000}, "mixes sizes"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
         ({"NumberOfFrames": 3}, "multi-frame"),
         ({"PixelData": b"\0" * 8}, "truncated"),
@@ -196,11 +209,12 @@ def test_what_is_in_doubt_is_refused_with_the_file_and_the_reason(tmp_path, chan
 
 def test_a_compression_without_a_decoder_is_named(tmp_path):
     one = make_slice(0)
-    one.file_meta.TransferSyntaxUID = JPEGLSLossless
+    one.file_meta.TransferSyntaxUID = JPEGLosslessSV1
     one.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8"])
     one["PixelData"].is_undefined_length = True
     message = refused(save(tmp_path, one))
-    assert "JPEG-LS Lossless" in message
+    assert "JPEG Lossless" in message
+    assert "no decoder" in message
 
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
@@ -275,7 +289,7 @@ def test_a_real_oblique_series_with_rounded_positions_is_read(real_data):
     assert volume.geometry.spacing == pytest.approx((7.0, 0.859, 0.859), abs=0.01)
 
 
-LOSSLESS = ["1.2.1", "1.2.2", "1.2", "1.2.1.99", "1.2.4.90", "1.2.5"]
+LOSSLESS = ["1.2.1", "1.2.2", "1.2", "1.2.1.99", "1.2.4.80", "1.2.4.90", "1.2.5"]
 
 
 @pytest.mark.parametrize("ending", LOSSLESS)

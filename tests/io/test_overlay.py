@@ -176,11 +176,19 @@ def test_titles_take_room_only_where_there_are_any():
     assert (titled[: titled.shape[0] - 60] > 150).any()
 
 
+def test_of_other_channels_than_grey_and_colour_the_first_is_shown():
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 5), dtype=np.uint8)
+    label = np.zeros((50, 60), int)
+    np.testing.assert_array_equal(
+        draw_overlay(image, label, VESSEL), draw_overlay(image[:, :, 0], label, VESSEL)
+    )
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda: draw_overlay(np.zeros((4, 4), np.float32), np.zeros((4, 4), int), VESSEL),
-        lambda: draw_overlay(np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), int), VESSEL),
+        lambda: draw_overlay(np.zeros((4, 4, 2, 1), np.uint8), np.zeros((4, 4), int), VESSEL),
         lambda: draw_overlay(np.zeros((4, 4), np.uint8), np.zeros((4, 5), int), VESSEL),
         lambda: draw_comparison(
             np.zeros((4, 4), np.uint8), np.zeros((4, 4), int), np.zeros((5, 4), int), VESSEL

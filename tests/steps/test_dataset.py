@@ -302,7 +302,6 @@ def test_a_patient_in_two_sets_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"window": WINDOW},
         {"reader": "nifti"},
         {
             "reader": "dicom",

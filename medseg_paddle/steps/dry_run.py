@@ -1,0 +1,229 @@
+"""`medseg prepare --dry-run`: everything that a preparation would find, with all that is wrong; nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
+from medseg_paddle.core import SPLITS, LabelSet
+from medseg_paddle.errors import DataError
+from medseg_paddle.steps.dataset import Progress, require_sound_pictures, source_bytes, units
+from medseg_paddle.steps.dataset_parts import Written, described
+from medseg_paddle.steps.parallel import in_order, suited_workers
+from medseg_paddle.steps.sources import Source, look
+from medseg_paddle.steps.sources.declared import LabelRules, UndeclaredLabelError
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What reading one source gave.
+
+    Attributes
+    ----------
+    pictures : tuple of Written
+        As they would be written, those with undeclared labels left out.
+    kinds : Counter
+        (height, width, channels, bits) to pictures.
+    pixels : Counter
+        Class index to pixels.
+    problems : tuple of DataError
+    """
+
+    pictures: tuple[Written, ...]
+    kinds: Counter[tuple[int, int, int, int]]
+    pixels: Counter[int]
+    problems: tuple[DataError, ...]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a preparation would do.
+
+    Attributes
+    ----------
+    lines : tuple of str
+        What was found, for people.
+    left_out : tuple of str
+        What lies in the folder and is not taken, and why.
+    problems : tuple of DataError
+        All that keeps the folder from being prepared.
+    """
+
+    lines: tuple[str, ...]
+    left_out: tuple[str, ...]
+    problems: tuple[DataError, ...]
+
+    def __str__(self) -> str:
+        said = [*self.lines, *(f"left out: {line}" for line in self.left_out)]
+        for number, problem in enumerate(self.problems, start=1):
+            said += [f"problem {number}: {problem.message}", f"  hint: {problem.hint}"]
+        return "\n".join([*said, "nothing was written"])
+
+    def require_sound(self, source: Path) -> None:
+        """Raise if anything is wrong.
+
+        Raises
+        ------
+        DataError
+            With the number of problems.
+        """
+        if self.problems:
+            count = len(self.problems)
+            raise DataError(
+                f"{source} cannot be prepared: {count} problem{'s' * (count > 1)}, listed above",
+                hint="mend them and look again with --dry-run",
+            )
+
+
+def dry_run(
+    spec: PrepareSpec,
+    *,
+    source: Path,
+    labels: LabelSet,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> DryRun:
+    """Read a source folder as :func:`medseg_paddle.steps.dataset.write_dataset` does, and write nothing.
+
+    Parameters
+    ----------
+    spec, source, labels, workers, progress
+        As there.
+
+    Raises
+    ------
+    RecipeError
+        `spec` names a class that `labels` has not.
+    DataError
+        There is no such folder.
+    """
+    rules = LabelRules.of(spec, labels)
+    found = look(spec, source)
+    problems = list(found.problems)
+    files = [path for one in found.sources for path in one.files]
+    if workers is None:
+        workers = suited_workers(len(files), source_bytes(files))
+    glances: list[Glance] = []
+    work = in_order(
+        partial(_glance, rules=rules), found.sources, workers=min(workers, len(found.sources)), name=_name
+    )
+    with contextlib.closing(work):
+        for glance in work:
+            glances.append(glance)
+            if progress is not None:
+                progress(len(glances), len(found.sources), found.sources[len(glances) - 1].name)
+    lines = [f"reader {spec.reader}: {len(found.sources)} cases below {source}"]
+    lines += _pictures(glances, labels)
+    lines += _splits(spec, found.sources, glances, problems)
+    problems += _undeclared(rules, found.sources, glances)
+    problems += [
+        problem
+        for one in glances
+        for problem in one.problems
+        if not isinstance(problem, UndeclaredLabelError)
+    ]
+    if not found.sources and not problems:
+        problems.append(DataError("there is no image to prepare", hint="correct `sets` in `prepare`"))
+    try:
+        require_sound_pictures(spec, found.sources, [one.pictures for one in glances])
+    except DataError as error:
+        problems.append(error)
+    return DryRun(tuple(lines), found.left_out, tuple(problems))
+
+
+def _name(source: Source) -> str:
+    return source.name
+
+
+def _glance(source: Source, *, rules: LabelRules) -> Glance:
+    """Read all pictures of one source and its labels."""
+    pictures: list[Written] = []
+    kinds: Counter[tuple[int, int, int, int]] = Counter()
+    pixels: Counter[int] = Counter()
+    problems: list[DataError] = []
+    try:
+        for picture in source.read():
+            channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
+            height, width = picture.image.shape[:2]
+            kinds[height, width, channels, 8 * picture.image.dtype.itemsize] += 1
+            try:
+                indices = rules.apply(picture)
+            except UndeclaredLabelError as error:
+                problems.append(error)
+                continue
+            values, counts = np.unique(indices, return_counts=True)
+            pixels.update(dict(zip(map(int, values), map(int, counts), strict=True)))
+            pictures.append(described(picture, indices))
+    except DataError as error:  # of the whole source
+        problems.append(error)
+    return Glance(tuple(pictures), kinds, pixels, tuple(problems))
+
+
+def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
+    kinds = sum((one.kinds for one in glances), Counter[tuple[int, int, int, int]]())
+    for height, width, channels, bits in sorted(kinds)[:_SHOWN]:
+        count = kinds[height, width, channels, bits]
+        color = {1: "grey", 3: "3 channels"}.get(channels, f"{channels} channels")
+        yield f"  {count} images of {height} x {width} pixels (rows x columns), {color}, {bits} bits"
+    if len(kinds) > _SHOWN:
+        rest = sum(kinds[kind] for kind in sorted(kinds)[_SHOWN:])
+        yield f"  {rest} images of {len(kinds) - _SHOWN} other sizes or kinds"
+    pixels = sum((one.pixels for one in glances), Counter[int]())
+    total = pixels.total()
+    holding = Counter(index for one in glances for index in {i for p in one.pictures for i in p.classes})
+    for label in labels if total else ():
+        share = pixels[label.index] / total
+        yield (
+            f"  class {label.index} '{label.name}': {share:.3%} of the pixels, in {holding[label.index]} of "
+            f"{len(glances)} cases"
+        )
+    if pixels[IGNORE_INDEX]:
+        yield f"  left out of loss and scores ({IGNORE_INDEX}): {pixels[IGNORE_INDEX] / total:.3%} of the pixels"
+
+
+def _splits(
+    spec: PrepareSpec, sources: Sequence[Source], glances: Sequence[Glance], problems: list[DataError]
+) -> Iterator[str]:
+    """How the cases would be dealt out; what is wrong with that is a problem."""
+    try:
+        places = spec.deal(units(sources, [one.pictures for one in glances]))
+    except DataError as error:
+        problems.append(error)
+        return
+    split_of = {source.id: places[source.patient].split for source in sources}
+    for split in SPLITS:
+        own = [source for source in sources if split_of[source.id] == split]
+        images = sum(
+            sum(glance.kinds.values())
+            for source, glance in zip(sources, glances, strict=True)
+            if split_of[source.id] == split
+        )
+        patients = len({source.patient for source in own})
+        yield f"{split:>5}: {images} images of {len(own)} cases, {patients} patients"
+
+
+def _undeclared(rules: LabelRules, sources: Sequence[Source], glances: Sequence[Glance]) -> list[DataError]:
+    """One problem for all labels with values that nobody declared."""
+    found = [
+        (source, problem)
+        for source, glance in zip(sources, glances, strict=True)
+        for problem in glance.problems
+        if isinstance(problem, UndeclaredLabelError)
+    ]
+    if not found:
+        return []
+    counts = sum((problem.counts for _, problem in found), Counter[int]())
+    values = frozenset(value for _, problem in found for value in problem.values)
+    where = found[0][1].where
+    cases = len({source.id for source, _ in found})
+    more = f" and {cases - 1} more case{'s' * (cases > 2)}" if cases > 1 else ""
+    return [rules.refusal(f"{where}{more}", counts, values)]

@@ -1,0 +1,215 @@
+"""Names: which files a pattern means, which of them belong together, and what a case is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from medseg_paddle.config.prepare import PrepareSet
+from medseg_paddle.errors import DataError
+from medseg_paddle.steps.sources.base import Search
+
+_ENDINGS = (
+    ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima", ".dicom", ".png", ".jpg", ".jpeg", ".tif",
+    ".tiff", ".gif", ".bmp", ".npy",
+)  # fmt: skip
+_SHOWN = 5
+
+
+def matching(search: Search, pattern: str) -> list[Path]:
+    """Files of the source folder that match a pattern, in order; hidden ones are passed over."""
+    found = search.root.glob(pattern)
+    paths = sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    if not paths:
+        search.fault(
+            f"{search.root}: no file matches '{pattern}'",
+            hint="correct the pattern in `prepare`, or the source folder",
+        )
+    return paths
+
+
+def index_file(search: Search, name: str) -> Path | None:
+    """File that names others; None, and a problem noted, where it is not there."""
+    path = search.root / name
+    if not path.is_file():
+        search.fault(f"{path} is not there", hint="correct `index` in `prepare`, or the source folder")
+        return None
+    search.indexes.append(path)
+    return path
+
+
+def keyed(search: Search, pattern: str) -> dict[str, Path]:
+    """Files that match a pattern, by their keys."""
+    return by_key(search, matching(search, pattern))
+
+
+def by_key(search: Search, paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by their keys; two with the same are a problem, and the first is kept."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        try:
+            key = key_of(search, path)
+        except DataError as error:
+            search.problems.append(error)
+            continue
+        if key in found:
+            search.fault(
+                f"{found[key]} and {path} have the same key '{key}'",
+                hint="set `key` in `prepare` to an expression that tells them apart, with the folder's name",
+            )
+        found.setdefault(key, path)
+    return found
+
+
+def key_of(search: Search, path: Path) -> str:
+    """What an image and its label have in common.
+
+    Raises
+    ------
+    DataError
+        The recipe's `key` finds nothing in the path.
+    """
+    if search.spec.key is not None:
+        return _search("key", search.spec.key, search.below(path))
+    if search.spec.reader == "dicom":
+        # Slices of all patients are often named alike: P1/ct/IM1.dcm, P1/mask/IM1.png, P2/ct/IM1.dcm, ...
+        above = path.parent.parent
+        above = above.relative_to(search.root) if above.is_relative_to(search.root) else Path()
+        return (above / stem(path)).as_posix()
+    return stem(path)
+
+
+def patient_of(search: Search, path: Path, *, default: str) -> str:
+    """Patient of an image.
+
+    Raises
+    ------
+    DataError
+        The recipe's `patient` finds nothing in the path, or the default is empty.
+    """
+    pattern = search.spec.patient
+    patient = default if pattern is None else _search("patient", pattern, search.below(path))
+    if not patient:
+        raise DataError(
+            f"{path} names no patient (PatientID is empty)",
+            hint="set `patient` in `prepare` to a regular expression for the path, such as '^([^/]+)/'",
+        )
+    return patient
+
+
+def _search(what: str, pattern: str, name: str) -> str:
+    match = re.search(pattern, name)
+    found = "" if match is None else "-".join(group for group in match.groups() if group)
+    if not found:
+        raise DataError(
+            f"the `{what}` pattern '{pattern}' finds nothing in '{name}'",
+            hint=f"correct `{what}` in `prepare`",
+        )
+    return found
+
+
+def stem(path: Path) -> str:
+    """File name without its ending, ``.nii.gz`` taken as one."""
+    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def file_name(key: str, path: Path) -> str:
+    """Turn a key into a name without spaces or other signs that lists and shells trip over.
+
+    Raises
+    ------
+    DataError
+        Nothing is left of it.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", key).strip("-.")
+    if not name:
+        raise DataError(
+            f"{path}: no file name can be made of '{key}'", hint="set `key` or `patient` in `prepare`"
+        )
+    return name
+
+
+def chosen(
+    search: Search, part: PrepareSet, images: Mapping[str, Path], every: Mapping[str, tuple[Path, ...]]
+) -> dict[str, Path]:
+    """Keep the images that the set's list `only` names; all where there is no list.
+
+    Parameters
+    ----------
+    search : Search
+    part : PrepareSet
+    images : mapping
+        Those that have a partner, by key.
+    every : mapping
+        The files of all that the set's pattern matches, by key.
+    """
+    if part.only is None:
+        return dict(images)
+    listing = search.root / part.only
+    try:
+        text = listing.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        search.fault(f"list {listing} cannot be read: {error}", hint="correct `only` in `prepare`")
+        return {}
+    search.indexes.append(listing)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named: dict[str, str] = {}
+    for key, (path, *_) in every.items():
+        for name in (search.below(path), path.name, stem(path)):
+            named[name] = key
+    keys = {line: named.get(line) or named.get(line.split()[0]) for line in lines}
+    unknown = [line for line, key in keys.items() if key is None]
+    if unknown:
+        search.fault(
+            f"{listing} names {listed(unknown)}, not among the images '{part.images}'",
+            hint="list images by file name, or by path below the source folder",
+        )
+    wanted = set(keys.values())
+    search.unlisted.update({path: search.below(listing) for key, path in images.items() if key not in wanted})
+    return {key: path for key, path in images.items() if key in wanted}
+
+
+def paired(
+    search: Search, images: Mapping[str, Path], others: Mapping[str, Path], what: str
+) -> dict[str, Path]:
+    """Keep the images that have a partner; the lonely of both sides are problems."""
+    lonely = [search.below(path) for key, path in images.items() if key not in others]
+    # Where a pattern found nothing at all, that is said already.
+    if lonely and others:
+        search.fault(
+            f"{search.root}: no {what} for {listed(lonely)}",
+            hint=f"add the missing {what}s, move these images away, or correct `key` in `prepare`",
+        )
+    orphans = [search.below(path) for key, path in others.items() if key not in images]
+    if orphans and images:
+        search.fault(
+            f"{search.root}: {what} without an image: {listed(orphans)}",
+            hint=f"add the missing images, move these {what}s away, or correct `key` in `prepare`",
+        )
+    return {key: path for key, path in images.items() if key in others}
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, and how many more."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def require_size(
+    image: Path, image_shape: tuple[int, ...], other: Path, other_shape: tuple[int, ...]
+) -> None:
+    """Refuse an image and a label that are not on one grid.
+
+    Raises
+    ------
+    DataError
+        The shapes differ.
+    """
+    if image_shape != other_shape:
+        one, two = (" x ".join(map(str, shape)) for shape in (image_shape, other_shape))
+        raise DataError(
+            f"{image} is {one}, {other} is {two}",
+            hint="export the annotation again on the image's own grid; resizing it would move its outline",
+        )

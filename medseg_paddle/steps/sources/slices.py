@@ -1,0 +1,92 @@
+"""From volumes and their label volumes to pictures, slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.core import Slicing, Volume
+from medseg_paddle.errors import DataError
+from medseg_paddle.preprocess.orientation import Upright
+from medseg_paddle.preprocess.window import window_to_uint8, window_to_uint16
+from medseg_paddle.steps.sources.base import Picture
+from medseg_paddle.steps.sources.names import require_size
+
+_GEOMETRY_TOLERANCE_MM = 0.05
+_CORNERS = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
+
+
+def require_one_grid(one: Path, volume: Volume, two: Path, other: Volume, what: str) -> None:
+    """Refuse two volumes that do not lie at the same place in the patient.
+
+    Raises
+    ------
+    DataError
+        Their shapes or their corners differ.
+    """
+    require_size(one, volume.array.shape, two, other.array.shape)
+    corners = np.array(volume.geometry.shape) * _CORNERS
+    apart = np.abs(volume.geometry.to_lps(corners) - other.geometry.to_lps(corners)).max()
+    if apart > _GEOMETRY_TOLERANCE_MM:
+        raise DataError(
+            f"{one} and its {what} {two} lie up to {apart:.3g} mm apart in the patient",
+            hint=f"resample the {what} to the image's grid (nearest neighbour for a label), or correct its header",
+        )
+
+
+def slices(
+    name: str,
+    volumes: Sequence[Volume],
+    labels: NDArray[Any],
+    label_paths: Sequence[Path],
+    patient: str,
+    spec: PrepareSpec,
+) -> Iterator[Picture]:
+    """Cut volumes on one grid, a channel each, into windowed, upright slices.
+
+    Parameters
+    ----------
+    name : str
+        The slices are ``<name>_000`` and so on.
+    volumes : sequence of Volume
+    labels : ndarray, (slices, rows, columns)
+    label_paths : sequence of Path
+        Of each slice, for messages.
+    patient : str
+    spec : PrepareSpec
+        Its windows, one for all channels or one for each.
+    """
+    first = volumes[0]
+    if not spec.windows:
+        raise DataError(
+            f"{label_paths[0]}: volumes become pictures by a window, and the recipe has none",
+            hint="add `window: {level: ..., width: ...}` to `prepare`, in the units of the volumes",
+        )
+    windows = spec.windows * len(volumes) if len(spec.windows) == 1 else spec.windows
+    if len(windows) != len(volumes):
+        raise DataError(
+            f"{label_paths[0]}: {len(volumes)} channels, `window` is for {len(windows)}",
+            hint="give one window, or one for each channel",
+        )
+    convert = window_to_uint16 if spec.bits == 16 else window_to_uint8
+    upright = Upright.of(first.geometry)
+    slicing = Slicing(first.geometry.plane, upright.spacing(first.geometry), first.units)
+    for place, label in enumerate(labels):
+        planes = [
+            upright.apply(convert(volume.array[place], window.level, window.width))
+            for volume, window in zip(volumes, windows, strict=True)
+        ]
+        yield Picture(
+            id=f"{name}_{place:03d}",
+            image=np.ascontiguousarray(planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)),
+            label=np.ascontiguousarray(upright.apply(label)),
+            label_path=label_paths[place],
+            patient=patient,
+            volume=name,
+            slicing=slicing,
+        )
