@@ -1,0 +1,126 @@
+"""Judging where masks lie: one that lies elsewhere than the others, all of them, one that is mirrored or turned.
+
+Only what is certain is said. What an estimate must be, to be called certain, was set on real data without any
+shift, none of which may raise an alarm (benchmarks/shift.py, docs/howto/check.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from medseg_paddle.preprocess.shift import Shift
+from medseg_paddle.steps.check.facts import Facts
+from medseg_paddle.steps.check.findings import Finding, shift_json, warning
+from medseg_paddle.steps.check.labels import named
+
+LEAST_SCORE = 0.25
+"""Mean cosine that an outline must reach at its best place, to tell anything."""
+
+LEAST_DISTANCE = 0.75
+"""Pixels that must be certain. Half a pixel is a convention (whether a pixel's centre or its corner counts)."""
+
+_LEAST_BLOCKS = 6
+_LEAST_CASES = 3
+_FEW_CASES = 8
+_SPREAD_OF_FEW = 0.5
+_LEAST_SPREAD = 0.1
+_DEVIATIONS = 6.0
+
+
+def judge_displacement(facts: Sequence[Facts], together: Shift | None, cases: int) -> Iterator[Finding]:
+    """Masks beside their images.
+
+    Parameters
+    ----------
+    facts : sequence of Facts
+    together : Shift or None
+        What all masks have in common.
+    cases : int
+        How many cases that is of.
+    """
+    yield from _turned(facts)
+    if together is not None and set_is_off(together, cases):
+        yield warning(
+            "masks-shifted",
+            f"the masks lie {together} beside their images, over {cases} cases",
+            "look at the pictures below at full size; if so, correct the export of the masks (an origin counted from "
+            "1, half a voxel, a resampling) and prepare the data again",
+            cases=[],
+            **shift_json(together),
+        )
+    off = off_cases(facts)
+    if off:
+        worst = max(off, key=lambda one: _shift(one).distance)
+        yield warning(
+            "mask-shifted",
+            f"{len(off)} mask(s) lie elsewhere than the others do; the farthest {_shift(worst)} ({worst.unit.id})",
+            "look at the pictures below; if so, export these masks again",
+            [one.unit.id for one in off],
+            shifts={one.unit.id: shift_json(_shift(one)) for one in off},
+        )
+
+
+def set_is_off(together: Shift, cases: int) -> bool:
+    """Whether the masks of a set certainly lie beside their images."""
+    return (
+        cases >= _LEAST_CASES
+        and together.inside
+        and together.score >= LEAST_SCORE
+        and together.least > LEAST_DISTANCE
+        and together.distance > 3 * max(together.deviation)
+    )
+
+
+def off_cases(facts: Sequence[Facts]) -> list[Facts]:
+    """Cases whose masks certainly lie elsewhere than those of the others."""
+    measured = [one for one in facts if one.shift is not None and _tells(one.shift)]
+    places = np.array([(_shift(one).down, _shift(one).right) for one in measured])
+    if not len(places):
+        return []
+    few = len(measured) < _FEW_CASES
+    usual = np.zeros(2) if few else np.median(places, axis=0)
+    spread = np.full(2, _SPREAD_OF_FEW)
+    if not few:
+        spread = np.maximum(1.4826 * np.median(np.abs(places - usual), axis=0), _LEAST_SPREAD)
+    return [
+        one
+        for one, place in zip(measured, places, strict=True)
+        if _is_off(_shift(one), place - usual, spread)
+    ]
+
+
+def _is_off(shift: Shift, apart: np.ndarray, spread: np.ndarray) -> bool:
+    own = np.array(shift.deviation)
+    deviations = float(np.linalg.norm(apart / np.hypot(spread, own)))
+    return (
+        deviations > _DEVIATIONS
+        and float(np.linalg.norm(apart)) > LEAST_DISTANCE
+        and shift.least > LEAST_DISTANCE
+    )
+
+
+def _tells(shift: Shift) -> bool:
+    return shift.inside and shift.score >= LEAST_SCORE and shift.blocks >= _LEAST_BLOCKS
+
+
+def _shift(one: Facts) -> Shift:
+    if one.shift is None:
+        raise ValueError(f"nothing was estimated of {one.unit.id}")
+    return one.shift
+
+
+def _turned(facts: Sequence[Facts]) -> Iterator[Finding]:
+    ways: dict[str, list[str]] = {}
+    for one in facts:
+        if one.turn is not None:
+            ways.setdefault(one.turn, []).append(one.unit.id)
+    for way, names in ways.items():
+        yield warning(
+            "mask-turned",
+            f"{len(names)} mask(s) fit their image only when undone: they look {way}: {named(names)}",
+            "look at the pictures below; if so, export these masks again in the image's own orientation",
+            names,
+            turn=way,
+        )
