@@ -6,9 +6,10 @@ shift, none of which may raise an alarm (benchmarks/shift.py, docs/howto/check.m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medseg_paddle.preprocess.shift import Shift
 from medseg_paddle.steps.check.facts import Facts
@@ -45,20 +46,20 @@ def judge_displacement(facts: Sequence[Facts], together: Shift | None, cases: in
         yield warning(
             "masks-shifted",
             f"the masks lie {together} beside their images, over {cases} cases",
-            "look at the pictures below at full size; if so, correct the export of the masks (an origin counted from "
-            "1, half a voxel, a resampling) and prepare the data again",
-            cases=[],
+            "look at the pictures on the page; if so, correct the export of the masks (an origin counted from 1, half "
+            "a voxel, a resampling) and prepare the data again",
             **shift_json(together),
         )
-    off = off_cases(facts)
+    shifts = {one.unit.id: one.shift for one in facts if one.shift is not None}
+    off = {name: shifts[name] for name in off_cases(shifts)}
     if off:
-        worst = max(off, key=lambda one: _shift(one).distance)
+        worst = max(off, key=lambda name: off[name].distance)
         yield warning(
             "mask-shifted",
-            f"{len(off)} mask(s) lie elsewhere than the others do; the farthest {_shift(worst)} ({worst.unit.id})",
-            "look at the pictures below; if so, export these masks again",
-            [one.unit.id for one in off],
-            shifts={one.unit.id: shift_json(_shift(one)) for one in off},
+            f"{len(off)} mask(s) lie elsewhere than the others do; the farthest {off[worst]} ({worst})",
+            "look at the pictures on the page; if so, export these masks again",
+            tuple(off),
+            shifts={name: shift_json(shift) for name, shift in off.items()},
         )
 
 
@@ -73,27 +74,24 @@ def set_is_off(together: Shift, cases: int) -> bool:
     )
 
 
-def off_cases(facts: Sequence[Facts]) -> list[Facts]:
-    """Cases whose masks certainly lie elsewhere than those of the others."""
-    measured = [one for one in facts if one.shift is not None and _tells(one.shift)]
-    places = np.array([(_shift(one).down, _shift(one).right) for one in measured])
-    if not len(places):
-        return []
+def off_cases(shifts: Mapping[str, Shift]) -> list[str]:
+    """Names of the cases whose masks certainly lie elsewhere than those of the others."""
+    measured = {name: shift for name, shift in shifts.items() if _tells(shift)}
+    places = np.array([(shift.down, shift.right) for shift in measured.values()]).reshape(-1, 2)
     few = len(measured) < _FEW_CASES
     usual = np.zeros(2) if few else np.median(places, axis=0)
     spread = np.full(2, _SPREAD_OF_FEW)
     if not few:
         spread = np.maximum(1.4826 * np.median(np.abs(places - usual), axis=0), _LEAST_SPREAD)
     return [
-        one
-        for one, place in zip(measured, places, strict=True)
-        if _is_off(_shift(one), place - usual, spread)
+        name
+        for (name, shift), place in zip(measured.items(), places, strict=True)
+        if _is_off(shift, place - usual, spread)
     ]
 
 
-def _is_off(shift: Shift, apart: np.ndarray, spread: np.ndarray) -> bool:
-    own = np.array(shift.deviation)
-    deviations = float(np.linalg.norm(apart / np.hypot(spread, own)))
+def _is_off(shift: Shift, apart: NDArray[np.float64], spread: NDArray[np.float64]) -> bool:
+    deviations = float(np.linalg.norm(apart / np.hypot(spread, np.array(shift.deviation))))
     return (
         deviations > _DEVIATIONS
         and float(np.linalg.norm(apart)) > LEAST_DISTANCE
@@ -105,12 +103,6 @@ def _tells(shift: Shift) -> bool:
     return shift.inside and shift.score >= LEAST_SCORE and shift.blocks >= _LEAST_BLOCKS
 
 
-def _shift(one: Facts) -> Shift:
-    if one.shift is None:
-        raise ValueError(f"nothing was estimated of {one.unit.id}")
-    return one.shift
-
-
 def _turned(facts: Sequence[Facts]) -> Iterator[Finding]:
     ways: dict[str, list[str]] = {}
     for one in facts:
@@ -120,7 +112,7 @@ def _turned(facts: Sequence[Facts]) -> Iterator[Finding]:
         yield warning(
             "mask-turned",
             f"{len(names)} mask(s) fit their image only when undone: they look {way}: {named(names)}",
-            "look at the pictures below; if so, export these masks again in the image's own orientation",
+            "look at the pictures on the page; if so, export these masks again in the image's own orientation",
             names,
             turn=way,
         )

@@ -18,11 +18,11 @@ from medseg_paddle.core import Slicing
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import read_label, read_samples
 from medseg_paddle.io.nifti import read_label_nifti, read_nifti
+from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.preprocess.shift import Fit, Shift, fit, mean_fit, shift_of, turn_of
 from medseg_paddle.steps.check.findings import Finding, error
 from medseg_paddle.steps.check.inputs import Look, Part, Unit
 from medseg_paddle.steps.check.intensity import Intensity, Levels
-from medseg_paddle.steps.check.similar import Descriptor, describe
 
 _MOST_VALUES = 64
 _FEW_VALUES, _MANY_VALUES = 4, 64
@@ -56,7 +56,7 @@ class Facts:
     slicing : Slicing or None
     digest : str
         Of all samples; the same for the same pictures in another file format.
-    descriptor : ndarray or None
+    appearance : Appearance or None
         To compare pictures by how they look.
     shift : Shift or None
     turn : str or None
@@ -75,7 +75,7 @@ class Facts:
     levels: Levels | None = None
     slicing: Slicing | None = None
     digest: str = ""
-    descriptor: Descriptor | None = None
+    appearance: Appearance | None = None
     shift: Shift | None = None
     turn: str | None = None
     swapped: bool = False
@@ -147,7 +147,7 @@ class _Measured:
         self._pictures = 0
         self._labelled = self._swapped = False
         self._slicing: Slicing | None = None
-        self._descriptor: Descriptor | None = None
+        self._appearance: Appearance | None = None
         self._most_foreground = -1
 
     def add(self, look: Look, part: Part) -> list[Finding]:
@@ -209,7 +209,7 @@ class _Measured:
         """Of a volume, the slice with most foreground stands for all."""
         if foreground > self._most_foreground:
             self._most_foreground = foreground
-            self._descriptor = describe(image)
+            self._appearance = appearance(image)
 
     def _lay_over(self, image: NDArray[Any], label: NDArray[Any], classes: Sequence[int]) -> None:
         if not classes or len(self._fits) >= _VOLUME_SLICES:
@@ -248,7 +248,7 @@ class _Measured:
             levels=self._intensity.levels() if self._pictures else None,
             slicing=self._slicing,
             digest=self._digest.hexdigest() if self._pictures else "",
-            descriptor=self._descriptor,
+            appearance=self._appearance,
             shift=shift,
             turn=turn,
             swapped=self._swapped,

@@ -127,7 +127,7 @@ def gather_units(data: Path, recipe: Recipe | None) -> Gathered:
     if (data / MANIFEST_NAME).is_file():
         return _from_manifest(data)
     if recipe is not None and recipe.prepare is not None:
-        return _from_source(data, recipe.prepare, recipe.label_set)
+        return from_source(data, recipe.prepare, recipe.label_set)
     lists = {split: data / name for split, name in _list_names(recipe).items()}
     if any(path.is_file() for path in lists.values()):
         return _from_lists(data, lists, recipe)
@@ -307,7 +307,8 @@ def _not_listed(root: Path, listed: set[Path]) -> Iterator[Finding]:
 # --- a source folder --------------------------------------------------------------------------------------
 
 
-def _from_source(root: Path, spec: PrepareSpec, labels: LabelSet) -> Gathered:
+def from_source(root: Path, spec: PrepareSpec, labels: LabelSet) -> Gathered:
+    """What a source folder holds, found as `medseg prepare` finds it."""
     sources, findings = gather(spec, root)
     units = []
     for source in sources:

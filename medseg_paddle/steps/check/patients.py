@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from medseg_paddle.preprocess.duplicates import near_duplicates
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Finding, error, note, warning
 from medseg_paddle.steps.check.labels import named
-from medseg_paddle.steps.check.similar import look_alike
 
 _OPEN = "auto"  # a case that is not dealt out yet is in no split
 _MOVE = "let all images of a patient go to one split; scores are too good otherwise"
@@ -97,22 +97,24 @@ def judge_twins(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def _near(facts: Sequence[Facts]) -> Iterator[Finding]:
-    pairs = [
-        (facts[one], facts[other], alike)
-        for one, other, alike in look_alike([fact.descriptor for fact in facts])
-        if facts[one].digest != facts[other].digest
-        and (not facts[one].unit.patient or facts[one].unit.patient != facts[other].unit.patient)
-    ]
+    known = [(one, one.appearance) for one in facts if one.appearance is not None]
+    groups = [one.unit.patient or f"{place} of nobody" for place, (one, _) in enumerate(known)]
+    found = near_duplicates([look for _, look in known], groups=groups, turned=True)
+    pairs = [(known[pair.first][0], known[pair.second][0], pair) for pair in found]
+    pairs = [pair for pair in pairs if pair[0].digest != pair[1].digest]
     across = [pair for pair in pairs if len({pair[0].unit.split, pair[1].unit.split} - {_OPEN}) > 1]
     within = [pair for pair in pairs if pair not in across]
-    for found, judge, where in ((across, warning, "in different splits "), (within, note, "")):
-        if found:
-            shown = named([f"{one.unit.id} and {other.unit.id}" for one, other, _ in found])
-            cases = list(dict.fromkeys(one.unit.id for pair in found for one in pair[:2]))
+    for some, judge, where in ((across, warning, "in different splits "), (within, note, "")):
+        if some:
+            shown = named([f"{one.unit.id} and {other.unit.id}" for one, other, _ in some])
+            cases = list(dict.fromkeys(one.unit.id for pair in some for one in pair[:2]))
             yield judge(
                 "look-alike",
-                f"{len(found)} pair(s) of pictures {where}look the same: {shown}",
+                f"{len(some)} pair(s) of pictures {where}are nearly the same: {shown}",
                 "see whether they are of one patient or one picture stored twice; if so, keep them in one split",
                 cases,
-                pairs=[[one.unit.id, other.unit.id, round(alike, 4)] for one, other, alike in found],
+                pairs=[
+                    [one.unit.id, other.unit.id, round(pair.correlation, 3), "turned" if pair.turned else ""]
+                    for one, other, pair in some
+                ],
             )
