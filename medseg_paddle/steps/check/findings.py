@@ -13,6 +13,20 @@ from medseg_paddle.preprocess.shift import Shift
 RESULT_VERSION = 1
 """Of the JSON; a change that a reader must know of raises it."""
 
+CODES = frozenset(
+    (
+        "case-twice", "centres-differ", "class-missing", "constant-image", "dark-sixteen-bit",
+        "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask", "jpeg-mask",
+        "list-broken", "list-line", "listed-twice", "look-alike", "manifest-broken", "mask-shifted",
+        "mask-turned", "masks-shifted", "missing-file", "mixed-channels", "mixed-depth", "no-label",
+        "no-list", "not-listed", "patient-in-two-splits", "patient-spelled-twice", "patients-unknown",
+        "rare-class", "refused", "same-image", "saturated-image", "several-planes", "several-units",
+        "size-mismatch", "sizes-vary", "spacing-outlier", "squeezed-depth", "swapped",
+        "undeclared-values", "unpaired", "unreadable",
+    )
+)  # fmt: skip
+"""Of all kinds of findings; docs/howto/check.md explains each."""
+
 
 class Severity(str, Enum):
     """How a finding stands: a fact that spoils training or scores, something to look at, or information."""
@@ -29,7 +43,7 @@ class Finding:
     Attributes
     ----------
     code : str
-        Kebab-case, the same for the same kind of finding, such as ``size-mismatch``.
+        One of :data:`CODES`.
     severity : Severity
     message : str
         What was found, with its figures.
@@ -47,6 +61,10 @@ class Finding:
     remedy: str
     cases: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"no such kind of finding: {self.code}")
 
 
 def error(code: str, message: str, remedy: str, cases: Sequence[str] = (), **figures: Any) -> Finding:
