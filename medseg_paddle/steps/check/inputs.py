@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe
@@ -20,8 +19,7 @@ from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import IMAGE_SUFFIXES, read_label, read_samples
 from medseg_paddle.steps.check.findings import Finding, error, note
-from medseg_paddle.steps.check.sources import gather
-from medseg_paddle.steps.dataset_sources import Picture
+from medseg_paddle.steps.check.sources import Picture, case_name, look_into
 
 _SEPARATORS = " \t,;"
 Kind = Literal["manifest", "lists", "source"]
@@ -309,24 +307,20 @@ def _not_listed(root: Path, listed: set[Path]) -> Iterator[Finding]:
 
 def from_source(root: Path, spec: PrepareSpec, labels: LabelSet) -> Gathered:
     """What a source folder holds, found as `medseg prepare` finds it."""
-    sources, findings = gather(spec, root)
+    folder = look_into(spec, root, labels)
     units = []
-    for source in sources:
+    for source in folder.sources:
         image, *others = source.files
-        part = Part(source.name, image, others[0] if others else None, partial(_read_source, source.read))
-        units.append(Unit(_unit_name(source.name), source.patient, _center(source), source.split, (part,)))
-    mapping = spec.label_map or {index: index for index in range(len(labels))}
+        read = partial(_read_source, source.read, folder.label_of)
+        part = Part(case_name(source), image, others[0] if others else None, read)
+        units.append(Unit(part.id, source.patient, _center(source), source.split, (part,)))
     return Gathered(
-        "source", root, tuple(units), tuple(findings), labels, dict(mapping), label_map_asked=True
+        "source", root, tuple(units), folder.findings, labels, folder.mapping, label_map_asked=True
     )
 
 
-def _unit_name(name: str) -> str:
-    ending = next((one for one in (".nii.gz", *IMAGE_SUFFIXES, ".nii") if name.lower().endswith(one)), "")
-    return name[: len(name) - len(ending)]
-
-
-def _read_source(read: Callable[[], Iterator[Picture]]) -> Iterator[Look]:
+def _read_source(
+    read: Callable[[], Iterator[Picture]], label_of: Callable[[Picture], NDArray[Any]]
+) -> Iterator[Look]:
     for picture in read():
-        label = picture.label if picture.label.ndim == 2 else None
-        yield Look(picture.id, picture.image, None if label is None else np.asarray(label), picture.slicing)
+        yield Look(picture.id, picture.image, label_of(picture), picture.slicing)
