@@ -39,6 +39,11 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 _TURN_REACH = 3
 _TURN_SIZE = 256
+_LEAST_TURNED_BLOCKS = 4
+_LEAST_TURNED_SCORE = 0.3
+_LEAST_LEAD = 0.15
+_LEAST_RATIO = 1.5
+_SEED = 20240229  # any; the same for all, so that the same files give the same figures
 
 Surface = NDArray[np.float32]
 
@@ -118,24 +123,8 @@ def fit(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Sequen
     Fit or None
         None where there is no outline: no such value, or nothing else.
     """
-    gradient = _normalised_gradient(_grey(image), labels, classes)
-    if gradient is None:
-        return None
-    blocks = [
-        surface
-        for value in classes
-        for surface in _signed(_blocks(gradient, _outline(labels == value), REACH))
-    ]
-    if not blocks:
-        return None
-    sums, weights = (
-        np.stack([one for one, _ in blocks]),
-        np.array([weight for _, weight in blocks], np.float32),
-    )
-    counts = np.vstack([np.ones(len(blocks), np.float32), _draws(len(blocks))])
-    total = np.maximum(counts @ weights, 1e-6)[:, None]
-    surfaces = (counts @ sums.reshape(len(blocks), -1)) / total
-    return Fit(surfaces.reshape(-1, _SIDE, _SIDE).astype(np.float32), len(blocks))
+    evidence = _evidence(_grey(image), labels, classes, REACH)
+    return None if evidence is None else Fit(_resampled(*evidence), len(evidence[1]))
 
 
 def mean_fit(fits: Sequence[Fit]) -> Fit:
@@ -178,7 +167,6 @@ class SetFit:
         return _shift((self._sum[drawn] / self._weight[drawn, None, None]).astype(np.float32), 0)
 
 
-_SEED = 20240229
 Turn = Callable[[NDArray[np.generic]], NDArray[np.generic]]
 
 TURNS: Mapping[str, Turn] = {
@@ -197,8 +185,6 @@ UNDO: Mapping[str, Turn] = {
     "turned by 90 degrees counter-clockwise": lambda a: np.rot90(a, -1),
     "turned by 90 degrees clockwise": np.rot90,
 }
-_LEAST_TURNED_SCORE = 0.3
-_LEAST_LEAD = 0.15
 
 
 def turn_of(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Sequence[int]) -> str | None:
@@ -232,7 +218,7 @@ def turn_of(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Se
     rivals = [as_it_is, *(found[name] for name in others)]
     certain = (
         scores[0] >= _LEAST_TURNED_SCORE
-        and all(scores[0] > 1.5 * rival[0] for rival in rivals)
+        and all(scores[0] > _LEAST_RATIO * rival[0] for rival in rivals)
         and bool((scores - as_it_is > 0).all())
         and scores[0] - as_it_is[0] > _LEAST_LEAD
     )
@@ -243,23 +229,35 @@ def _turned_scores(
     image: NDArray[np.float32], labels: NDArray[np.generic], classes: Sequence[int]
 ) -> NDArray[np.float32] | None:
     """Best mean cosine near displacement 0, of all blocks and of each replicate."""
+    evidence = _evidence(image, labels, classes, _TURN_REACH)
+    if evidence is None or len(evidence[1]) < _LEAST_TURNED_BLOCKS:
+        return None
+    return np.asarray(_resampled(*evidence).max(axis=(1, 2)))
+
+
+def _evidence(
+    image: NDArray[np.float32], labels: NDArray[np.generic], classes: Sequence[int], reach: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Agreement of outlines and gradient by block and displacement, and how much outline each block holds."""
     gradient = _normalised_gradient(image, labels, classes)
     if gradient is None:
         return None
     blocks = [
-        surface
-        for value in classes
-        for surface in _signed(_blocks(gradient, _outline(labels == value), _TURN_REACH))
+        block for value in classes for block in _signed(_blocks(gradient, _outline(labels == value), reach))
     ]
-    if len(blocks) < 4:
+    if not blocks:
         return None
-    sums, weights = (
-        np.stack([one for one, _ in blocks]),
-        np.array([weight for _, weight in blocks], np.float32),
+    return np.stack([surface for surface, _ in blocks]), np.array(
+        [weight for _, weight in blocks], np.float32
     )
-    counts = np.vstack([np.ones(len(blocks), np.float32), _draws(len(blocks))])
-    total = np.maximum(counts @ weights, 1e-6)
-    return np.asarray((counts @ sums.reshape(len(blocks), -1)).max(axis=1) / total)
+
+
+def _resampled(sums: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean cosine by displacement: of all blocks, then of each replicate."""
+    counts = np.vstack([np.ones(len(weights), np.float32), _draws(len(weights))])
+    total = np.maximum(counts @ weights, _LEAST_BLOCK_WEIGHT)
+    surfaces = (counts @ sums.reshape(len(weights), -1)) / total[:, None]
+    return np.asarray(surfaces.reshape(-1, *sums.shape[1:]), dtype=np.float32)
 
 
 def _grey(image: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -25,6 +25,7 @@ from medseg_paddle.steps.check.inputs import Look, Part, Unit
 from medseg_paddle.steps.check.intensity import Intensity, Levels
 
 _MOST_VALUES = 64
+_MOST_COUNTED = 65535
 _FEW_VALUES, _MANY_VALUES = 4, 64
 _MOST_OUTLINED = 32  # a label map with more values numbers objects; their common outline is taken
 _FITS_WELL = 0.4
@@ -167,7 +168,7 @@ class _Measured:
             self._describe(image, 0)
             return [_size_mismatch(look.id, image.shape[:2], label.shape)]
         self._labelled = True
-        counts = dict(zip(*(part.tolist() for part in np.unique(label, return_counts=True)), strict=True))
+        counts = _counts(label)
         if self._is_swapped(image, counts):
             self._swapped = True
             return [
@@ -253,6 +254,15 @@ class _Measured:
             turn=turn,
             swapped=self._swapped,
         )
+
+
+def _counts(label: NDArray[Any]) -> dict[int, int]:
+    """Pixels by value."""
+    if label.max(initial=0) > _MOST_COUNTED:  # colours as codes
+        values, pixels = np.unique(label, return_counts=True)
+        return dict(zip(values.tolist(), pixels.tolist(), strict=True))
+    pixels = np.bincount(label.ravel())
+    return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
 
 
 def _size_mismatch(name: str, image: tuple[int, ...], label: tuple[int, ...]) -> Finding:
