@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from medseg_paddle.io.files import write_text
+from medseg_paddle.preprocess.shift import Shift
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Finding, Result, Severity
 from medseg_paddle.steps.check.inputs import Gathered
@@ -17,7 +18,6 @@ from medseg_paddle.steps.check.thumbnails import Thumbnail, thumbnail
 _MOST_OF_ONE = 8
 _MOST_PICTURES = 72
 _SAMPLE = 6
-_CLOSELY = ("mask-shifted", "masks-shifted")
 _MOST_NAMES = 40
 _KINDS = {"manifest": "prepared data set", "lists": "PaddleSeg lists", "source": "source folder"}
 _TITLES = {Severity.ERROR: "To mend", Severity.WARNING: "To look at", Severity.NOTE: "To know"}
@@ -52,7 +52,7 @@ def _page(result: Result, gathered: Gathered, facts: Sequence[Facts]) -> Iterato
         f"<title>{name}: data check</title><style>{STYLE}</style></head><body><main>\n"
     )
     yield from _head(name, result)
-    album = _Album(facts)
+    album = _Album(result, facts)
     for severity in Severity:
         found = [one for one in result.findings if one.severity is severity]
         if found:
@@ -62,7 +62,7 @@ def _page(result: Result, gathered: Gathered, facts: Sequence[Facts]) -> Iterato
             yield "</section>\n"
     yield from _shifts(result)
     yield from _tables(result)
-    yield from _sample(album, facts)
+    yield from _sample(album)
     yield (
         "<footer>Written by <code>medseg check</code>. Shares, ranges and shifts are measured on the files as they "
         "are; shifts are estimates, and only certain ones raise a warning.</footer>\n</main></body></html>\n"
@@ -97,41 +97,49 @@ def _counted(count: int, what: str) -> str:
 
 
 class _Album:
-    """Draws pictures of cases, up to a number, each way once."""
+    """Draws pictures of cases, up to a number."""
 
-    def __init__(self, facts: Sequence[Facts]) -> None:
-        self._facts: dict[str, Facts] = {}
+    def __init__(self, result: Result, facts: Sequence[Facts]) -> None:
+        self._together = result.set_shift
+        self._all = facts
+        self._by_name: dict[str, Facts] = {}
         for one in facts:
-            self._facts.setdefault(one.unit.id, one)
+            self._by_name.setdefault(one.unit.id, one)
             for part in one.unit.parts:
-                self._facts.setdefault(part.id, one)
+                self._by_name.setdefault(part.id, one)
         self._left = _MOST_PICTURES
-        self._drawn: dict[tuple[str, bool], Thumbnail | None] = {}
+        self._drawn: dict[int, Thumbnail | None] = {}
 
-    def of(self, names: Sequence[str], *, closely: bool = False) -> list[Thumbnail]:
-        """Pictures of the first few cases."""
-        units = dict.fromkeys(self._facts[name].unit.id for name in names if name in self._facts)
-        found = (self._picture(unit, closely=closely) for unit in list(units)[:_MOST_OF_ONE])
+    def of(self, finding: Finding) -> list[Thumbnail]:
+        """Pictures of the first few cases of a finding; of what all have in common, the clearest ones."""
+        if finding.code == "masks-shifted":
+            clearest = sorted(self._all, key=lambda one: -(one.shift.score if one.shift else -1))
+            return self._draw([(one, self._together) for one in clearest[:_SAMPLE]])
+        if finding.severity is Severity.NOTE and finding.code != "look-alike":
+            return []
+        suspects = dict.fromkeys(self._by_name[name] for name in finding.cases if name in self._by_name)
+        closely = finding.code == "mask-shifted"
+        return self._draw([(one, one.shift if closely else None) for one in list(suspects)[:_MOST_OF_ONE]])
+
+    def sample(self) -> list[Thumbnail]:
+        """Pictures of a few cases, evenly out of all that have foreground."""
+        some = [one for one in self._all if one.foreground] or [one for one in self._all if one.pictures]
+        return self._draw([(one, None) for one in some[:: max(1, len(some) // _SAMPLE)][:_SAMPLE]])
+
+    def _draw(self, wanted: Sequence[tuple[Facts, Shift | None]]) -> list[Thumbnail]:
+        found = (self._picture(one, home) for one, home in wanted)
         return [picture for picture in found if picture is not None]
 
-    def sample(self, facts: Sequence[Facts]) -> list[Thumbnail]:
-        """Pictures of a few cases, evenly out of all that have foreground."""
-        names = [one.unit.id for one in facts if one.foreground] or [
-            one.unit.id for one in facts if one.pictures
-        ]
-        step = max(1, len(names) // _SAMPLE)
-        return self.of(names[::step][:_SAMPLE])
-
-    def _picture(self, unit: str, *, closely: bool) -> Thumbnail | None:
-        key = (unit, closely)
-        if key not in self._drawn:
-            if self._left <= 0:
-                return None
-            self._left -= 1
-            facts = self._facts[unit]
-            caption = str(facts.shift) if closely and facts.shift is not None else ""
-            self._drawn[key] = thumbnail(facts, closely=closely, caption=caption)
-        return self._drawn[key]
+    def _picture(self, facts: Facts, home: Shift | None) -> Thumbnail | None:
+        if home is None and id(facts) in self._drawn:
+            return self._drawn[id(facts)]
+        if self._left <= 0:
+            return None
+        self._left -= 1
+        picture = thumbnail(facts, home)
+        if home is None:
+            self._drawn[id(facts)] = picture
+        return picture
 
 
 def _finding(finding: Finding, album: _Album) -> Iterator[str]:
@@ -139,8 +147,7 @@ def _finding(finding: Finding, album: _Album) -> Iterator[str]:
     yield f"<p>{escape(finding.message)}</p>"
     if finding.remedy:
         yield f'<p class="remedy">{escape(finding.remedy)}</p>'
-    if finding.severity is not Severity.NOTE or finding.code == "look-alike":
-        yield from _pictures(album.of(finding.cases, closely=finding.code in _CLOSELY))
+    yield from _pictures(album.of(finding))
     if len(finding.cases) > 1:
         names = ", ".join(escape(name) for name in finding.cases[:_MOST_NAMES])
         more = f" and {len(finding.cases) - _MOST_NAMES} more" if len(finding.cases) > _MOST_NAMES else ""
@@ -202,8 +209,8 @@ def _tables(result: Result) -> Iterator[str]:
         yield "</table></div><p>Medians over the cases, black 0 to white 255.</p></section>\n"
 
 
-def _sample(album: _Album, facts: Sequence[Facts]) -> Iterator[str]:
-    pictures = album.sample(facts)
+def _sample(album: _Album) -> Iterator[str]:
+    pictures = album.sample()
     if pictures:
         yield "<section><h2>A sample, as stored</h2>"
         yield from _pictures(pictures)

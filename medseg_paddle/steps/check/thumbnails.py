@@ -25,6 +25,7 @@ _SIDE = 440
 _MARGIN = 28
 _LARGEST_ENLARGEMENT = 6
 _QUALITY = 84
+_CROWDED = 6.0  # outline, in half circumferences of the picture
 
 Rgb = NDArray[np.uint8]
 
@@ -52,16 +53,16 @@ class Thumbnail:
     height: int
 
 
-def thumbnail(facts: Facts, *, closely: bool, caption: str = "") -> Thumbnail | None:
+def thumbnail(facts: Facts, home: Shift | None = None) -> Thumbnail | None:
     """Draw a case anew from its files; None where not even its image can be read.
 
     Parameters
     ----------
     facts : Facts
         Of a volume, the slice with most foreground is drawn.
-    closely : bool
-        Whether to cut out the mask's surroundings, so that a pixel can be seen.
-    caption : str
+    home : Shift, optional
+        Where its mask lies; then the mask's surroundings are cut out, so that a pixel can be seen, and it is drawn
+        where it fits as well.
     """
     look = _telling_look(facts.unit)
     if look is None:
@@ -70,13 +71,13 @@ def thumbnail(facts: Facts, *, closely: bool, caption: str = "") -> Thumbnail | 
     outlines: list[tuple[NDArray[np.bool_], tuple[int, int, int]]] = []
     if look.label is not None and look.label.shape == picture.shape[:2]:
         inside = _foreground(look.label)
-        if facts.shift is not None and closely:
-            outlines.append((_moved(inside, facts.shift), WHERE_IT_FITS))
+        if home is not None:
+            outlines.append((_moved(inside, home), WHERE_IT_FITS))
         if facts.turn in TURNS and (undone := UNDO[facts.turn](inside)).shape == inside.shape:
             outlines.append((np.ascontiguousarray(undone), WHERE_IT_FITS))
         outlines.append((inside, AS_STORED))
     top, bottom, left, right = 0, picture.shape[0], 0, picture.shape[1]
-    if closely and outlines and outlines[-1][0].any():
+    if home is not None and outlines and outlines[-1][0].any():
         top, bottom, left, right = _surroundings(outlines[-1][0])
     picture = picture[top:bottom, left:right]
     scale = min(_SIDE / max(picture.shape[:2]), _LARGEST_ENLARGEMENT)
@@ -86,6 +87,7 @@ def thumbnail(facts: Facts, *, closely: bool, caption: str = "") -> Thumbnail | 
     for inside, color in outlines:
         _outline(drawn, inside[top:bottom, left:right], color)
     source = _jpeg(drawn)
+    caption = "" if home is None else str(home)
     return Thumbnail(facts.unit.id, facts.unit.split, caption, source, size[0], size[1])
 
 
@@ -149,12 +151,14 @@ def _as_rgb(image: NDArray[Any]) -> Rgb:
 
 
 def _outline(picture: Rgb, inside: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
-    """Draw the border between inside and outside, thin and over a dark seam, so that the image stays to be seen."""
+    """Draw the border between inside and outside over a dark seam; thin and bare where vessels fill the picture."""
     height, width = picture.shape[:2]
-    large = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, (0, 0, 0), 2)
-    cv2.drawContours(picture, contours, -1, color, 1)
+    large = cv2.resize(inside.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    contours, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    crowded = sum(len(contour) for contour in contours) > _CROWDED * (height + width)
+    if not crowded:
+        cv2.drawContours(picture, contours, -1, (0, 0, 0), 4, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, color, 1 if crowded else 2, cv2.LINE_AA)
 
 
 def _jpeg(picture: Rgb) -> str:
