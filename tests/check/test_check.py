@@ -79,6 +79,14 @@ def test_every_problem_is_found_in_one_go(blobs):
     assert not result.is_fit()
 
 
+def test_many_of_a_kind_are_said_once(blobs):
+    for path in (blobs.lists / "labels").glob("*.png"):
+        path.unlink()
+    finding = the(check(blobs.lists), "missing-file")
+    assert finding.message.startswith("12 times: ")
+    assert len(finding.cases) == len(finding.figures["messages"]) == 12
+
+
 def test_a_label_with_rows_and_columns_exchanged_is_called_that(blobs):
     picture = blobs.image(TRAIN)[:120]
     blobs.write_image(TRAIN, picture)

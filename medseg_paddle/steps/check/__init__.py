@@ -24,6 +24,7 @@ __all__ = ["Finding", "Gathered", "Result", "Severity", "check"]
 
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.NOTE)
 _MOST_WORKERS = 8
+_MANY, _SHOWN = 5, 3
 
 
 def check(
@@ -90,7 +91,8 @@ def check(
         kind=gathered.kind,
         splits=dict(Counter(unit.split for unit in gathered.units)),
         findings=tuple(
-            _below(one, gathered.root) for one in sorted(findings, key=lambda one: _ORDER.index(one.severity))
+            _below(one, gathered.root)
+            for one in sorted(_in_few_words(findings), key=lambda one: _ORDER.index(one.severity))
         ),
         classes=class_shares(facts, gathered),
         centers=centres(facts),
@@ -125,10 +127,35 @@ def _examined(units: Iterable[Unit], mapping: Mapping[int, int] | None) -> Itera
                 one.cancel()
 
 
+def _in_few_words(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Put findings of one kind with one remedy together where there are many: a thousand missing files are one."""
+    kinds: dict[tuple[str, Severity, str], list[Finding]] = {}
+    for one in findings:
+        kinds.setdefault((one.code, one.severity, one.remedy), []).append(one)
+    for (code, severity, remedy), members in kinds.items():
+        if len(members) < _MANY:
+            yield from members
+            continue
+        said = [one.message for one in members]
+        yield Finding(
+            code,
+            severity,
+            f"{len(members)} times: {'; '.join(said[:_SHOWN])}; ...",
+            remedy,
+            tuple(dict.fromkeys(name for one in members for name in one.cases)),
+            {"messages": said},
+        )
+
+
 def _below(finding: Finding, root: Path) -> Finding:
     """Say paths as they are below the data set: a page that is passed on need not say where it lies."""
-    message, remedy = (
-        text.replace(f"{root.resolve()}/", "").replace(f"{root}/", "")
-        for text in (finding.message, finding.remedy)
+
+    def short(text: str) -> str:
+        return text.replace(f"{root.resolve()}/", "").replace(f"{root}/", "")
+
+    figures = dict(finding.figures)
+    if "messages" in figures:
+        figures["messages"] = [short(text) for text in figures["messages"]]
+    return Finding(
+        finding.code, finding.severity, short(finding.message), short(finding.remedy), finding.cases, figures
     )
-    return Finding(finding.code, finding.severity, message, remedy, finding.cases, finding.figures)

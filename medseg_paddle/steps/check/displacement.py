@@ -111,7 +111,7 @@ def _turned(facts: Sequence[Facts]) -> Iterator[Finding]:
     for way, names in ways.items():
         yield warning(
             "mask-turned",
-            f"{len(names)} mask(s) fit their image only when undone: they look {way}: {named(names)}",
+            f"{len(names)} mask(s) look {way}; undone, they fit their image: {named(names)}",
             "look at the pictures on the page; if so, export these masks again in the image's own orientation",
             names,
             turn=way,

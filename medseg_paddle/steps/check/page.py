@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -85,7 +86,10 @@ def _head(name: str, result: Result) -> Iterator[str]:
     tiles += [("errors", errors), ("warnings", warnings), ("notes", notes)]
     for title, count in tiles:
         yield f"<div><dt>{escape(title)}</dt><dd>{count}</dd></div>"
-    yield "</dl></header>\n"
+    yield (
+        '</dl><p class="legend"><i class="stored"></i> mask as stored <i class="fits"></i> where it fits best '
+        "<span>A click makes a picture large.</span></p></header>\n"
+    )
 
 
 def _split_order(item: tuple[str, int]) -> int:
@@ -144,15 +148,20 @@ class _Album:
 
 def _finding(finding: Finding, album: _Album) -> Iterator[str]:
     yield f'<article class="{finding.severity.value}"><h3><code>{escape(finding.code)}</code></h3>'
-    yield f"<p>{escape(finding.message)}</p>"
+    yield f"<p>{_prose(finding.message)}</p>"
     if finding.remedy:
-        yield f'<p class="remedy">{escape(finding.remedy)}</p>'
+        yield f'<p class="remedy">{_prose(finding.remedy)}</p>'
     yield from _pictures(album.of(finding))
     if len(finding.cases) > 1:
         names = ", ".join(escape(name) for name in finding.cases[:_MOST_NAMES])
         more = f" and {len(finding.cases) - _MOST_NAMES} more" if len(finding.cases) > _MOST_NAMES else ""
         yield f"<details><summary>{len(finding.cases)} cases</summary><p>{names}{more}</p></details>"
     yield "</article>\n"
+
+
+def _prose(text: str) -> str:
+    """Escaped, what stands in backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _pictures(pictures: Sequence[Thumbnail]) -> Iterator[str]:
@@ -163,8 +172,8 @@ def _pictures(pictures: Sequence[Thumbnail]) -> Iterator[str]:
         split = "" if one.split == "auto" else f" <span>{escape(one.split)}</span>"
         caption = f"<br>{escape(one.caption)}" if one.caption else ""
         yield (
-            f'<figure><img src="{one.source}" width="{one.width}" height="{one.height}" loading="lazy" '
-            f'alt="{escape(one.case)}, with the outline of its mask">'
+            f'<figure><label><input type="checkbox"><img src="{one.source}" width="{one.width}" '
+            f'height="{one.height}" loading="lazy" alt="{escape(one.case)}, with the outline of its mask"></label>'
             f"<figcaption><b>{escape(one.case)}</b>{split}{caption}</figcaption></figure>"
         )
     yield "</div>"
@@ -182,7 +191,7 @@ def _shifts(result: Result) -> Iterator[str]:
     yield (
         f"<div>{together}<p>Each dot is a mask: how far it lies from where its outline fits the image's edges best. "
         "Blurred edges and few edges scatter the dots; only those that certainly lie elsewhere are marked.</p>"
-        '<p class="legend"><i class="stored"></i> mask as stored <i class="fits"></i> where it fits best</p></div>'
+        "</div>"
     )
     yield "</div></section>\n"
 

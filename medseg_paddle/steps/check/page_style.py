@@ -34,7 +34,13 @@ article.warning{border-left-color:var(--warning)}
 .remedy::before{content:"→ "}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));gap:14px;margin:14px 0 6px}
 figure{margin:0;min-width:0}
+figure label{display:block;cursor:zoom-in}
+figure input{position:absolute;opacity:0;pointer-events:none}
 figure img{display:block;width:100%;height:auto;background:#000;border-radius:6px}
+figure input:focus-visible+img{outline:3px solid var(--note);outline-offset:2px}
+figure:has(input:checked){grid-column:1/-1}
+figure:has(input:checked) label{cursor:zoom-out}
+figure:has(input:checked) img{max-width:960px}
 figcaption{margin-top:5px;font-size:.86rem;line-height:1.35;overflow-wrap:anywhere}
 figcaption span{padding:0 6px;border:1px solid var(--line);border-radius:9px;color:var(--soft);font-size:.8em}
 details{margin-top:8px;color:var(--soft);font-size:.9rem}
@@ -48,6 +54,8 @@ svg text{fill:var(--soft);font-size:11px}
 svg .dot{fill:var(--note);fill-opacity:.55}
 svg .off{fill:var(--error)}
 svg .all{stroke:var(--ink);stroke-width:2;fill:none}
+.legend{margin:14px 0 0;color:var(--soft);font-size:.9rem}
+.legend span{margin-left:12px}
 .legend i{display:inline-block;width:22px;height:4px;margin:0 4px 3px 10px;border-radius:2px;vertical-align:middle}
 .legend i:first-child{margin-left:0}
 .stored{background:var(--stored)}

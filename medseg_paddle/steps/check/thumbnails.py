@@ -21,7 +21,7 @@ AS_STORED = (230, 159, 0)
 WHERE_IT_FITS = (86, 180, 233)
 """Okabe and Ito's orange and sky blue: told apart by colour-blind readers, and seen on grey and on red."""
 
-_SIDE = 440
+_SIDE = 560
 _MARGIN = 28
 _LARGEST_ENLARGEMENT = 6
 _QUALITY = 84
