@@ -23,9 +23,10 @@ from medseg_paddle.core import LabelSet
 from medseg_paddle.preprocess.shift import TURNS, SetFit, Shift
 from medseg_paddle.steps.check.displacement import off_cases, set_is_off
 from medseg_paddle.steps.check.facts import examine
-from medseg_paddle.steps.check.inputs import Gathered, Look, Part, Unit, from_source
+from medseg_paddle.steps.check.inputs import Gathered, Look, Part, Unit, from_source, gather_units
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+MOVED = 130  # cases at most that are moved all together
 SINGLES = 60  # cases at most that are moved alone
 DISTANCES = (1, 2, 5, 10)
 Change = Callable[[np.ndarray], np.ndarray]
@@ -53,8 +54,7 @@ def recipe_set(config: str) -> Callable[[Path], Gathered]:
     """A set that a recipe of the project reads."""
 
     def describe(root: Path) -> Gathered:
-        recipe = load_recipe(CONFIGS / config)
-        return from_source(root, cast("PrepareSpec", recipe.prepare), recipe.label_set)
+        return gather_units(root, load_recipe(CONFIGS / config))
 
     return describe
 
@@ -99,6 +99,8 @@ def measure(name: str, gathered: Gathered, *, quiet_only: bool) -> None:
         "| masks moved by | all of them: found | flagged | largest error | one of them: flagged | median error |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
+    gathered = dataclasses.replace(gathered, units=gathered.units[:: -(-len(gathered.units) // MOVED)])
+    _, together = looked_at(gathered, lambda label: label)
     for distance in DISTANCES:
         row = [moved_by(gathered, plain, together, distance, step) for step in DIRECTIONS.values()]
         found = ", ".join(f"({one['down']:+.1f}, {one['right']:+.1f})" for one in row)

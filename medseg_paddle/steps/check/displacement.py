@@ -27,7 +27,7 @@ _LEAST_CASES = 3
 _FEW_CASES = 8
 _SPREAD_OF_FEW = 0.5
 _LEAST_SPREAD = 0.1
-_DEVIATIONS = 6.0
+_DEVIATIONS = 4.5
 
 
 def judge_displacement(facts: Sequence[Facts], together: Shift | None, cases: int) -> Iterator[Finding]:

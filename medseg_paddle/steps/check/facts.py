@@ -302,7 +302,7 @@ def _code(part: Part) -> str:
 def _is_jpeg(path: Path) -> bool:
     try:
         with Image.open(path) as picture:
-            return picture.format == "JPEG"
+            return bool(picture.format == "JPEG")
     except (OSError, ValueError, SyntaxError):
         return False
 

@@ -190,7 +190,7 @@ def _read_files(name: str, image: Path, label: Path | None, slicing: Slicing | N
 
 
 def _list_names(recipe: Recipe | None) -> dict[str, str]:
-    names = {}
+    names: dict[str, str] = {}
     for split in SPLITS:
         spec = None if recipe is None else recipe.dataset(split)
         names[split] = getattr(spec, f"{split}_path", None) or f"{split}_list.txt"

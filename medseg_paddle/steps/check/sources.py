@@ -16,6 +16,8 @@ from medseg_paddle.io.images import IMAGE_SUFFIXES
 from medseg_paddle.steps.check.findings import Finding, error
 from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
 
+__all__ = ["Picture", "SourceFolder", "case_name", "look_into"]
+
 
 @dataclass(frozen=True, eq=False)
 class SourceFolder:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medseg_paddle.config.prepare import IGNORE_INDEX
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import read_samples
-from medseg_paddle.preprocess.shift import TURNS, UNDO, Shift
+from medseg_paddle.preprocess.shift import UNDO, Shift
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.inputs import Look, Unit
 
@@ -73,7 +73,7 @@ def thumbnail(facts: Facts, home: Shift | None = None) -> Thumbnail | None:
         inside = _foreground(look.label)
         if home is not None:
             outlines.append((_moved(inside, home), WHERE_IT_FITS))
-        if facts.turn in TURNS and (undone := UNDO[facts.turn](inside)).shape == inside.shape:
+        if facts.turn is not None and (undone := UNDO[facts.turn](inside)).shape == inside.shape:
             outlines.append((np.ascontiguousarray(undone), WHERE_IT_FITS))
         outlines.append((inside, AS_STORED))
     top, bottom, left, right = 0, picture.shape[0], 0, picture.shape[1]
