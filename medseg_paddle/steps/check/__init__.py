@@ -151,7 +151,10 @@ def _below(finding: Finding, root: Path) -> Finding:
     """Say paths as they are below the data set: a page that is passed on need not say where it lies."""
 
     def short(text: str) -> str:
-        return text.replace(f"{root.resolve()}/", "").replace(f"{root}/", "")
+        for home in dict.fromkeys((str(root.resolve()), str(root))):
+            if home not in (".", ""):
+                text = text.replace(f"{home}/", "").replace(home, root.resolve().name)
+        return text
 
     figures = dict(finding.figures)
     if "messages" in figures:
