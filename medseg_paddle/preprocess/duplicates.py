@@ -1,8 +1,9 @@
 """Pictures that are nearly the same: re-encoded, resized, brightened, mirrored or turned copies.
 
-A hash of 64 bits per picture proposes pairs, the correlation of small pictures of their details confirms them.
-Pictures of one kind (a fundus, a slice through a chest) look alike as a whole: their coarse shape and brightness
-say nothing about being copies. So both stages look at details only.
+A hash of 256 bits per picture proposes pairs, the correlation of small pictures of their details confirms them.
+Pictures of one kind (eyes, slices through chests) share their shape, brightness and strongest edges, so that these
+say nothing about being copies. Both stages therefore look at details whose contrast is made equal everywhere: a
+vessel counts as much as the rim of the picture.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 64  # pixels of the small picture
-_BAND = slice(1, 9)  # frequencies of the hash, in half periods per picture side
-_DETAIL_PIXELS = 4.0  # standard deviation of the blur that is taken off
-_LEAST_CONTRAST = (
-    0.5  # standard deviation of the details, of 255 grey values; below it there is nothing to compare
-)
-_LEVELS = 24  # stored steps per standard deviation of the details
-_MOST_BITS = 12
+_BAND = slice(1, 17)  # frequencies of the hash, in half periods per side
+_BITS = (_BAND.stop - _BAND.start) ** 2
+_DETAIL_PIXELS = 2.0  # standard deviation of the blurs that take off the mean and equal the contrast
+_NOISE = 2.0  # of 255 grey values; contrast below it is not made equal: it is what encoding adds and removes
+_STEPS = 40  # stored steps per unit of equal contrast, which is at most about 3
+_LEAST_CONTRAST = 0.1  # standard deviation of the small picture, of 255; below it there is nothing to compare
+_MOST_BITS = 40
 _LEAST_CORRELATION = 0.8
 _ROWS = 256  # pictures compared with all others at a time
 
@@ -34,11 +35,12 @@ class Appearance:
     Attributes
     ----------
     hash : int
-        64 bits: the signs of the discrete cosine transform's coefficients 1 to 8 in both directions.
+        256 bits: the signs of the discrete cosine transform's coefficients 1 to 16 in both directions, of the
+        details.
     details : ndarray, (64, 64), int8
-        The picture at this size less its blurred self, by its standard deviation.
+        The picture at this size less its blurred self, by the root of its blurred square.
     flat : bool
-        Nothing to compare: the picture has no details.
+        The picture has one value; there is nothing to compare.
     """
 
     hash: int
@@ -80,21 +82,20 @@ def appearance(image: NDArray[Any]) -> Appearance:
         The same, but for rounding, for the picture in another size, brightness or contrast.
     """
     small = cv2.resize(_grey(image), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    details = small - cv2.GaussianBlur(small, (0, 0), _DETAIL_PIXELS)
-    spread = float(details.std())
-    steps = details * (_LEVELS / max(spread, _LEAST_CONTRAST))
+    fine = small - _blurred(small)
+    details = fine / (np.sqrt(_blurred(fine * fine)) + _NOISE)
     return Appearance(
-        hash=_hash(small),
-        details=np.clip(np.rint(steps), -127, 127).astype(np.int8),
-        flat=spread < _LEAST_CONTRAST,
+        hash=_hash(details),
+        details=np.clip(np.rint(details * _STEPS), -127, 127).astype(np.int8),
+        flat=float(small.std()) < _LEAST_CONTRAST,
     )
 
 
 def perceptual_hash(image: NDArray[Any]) -> int:
-    """64 bits that nearly the same pictures share but for a few; see :class:`Appearance`.
+    """256 bits that nearly the same pictures share but for a few; see :class:`Appearance`.
 
-    After Zauner, *Implementation and Benchmarking of Perceptual Image Hash Functions*, 2010, without the lowest
-    frequencies, which all pictures of one kind share.
+    After Zauner, *Implementation and Benchmarking of Perceptual Image Hash Functions*, 2010, of details in place of
+    the picture itself, and with more of them.
     """
     return appearance(image).hash
 
@@ -121,7 +122,8 @@ def near_duplicates(
     count = len(pictures)
     if count < 2:
         return []
-    hashes = np.array([one.hash for one in pictures], dtype=np.uint64)
+    signs = _signs([one.hash for one in pictures])
+    columns = signs.reshape(count, -1)
     details = np.stack([one.details for one in pictures])
     flat = np.array([one.flat for one in pictures])
     codes = np.arange(count)
@@ -130,13 +132,14 @@ def near_duplicates(
         codes = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
     best = _Best(count)
     for turn in _turns() if turned else [(False, False, False)]:
-        turned_hashes = _turned_hashes(hashes, turn)
+        turned_signs = _turned_signs(signs, turn).reshape(count, -1)
         for start in range(0, count, _ROWS):
             rows = slice(start, start + _ROWS)
             # a pair is seen once: its other order comes with the turn the other way round
-            distance = np.bitwise_count(turned_hashes[rows, None] ^ hashes[None, start:])
-            proposed = (distance <= _MOST_BITS) & (codes[rows, None] != codes[None, start:])
-            proposed &= ~(flat[rows, None] | flat[None, start:])
+            proposed = turned_signs[rows] @ columns[start:].T >= _BITS - 2 * _MOST_BITS
+            if proposed.any():  # rarely
+                proposed &= codes[rows, None] != codes[None, start:]
+                proposed &= ~(flat[rows, None] | flat[None, start:])
             if not proposed.any():
                 continue
             of_rows, of_columns = np.flatnonzero(proposed.any(axis=1)), np.flatnonzero(proposed.any(axis=0))
@@ -180,7 +183,7 @@ class _Best:
 
 def _grey(image: NDArray[Any]) -> NDArray[np.float32]:
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
     elif image.ndim == 3:
         grey = image.mean(axis=2, dtype=np.float32)
     else:
@@ -188,9 +191,21 @@ def _grey(image: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(grey / 257 if image.dtype == np.uint16 else grey, dtype=np.float32)
 
 
-def _hash(small: NDArray[np.float32]) -> int:
-    signs = cv2.dct(small)[_BAND, _BAND] > 0
+def _blurred(small: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), _DETAIL_PIXELS, borderType=cv2.BORDER_REFLECT))
+
+
+def _hash(details: NDArray[np.float32]) -> int:
+    signs = cv2.dct(details)[_BAND, _BAND] > 0
     return int.from_bytes(np.packbits(signs).tobytes(), "big")
+
+
+def _signs(hashes: Sequence[int]) -> NDArray[np.float32]:
+    """Hashes as squares of 1 and -1; the product of two is their number of bits less twice those that differ."""
+    packed = b"".join(one.to_bytes(_BITS // 8, "big") for one in hashes)
+    side = _BAND.stop - _BAND.start
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8)).reshape(-1, side, side)
+    return bits.astype(np.float32) * 2 - 1
 
 
 def _unit(details: NDArray[np.int8]) -> NDArray[np.float32]:
@@ -215,13 +230,11 @@ def _turned(details: NDArray[np.int8], turn: tuple[bool, bool, bool]) -> NDArray
     return result[:, :: -1 if down else 1, :: -1 if across else 1]
 
 
-def _turned_hashes(hashes: NDArray[np.uint64], turn: tuple[bool, bool, bool]) -> NDArray[np.uint64]:
-    """Hashes of the turned pictures: a flip changes the sign of the odd frequencies of its direction."""
+def _turned_signs(signs: NDArray[np.float32], turn: tuple[bool, bool, bool]) -> NDArray[np.float32]:
+    """Signs of the turned pictures: a flip changes the sign of the odd frequencies of its direction."""
     transposed, down, across = turn
-    signs = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1).reshape(-1, 8, 8)
-    if transposed:
-        signs = signs.transpose(0, 2, 1)
-    odd = (np.arange(_BAND.start, _BAND.stop) % 2).astype(np.uint8)
-    signs = signs ^ (odd[:, None] * down) ^ (odd[None, :] * across)
-    packed = np.packbits(signs.reshape(-1, 64), axis=1)
-    return np.asarray(np.ascontiguousarray(packed).view(">u8").reshape(-1).astype(np.uint64))
+    alternating = np.where(np.arange(_BAND.start, _BAND.stop) % 2, np.float32(-1), np.float32(1))
+    result = signs.transpose(0, 2, 1) if transposed else signs
+    if down:
+        result = result * alternating[:, None]
+    return result * alternating[None, :] if across else result
