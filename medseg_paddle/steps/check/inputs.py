@@ -19,7 +19,7 @@ from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import IMAGE_SUFFIXES, read_label, read_samples
 from medseg_paddle.steps.check.findings import Finding, error, note
-from medseg_paddle.steps.check.sources import Picture, case_name, look_into
+from medseg_paddle.steps.check.sources import Picture, case_name, label_file, look_into
 
 _SEPARATORS = " \t,;"
 Kind = Literal["manifest", "lists", "source"]
@@ -310,9 +310,8 @@ def from_source(root: Path, spec: PrepareSpec, labels: LabelSet) -> Gathered:
     folder = look_into(spec, root, labels)
     units = []
     for source in folder.sources:
-        image, *others = source.files
         read = partial(_read_source, source.read, folder.label_of)
-        part = Part(case_name(source), image, others[0] if others else None, read)
+        part = Part(case_name(source), source.files[0], label_file(source), read)
         units.append(Unit(part.id, source.patient, _center(source), source.split, (part,)))
     return Gathered(
         "source", root, tuple(units), folder.findings, labels, folder.mapping, label_map_asked=True

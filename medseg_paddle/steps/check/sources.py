@@ -16,7 +16,7 @@ from medseg_paddle.io.images import IMAGE_SUFFIXES
 from medseg_paddle.steps.check.findings import Finding, error
 from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
 
-__all__ = ["Picture", "SourceFolder", "case_name", "look_into"]
+__all__ = ["Picture", "SourceFolder", "case_name", "label_file", "look_into"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,11 @@ def case_name(source: Source) -> str:
     name = source.name
     ending = next((one for one in (".nii.gz", *IMAGE_SUFFIXES, ".nii") if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
+
+
+def label_file(source: Source) -> Path | None:
+    """Its first file with labels, to find out what is wrong when reading fails."""
+    return source.files[1] if len(source.files) > 1 else None
 
 
 def _stored(picture: Picture) -> NDArray[Any]:
