@@ -69,8 +69,12 @@ def test_all_discs_ten_pixels_off(discs):
     assert result.set_shift.down == pytest.approx(10, abs=1.5)
 
 
-def test_one_disc_mirrored(discs):
-    path = labels_of(discs)[3]
-    rewrite(path, lambda mask: mask[:, ::-1])
-    (finding,) = [one for one in check(discs).findings if one.code == "mask-turned"]
-    assert finding.cases == (f"JPEGImages/{path.stem}",)
+def test_mirrored_discs(discs):
+    """One small object may fit by chance anywhere, so only the clearest are flagged; but none that is right."""
+    mirrored = {path.stem for path in labels_of(discs) if path.stem.startswith("N")}
+    for name in mirrored:
+        rewrite(discs / f"Annotations/{name}.png", lambda mask: mask[:, ::-1])
+    flagged = {name for one in check(discs).findings if one.code == "mask-turned" for name in one.cases}
+    flagged = {name.rpartition("/")[2] for name in flagged}
+    assert flagged <= mirrored
+    assert len(flagged) >= len(mirrored) / 3
