@@ -215,12 +215,25 @@ def test_few_levels_stretched_over_many_show_as_a_comb(blobs):
     assert found(result, "mixed-depth")
 
 
-def test_centres_with_other_intensities_are_told_apart(blobs):
-    # the data set's version may know no centres: then it is one, and nothing is to compare
+def test_without_centres_there_is_one_with_the_intensities_of_all(blobs):
     result = check(blobs.lists)
     assert [one.name for one in result.centers] == [""]
     pictures = np.concatenate([blobs.image(f"P{n:02d}_1").ravel() for n in range(1, 13)])
     assert result.centers[0].middle == pytest.approx(np.median(pictures), abs=6)
+
+
+def test_centres_with_other_intensities_are_told_apart(blobs, monkeypatch):
+    dark = {f"P{number:02d}" for number in range(1, 6)}
+    for patient in dark:
+        blobs.write_image(f"{patient}_1", blobs.image(f"{patient}_1") // 4)
+    # stands in for a recipe that says which centre a picture is of
+    monkeypatch.setattr(
+        "medseg_paddle.steps.check.inputs._center", lambda of: "south" if of.patient in dark else "north"
+    )
+    result = check(blobs.source, blobs.recipe)
+    assert [(one.name, one.cases) for one in result.centers] == [("north", 7), ("south", 5)]
+    assert result.centers[0].middle == pytest.approx(4 * result.centers[1].middle, rel=0.15)
+    assert "south" in the(result, "centres-differ").message
 
 
 # --- patients and twins -----------------------------------------------------------------------------------
