@@ -75,7 +75,7 @@ def test_recipe_commands_are_quick_and_load_nothing_heavy(words):
 
 
 @pytest.mark.parametrize(
-    "module", ["steps.prepare", "steps.phantom", "steps.board", "io", "metrics.report", "core"]
+    "module", ["steps.prepare", "steps.check", "steps.phantom", "steps.board", "io", "metrics.report", "core"]
 )
 def test_data_and_metrics_need_no_paddle(module):
     _, loaded = in_a_fresh_process(f"import medseg_paddle.{module}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
@@ -192,8 +192,14 @@ class Manifest:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Manifest:
+    def load(cls, path: Path, splits: Sequence[Split] = SPLITS) -> Manifest:
         """Read ``manifest.json`` (or the folder that holds it).
+
+        Parameters
+        ----------
+        path : Path
+        splits : sequence of str
+            Those to read; the others are empty.
 
         Raises
         ------
@@ -215,7 +221,9 @@ class Manifest:
                     tuple(Label(la["index"], la["name"], tuple(la["color"])) for la in raw["labels"])
                 ),
                 splits={
-                    split: tuple(_case(entry, root, path) for entry in raw["splits"].get(split, ()))
+                    split: tuple(
+                        _case(entry, root, path) for entry in raw["splits"].get(split, ()) if split in splits
+                    )
                     for split in SPLITS
                 },
                 root=root,

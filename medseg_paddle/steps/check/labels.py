@@ -1,0 +1,191 @@
+"""Judging labels: values, empty and full masks, classes and their balance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from medseg_paddle.config.prepare import IGNORE_INDEX
+from medseg_paddle.steps.check.facts import Facts
+from medseg_paddle.steps.check.findings import ClassShare, Finding, error, note, warning
+from medseg_paddle.steps.check.inputs import Gathered
+
+_SOFT_VALUES = 12  # more values than this that nobody declared are grey levels, not classes
+_MOST_LISTED = 12
+_RARE = 0.001
+_MANY_EMPTY = 0.1
+
+
+def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
+    """What is wrong with the labels, over the whole set."""
+    lonely = [one.unit.id for one in facts if one.pictures and not one.labelled and not one.troubles]
+    if lonely:
+        yield error(
+            "no-label",
+            f"{_cases(len(lonely))} without a label",
+            "add the labels, or take these images out of the data set",
+            lonely,
+        )
+    yield from _values(facts, gathered)
+    yield from _extremes(facts)
+    yield from _balance(facts, gathered)
+
+
+def class_shares(facts: Sequence[Facts], gathered: Gathered) -> tuple[ClassShare, ...]:
+    """Pixels of each class over the set, and in how many cases of each split it occurs."""
+    pixels: Counter[int] = Counter()
+    cases: dict[int, Counter[str]] = {}
+    for one in facts:
+        for value, count in one.classes.items():
+            pixels[value] += count
+            cases.setdefault(value, Counter())[one.unit.split] += 1
+    names = {} if gathered.labels is None else {label.index: label.name for label in gathered.labels}
+    total = sum(count for value, count in pixels.items() if value != IGNORE_INDEX) or 1
+    return tuple(
+        ClassShare(
+            value,
+            "left out"
+            if value == IGNORE_INDEX
+            else names.get(value, "background" if value == 0 else f"class {value}"),
+            pixels[value],
+            0.0 if value == IGNORE_INDEX else pixels[value] / total,
+            dict(cases.get(value, {})),
+        )
+        for value in sorted({*pixels, *names})
+    )
+
+
+def _values(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
+    counts: Counter[int] = Counter()
+    for one in facts:
+        counts.update(one.values)
+    if gathered.mapping is None:
+        yield from _undeclared_classes(counts)
+        return
+    unknown = {value: counts[value] for value in sorted(counts) if value not in gathered.mapping}
+    if not unknown:
+        return
+    holders = [one.unit.id for one in facts if not unknown.keys().isdisjoint(one.values)]
+    listed = ", ".join(f"{value} ({unknown[value]} pixels)" for value in list(unknown)[:_MOST_LISTED])
+    more = f" and {len(unknown) - _MOST_LISTED} more" if len(unknown) > _MOST_LISTED else ""
+    message = f"label values that nobody declared, in {_cases(len(holders))}: {listed}{more}"
+    if len(unknown) > _SOFT_VALUES:
+        remedy = (
+            "so many values are grey levels of smoothed or compressed masks, or numbered objects: export the masks "
+            "again without smoothing, or threshold them on purpose"
+        )
+    elif gathered.label_map_asked:
+        line = ", ".join(f"{value}: {index}" for value, index in _proposal(counts, gathered.mapping).items())
+        remedy = (
+            f"say in `prepare` which class each value is, such as `label_map: {{{line}}}`, with {IGNORE_INDEX} for "
+            "pixels to leave out"
+        )
+    else:
+        remedy = "correct the labels, or name these classes in the recipe and prepare the data again"
+    yield error("undeclared-values", message, remedy, holders, values={str(v): n for v, n in unknown.items()})
+
+
+def _proposal(counts: Mapping[int, int], mapping: Mapping[int, int]) -> dict[int, int | str]:
+    """The `label_map` to write: the usual 0 and 255 of a mask, else what must be filled in."""
+    present = sorted(counts)
+    unknown = [value for value in present if value not in mapping]
+    if present[:1] == [0] and len(present) == 2 and len(mapping) == 2:
+        return {0: 0, present[1]: 1}
+    return {**{value: mapping[value] for value in present if value in mapping}, **dict.fromkeys(unknown, "?")}
+
+
+def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
+    """Lists say nothing of classes: the values must count 0, 1, 2, ... by themselves."""
+    values = sorted(value for value in counts if value != IGNORE_INDEX)
+    listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in sorted(counts)[:_MOST_LISTED])
+    if values in ([], [0]) and IGNORE_INDEX in counts:
+        yield error(
+            "undeclared-values",
+            f"the labels hold 0 and {IGNORE_INDEX} only: {listed}; {IGNORE_INDEX} is left out of training and scores",
+            "store the class as 1, or prepare the data with `label_map: {0: 0, 255: 1}`",
+            values={str(value): count for value, count in counts.items()},
+        )
+    elif values != list(range(len(values))):
+        yield warning(
+            "undeclared-values",
+            f"the label values are not 0, 1, 2, ...: {listed}",
+            "name the recipe with --config so that they can be compared with its classes, or prepare the data with a "
+            "`label_map`",
+            values={str(value): count for value, count in counts.items()},
+        )
+
+
+def _extremes(facts: Sequence[Facts]) -> Iterator[Finding]:
+    measured = [one for one in facts if one.labelled and one.classes]
+    empty = [one.unit.id for one in measured if one.foreground == 0 and one.pixels and set(one.values) <= {0}]
+    if empty:
+        many = len(empty) > max(1, _MANY_EMPTY * len(measured))
+        yield (note if many else warning)(
+            "empty-mask",
+            f"{_cases(len(empty))} of {len(measured)} with nothing but background",
+            "see that nobody forgot to annotate them; cases without the object are worth keeping",
+            empty,
+        )
+    full = [
+        one.unit.id
+        for one in measured
+        if one.pixels
+        and one.foreground == one.pixels
+        and sum(value != IGNORE_INDEX for value in one.classes) == 1
+    ]
+    if full:
+        yield warning(
+            "full-mask",
+            f"{_cases(len(full))} whose mask covers the whole picture with one class",
+            "see that the mask was not inverted or filled by mistake",
+            full,
+        )
+    ignored = [one.unit.id for one in measured if not one.pixels]
+    if ignored:
+        yield warning(
+            "ignored-mask",
+            f"{_cases(len(ignored))} with every pixel left out of training and scores ({IGNORE_INDEX})",
+            "correct the labels, or take these cases out",
+            ignored,
+        )
+
+
+def _balance(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
+    shares = [one for one in class_shares(facts, gathered) if one.value != IGNORE_INDEX]
+    splits = Counter(one.unit.split for one in facts if one.labelled)
+    if not splits:
+        return
+    for one in shares:
+        what = f"class {one.value} ({one.name})"
+        absent = [split for split in splits if split not in one.cases]
+        if one.pixels == 0:
+            yield warning(
+                "class-missing",
+                f"{what} occurs nowhere",
+                "correct the labels or the `label_map`, or remove the class from the recipe",
+            )
+        elif absent:
+            yield warning(
+                "class-missing",
+                f"{what} does not occur in {' and '.join(absent)}",
+                "deal the cases out anew, so that every split holds every class",
+                splits=absent,
+            )
+        if one.value and 0 < one.share < _RARE:
+            yield note(
+                "rare-class",
+                f"{what} is {one.share:.2%} of the pixels",
+                "sample patches with foreground, and use a loss that does not drown it, such as Dice",
+                share=one.share,
+            )
+
+
+def _cases(count: int) -> str:
+    return "1 case" if count == 1 else f"{count} cases"
+
+
+def named(names: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more."""
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return f"{', '.join(known[:most])}{more}"
