@@ -159,14 +159,15 @@ def alike_names(places: Mapping[str, object]) -> list[tuple[str, str]]:
     first: dict[tuple[str, ...], str] = {}
     found = []
     for name in sorted(places):
-        words = _words(name)
+        words = spelling(name)
         other = first.setdefault(words, name)
         if words and places[other] != places[name]:
             found.append((other, name))
     return found
 
 
-def _words(name: str) -> tuple[str, ...]:
+def spelling(name: str) -> tuple[str, ...]:
+    """Words and numbers of a name, without case, leading zeros, blanks and other signs."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     return tuple(word.lstrip("0") or "0" for word in _WORDS.findall(plain))
 

@@ -17,7 +17,7 @@ from medseg_paddle.config.prepare import IGNORE_INDEX
 from medseg_paddle.core import Slicing
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import read_label, read_samples
-from medseg_paddle.io.nifti import read_label_nifti, read_nifti
+from medseg_paddle.io.volumes import is_volume, read_label_volume, read_volume
 from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.preprocess.shift import Fit, Shift, fit, mean_fit, shift_of, turn_of
 from medseg_paddle.steps.check.findings import Finding, error
@@ -283,10 +283,10 @@ def _code(part: Part) -> str:
     label = part.label
     if label is not None and _is_jpeg(label):
         return "jpeg-mask"
-    volumes = [path is not None and path.name.endswith((".nii", ".nii.gz")) for path in (part.image, label)]
+    volumes = [path is not None and is_volume(path) for path in (part.image, label)]
     try:
         if label is not None and all(volumes):
-            one, two = read_nifti(part.image), read_label_nifti(label)
+            one, two = read_volume(part.image), read_label_volume(label)
             return "size-mismatch" if one.array.shape != two.array.shape else "grid-mismatch"
         if label is not None and not any(volumes):
             return (

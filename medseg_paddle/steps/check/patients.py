@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
+from medseg_paddle.core.splitting import spelling
 from medseg_paddle.preprocess.duplicates import near_duplicates
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Finding, error, note, warning
@@ -59,9 +59,7 @@ def _spelled_twice(by_patient: dict[str, list[Facts]]) -> Iterator[Finding]:
     """Patients whose names are the same but for case, blanks, punctuation and leading zeros."""
     spellings: dict[tuple[str, ...], list[str]] = {}
     for patient in by_patient:
-        parts = re.findall(r"[^\W\d_]+|\d+", patient.casefold())
-        plain = tuple(str(int(part)) if part.isdecimal() else part for part in parts)
-        spellings.setdefault(plain or (patient,), []).append(patient)
+        spellings.setdefault(spelling(patient) or (patient,), []).append(patient)
     for names in spellings.values():
         if len(names) > 1:
             members = [one for name in names for one in by_patient[name]]

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet
-from medseg_paddle.errors import DataError
-from medseg_paddle.io.images import IMAGE_SUFFIXES
-from medseg_paddle.steps.check.findings import Finding, error
-from medseg_paddle.steps.dataset_sources import Picture, Source, find_sources
+from medseg_paddle.steps.check.findings import Finding, error, note
+from medseg_paddle.steps.sources import Picture, Source, look
+from medseg_paddle.steps.sources.declared import LabelRules
 
 __all__ = ["Picture", "SourceFolder", "case_name", "label_file", "look_into"]
 
@@ -27,7 +26,8 @@ class SourceFolder:
     ----------
     sources : tuple of Source
     findings : tuple of Finding
-        ``unpaired``: a pattern finds nothing, an image lacks its label or the reverse, two files have one key.
+        ``unpaired``: a pattern finds nothing, an image lacks its label or the reverse, two files have one key, a
+        table that does not name a case. ``left-out``: what lies in the folder and is not taken.
     mapping : dict
         Label value to class index.
     label_of : callable
@@ -42,28 +42,18 @@ class SourceFolder:
 
 def look_into(spec: PrepareSpec, root: Path, labels: LabelSet) -> SourceFolder:
     """Find the sources of all sets of a recipe, and what keeps others from being found."""
-    sources: list[Source] = []
-    findings: list[Finding] = []
-    for part in spec.sets:
-        try:
-            sources += find_sources(spec.model_copy(update={"sets": (part,)}), root)
-        except DataError as problem:
-            findings.append(error("unpaired", problem.message, problem.hint))
-    mapping = spec.label_map or {index: index for index in range(len(labels))}
-    return SourceFolder(tuple(sources), tuple(findings), mapping, _stored)
+    found = look(spec, root)
+    findings = [error("unpaired", problem.message, problem.hint) for problem in found.problems]
+    findings += [note("left-out", f"left out: {line}") for line in found.left_out]
+    rules = LabelRules.of(spec, labels)
+    return SourceFolder(found.sources, tuple(findings), rules.mapping, rules.coded)
 
 
 def case_name(source: Source) -> str:
-    """What the doctor calls a source: its file's name without the ending."""
-    name = source.name
-    ending = next((one for one in (".nii.gz", *IMAGE_SUFFIXES, ".nii") if name.lower().endswith(one)), "")
-    return name[: len(name) - len(ending)]
+    """What the doctor calls a source."""
+    return source.id
 
 
 def label_file(source: Source) -> Path | None:
     """Its first file with labels, to find out what is wrong when reading fails."""
-    return source.files[1] if len(source.files) > 1 else None
-
-
-def _stored(picture: Picture) -> NDArray[Any]:
-    return picture.label
+    return source.files[source.image_files] if len(source.files) > source.image_files else None
