@@ -48,7 +48,9 @@ class TrainTransforms(Spec):
 
     transforms: tuple[Transform, ...] = Field(description="what is done to image and label, in this order")
     cache_mb: NonNegativeInt = Field(
-        1024, description="decoded images kept in memory, MiB; 0 reads anew each time"
+        1024,
+        description="decoded images kept in a temporary file that all processes share, MiB; "
+        "0 reads anew each time",
     )
 
 

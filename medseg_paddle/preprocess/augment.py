@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess import specs as spec_of
+from medseg_paddle.preprocess.foreground import Foreground
 
 Image = NDArray[np.float32]
 LabelArray = NDArray[Any]
@@ -82,9 +83,9 @@ class RandomAffinePatch:
         image: Image,
         label: LabelArray,
         rng: np.random.Generator,
-        foreground: NDArray[np.integer] | None = None,
+        foreground: NDArray[np.integer] | Foreground | None = None,
     ) -> tuple[Image, LabelArray]:
-        """Draw a patch; `foreground` is from :func:`foreground_indices`, else looked for in `label`."""
+        """Draw a patch; `foreground`, found once for a case, is else looked for in `label`."""
         turns = int(rng.integers(1, 4)) if rng.random() < self.rotate90 else 0
         rows, columns = self.size if turns % 2 == 0 else self.size[::-1]
         magnification = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
@@ -103,11 +104,11 @@ class RandomAffinePatch:
         return self._warped(image, label, to_source[:2])
 
     def _foreground_centre(
-        self, label: LabelArray, rng: np.random.Generator, foreground: NDArray[np.integer] | None
+        self, label: LabelArray, rng: np.random.Generator, foreground: NDArray[np.integer] | Foreground | None
     ) -> tuple[int, int] | None:
         if rng.random() >= self.foreground:
             return None
-        foreground = foreground_indices(label) if foreground is None else foreground
+        foreground = Foreground(label, _IGNORE) if foreground is None else foreground
         if len(foreground) == 0:
             return None
         row, column = foreground[rng.integers(len(foreground))]

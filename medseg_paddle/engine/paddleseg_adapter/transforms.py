@@ -16,7 +16,10 @@ from medseg_paddle.config.base import component_arguments
 from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch, foreground_indices
+from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
+from medseg_paddle.preprocess.deterministic import Normalize
+from medseg_paddle.preprocess.foreground import Foreground
+from medseg_paddle.preprocess.planes import write_planes
 
 _PATCH_BORDER = 255  # what RandomAffinePatch with border "ignore" writes into a label beyond the image
 
@@ -39,16 +42,39 @@ class TrainingTransform:
 
     def __init__(self, specs: Sequence[Transform], ignore_index: int = 255) -> None:
         self._ignore_index = ignore_index
+        self._normalize = None
+        if specs and isinstance(last := specs[-1], spec_of.Normalize):
+            self._normalize, specs = Normalize(**component_arguments(last)), specs[:-1]
         self._steps = [(spec.type in TRAIN_TRANSFORMS, _built(spec)) for spec in specs]
 
     def __call__(
         self,
-        image: NDArray[np.float32],
+        image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any],
+        foreground: NDArray[Any] | Foreground,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """CHW float32 image and HW int64 label from an HWC 0..255 image and its HW label."""
+        image, label = self.augmented(image, label, rng, foreground)
+        planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+        self.write(image, planes)
+        return planes, np.ascontiguousarray(label, dtype=np.int64)
+
+    def write(self, image: NDArray[Any], planes: NDArray[np.float32]) -> None:
+        """Write an image from :meth:`augmented` to CHW float32 planes, normalised if that is the last step."""
+        write_planes(image, self._normalize, planes)
+
+    def augmented(
+        self,
+        image: NDArray[Any],
+        label: NDArray[Any],
+        rng: np.random.Generator,
+        foreground: NDArray[Any] | Foreground,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """HWC image 0..255, uint8 or float32, and HW label, through all steps but a last Normalize.
+
+        What goes in is not changed, and may come out if no step touches it.
+        """
         for number, (ours, step) in enumerate(self._steps):
             if isinstance(step, RandomAffinePatch):
                 # After another transform the pixels found in the stored label are no longer the right ones.
@@ -60,19 +86,18 @@ class TrainingTransform:
                 random.seed(seed)
                 np.random.seed(seed)  # noqa: NPY002  (PaddleSeg draws from it)
                 image, label = _stock(step, image, label)
-        chw = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
-        return chw, np.ascontiguousarray(label, dtype=np.int64)
+        return image, label
 
     def _patch(
         self,
         step: RandomAffinePatch,
-        image: NDArray[np.float32],
+        image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        foreground: NDArray[Any] | Foreground | None,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         if foreground is None and step.foreground > 0:
-            foreground = foreground_indices(label, self._ignore_index)
+            foreground = Foreground(label, self._ignore_index)
         if step.border != "ignore" or self._ignore_index == _PATCH_BORDER:
             return step(image, label, rng, foreground=foreground)
         # Moved beyond it, no value of the label can be taken for the border's.
@@ -178,13 +203,14 @@ def _built(spec: Transform) -> Any:
     return manager.TRANSFORMS[spec.type](**arguments)
 
 
-def _stock(step: Any, image: NDArray[np.float32], label: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
-    """One of PaddleSeg's transforms; HWC float32 in and out.
+def _stock(step: Any, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
+    """One of PaddleSeg's transforms; HWC in, float32 out, which is what PaddleSeg computes with.
 
     Grey images go in as HW, which is how PaddleSeg reads them: OpenCV drops a channel axis of length
     one, and Pillow (RandomDistort) refuses it. The step is a copy: ResizeByShort changes itself when
     `max_size` bites, and all later images would shrink with it.
     """
+    image, label = np.require(image, np.float32, "W"), np.require(label, requirements="W")
     grey = image.shape[2] == 1
     data = copy.copy(step)(
         {
