@@ -1,4 +1,4 @@
-"""`medseg recipe ...`: look at recipes without running them."""
+"""`medseg recipe ...`: look at recipes, and at what they make of the images, without training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from medseg_paddle.cli.console import out
 from medseg_paddle.cli.options import Overrides
 
-app = typer.Typer(help="Look at recipes: show, check, list, schema.", no_args_is_help=True)
+app = typer.Typer(help="Look at recipes: show, check, list, schema, preview.", no_args_is_help=True)
 
 Recipe = Annotated[Path, typer.Argument(help="Recipe (YAML).", metavar="FILE")]
 
@@ -75,6 +75,39 @@ def schema() -> None:
     from medseg_paddle.config import Recipe as RecipeModel
 
     typer.echo(json.dumps(RecipeModel.model_json_schema(), indent=2))
+
+
+@app.command()
+def preview(
+    recipe: Recipe,
+    draws: Annotated[
+        int, typer.Option("-n", "--draws", help="Images drawn of each case.", min=1, max=20)
+    ] = 6,
+    cases: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases to show, separated by commas; three with foreground where absent.", metavar="IDS"
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture (PNG) to write.", metavar="FILE")
+    ] = Path("preview.png"),
+    overrides: Overrides = None,
+) -> None:
+    """Draw what the training will see: a sheet of images and labels through its own pipeline."""
+    from rich.text import Text
+
+    from medseg_paddle.cli.console import err
+    from medseg_paddle.steps.preview import preview as step
+
+    names = tuple(name.strip() for name in (cases or "").split(",") if name.strip())
+    made = step(recipe, draws=draws, cases=names, output=output, overrides=overrides or ())
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in made.shares.items())
+    out.print(f"of the first {made.counted} training images hold: {shares}", soft_wrap=True)
+    for problem in made.problems:
+        err.print(Text.assemble(("warning: ", "bold yellow"), problem), soft_wrap=True)
+    out.print(f"cases shown: {', '.join(made.cases)}", soft_wrap=True)
+    out.print(f"preview: {made.path}", soft_wrap=True)
 
 
 def _shortest(path: Path) -> str:

@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.optimisation import CrossEntropyLoss, DiceLoss, MixedLoss
-from medseg_paddle.config.transforms import Normalize, RandomAffinePatch, Transform
+from medseg_paddle.config.transforms import (
+    Normalize,
+    RandomAffinePatch,
+    RandomChannelDrop,
+    RandomCutout,
+    Transform,
+)
 from medseg_paddle.core import SPLITS
 
 if TYPE_CHECKING:
     from medseg_paddle.config.recipe import Recipe
 
 _At = tuple[str | int, ...]
-_BORDER_LABEL = 255
-# They take intensities of 0..255: Normalize divides by 255, the others add to, clip or round what they get.
-_OF_INTENSITIES = ("Normalize", "RandomIntensity", "RandomNoise", "RandomBlur", "RandomDistort")
+_IGNORED_LABEL = 255
+# They take intensities of 0..255: Normalize divides by 255, the others add to, clip, round or blank what they get.
+_OF_INTENSITIES = (
+    "Normalize", "RandomIntensity", "RandomGaussianBlur", "RandomLowResolution", "RandomChannelDrop", "RandomCutout",
+    "RandomNoise", "RandomBlur", "RandomDistort",
+)  # fmt: skip
+# PaddleSeg hands OpenCV one value per channel, and OpenCV takes four; of its median filter, the same.
+_OF_FOUR_CHANNELS = (
+    "Padding", "PaddingByAspectRatio", "RandomPaddingCrop", "RandomRotation", "RandomAffine", "RandomBlur",
+)  # fmt: skip
 
 
 def require_agreement(recipe: Recipe) -> None:
@@ -36,6 +49,8 @@ def require_agreement(recipe: Recipe) -> None:
     _require_intensities_before_normalize(recipe)
     _require_one_preprocessing(recipe)
     _require_channels(recipe)
+    _require_channels_to_change(recipe)
+    _require_images_to_mix(recipe)
     _require_one_ignore_index(recipe)
     _require_a_loss_per_output(recipe)
     _require_losses_that_know_the_classes(recipe)
@@ -130,6 +145,39 @@ def _require_channels(recipe: Recipe) -> None:
                     )
 
 
+def _require_channels_to_change(recipe: Recipe) -> None:
+    channels = recipe.in_channels
+    for i, transform in enumerate(recipe.train_dataset.transforms):
+        at: _At = ("train_dataset", "transforms", i)
+        if isinstance(transform, RandomChannelDrop) and transform.channels >= channels:
+            raise inconsistent(
+                f"RandomChannelDrop blanks up to {transform.channels} of {channels} channel(s); one must stay",
+                at=(*at, "channels"),
+                hint=f"write `channels: {channels - 1}`" if channels > 1 else "remove RandomChannelDrop",
+            )
+        if transform.type == "RandomDistort" and channels not in (1, 3):
+            raise inconsistent(
+                f"RandomDistort takes grey or colour, not {channels} channels",
+                at=at,
+                hint="use RandomIntensity, which takes any number",
+            )
+        if transform.type in _OF_FOUR_CHANNELS and channels > 4:
+            raise inconsistent(
+                f"{transform.type} takes at most 4 channels, not {channels}",
+                at=at,
+                hint="use RandomAffinePatch or RandomGaussianBlur, which take any number",
+            )
+
+
+def _require_images_to_mix(recipe: Recipe) -> None:
+    if recipe.train_dataset.mixup is not None and recipe.batch_size < 2:
+        raise inconsistent(
+            "mixup mixes the images of a batch, and batch_size is 1",
+            at=("train_dataset", "mixup"),
+            hint="write a larger `batch_size`, or remove `mixup`",
+        )
+
+
 def _require_intensities_before_normalize(recipe: Recipe) -> None:
     for name, dataset in _datasets(recipe):
         normalized: Normalize | None = None
@@ -180,13 +228,23 @@ def _require_one_ignore_index(recipe: Recipe) -> None:
                     at=(*at, "label_padding_value"),
                     hint=f"write `label_padding_value: {ignored}`",
                 )
-            ignores_border = isinstance(transform, RandomAffinePatch) and transform.border == "ignore"
-            if ignores_border and ignored != _BORDER_LABEL:
+            marks = _marked_as_ignored(transform)
+            if marks is not None and ignored != _IGNORED_LABEL:
+                key, what, instead = marks
                 raise inconsistent(
-                    f"RandomAffinePatch marks the border with {_BORDER_LABEL}, but label {ignored} is ignored",
-                    at=(*at, "border"),
-                    hint=f"write `border: reflect`, or `ignore_index: {_BORDER_LABEL}` in the data sets",
+                    f"{transform.type} marks {what} with {_IGNORED_LABEL}, but label {ignored} is ignored",
+                    at=(*at, key),
+                    hint=f"write `{key}: {instead}`, or `ignore_index: {_IGNORED_LABEL}` in the data sets",
                 )
+
+
+def _marked_as_ignored(transform: Transform) -> tuple[str, str, str] | None:
+    """The key that lets a transform write the ignored label, where to, and what else the key may be."""
+    if isinstance(transform, RandomAffinePatch) and transform.border == "ignore":
+        return "border", "the border", "reflect"
+    if isinstance(transform, RandomCutout) and transform.label == "ignore":
+        return "label", "what it cuts out", "keep"
+    return None
 
 
 def _require_a_loss_per_output(recipe: Recipe) -> None:

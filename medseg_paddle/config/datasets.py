@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt
 
 from medseg_paddle.config.base import Spec
-from medseg_paddle.config.transforms import DeterministicTransform, Transform
+from medseg_paddle.config.transforms import DeterministicTransform, Mixup, Transform
 
 
 class _DatasetSpec(Spec):
@@ -47,6 +47,7 @@ class TrainTransforms(Spec):
     """Mixin: what a training set has beside its images."""
 
     transforms: tuple[Transform, ...] = Field(description="what is done to image and label, in this order")
+    mixup: Mixup | None = Field(None, description="mix the images of a batch; not at all where absent")
     cache_mb: NonNegativeInt = Field(
         1024,
         description="decoded images kept in a temporary file that all processes share, MiB; "

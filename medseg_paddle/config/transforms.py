@@ -7,9 +7,10 @@ of our own stand beside them and say so in their first line.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -23,6 +24,20 @@ from pydantic import (
 from medseg_paddle.config.base import Probability, Spec, inconsistent
 
 Size = tuple[PositiveInt, PositiveInt]
+Number = TypeVar("Number", int, float)
+
+
+def _require_order(pair: tuple[Number, Number]) -> tuple[Number, Number]:
+    least, greatest = pair
+    if least > greatest:
+        raise inconsistent(
+            f"the least value {least:g} is above the greatest {greatest:g}",
+            hint=f"write [{greatest:g}, {least:g}]",
+        )
+    return pair
+
+
+_Ordered = AfterValidator(_require_order)
 
 
 class Normalize(Spec):
@@ -137,9 +152,20 @@ class RandomPaddingCrop(Spec):
     crop_size: Size = Field((512, 512), description="width and height in pixels")
     im_padding_value: float | tuple[float, ...] = Field(127.5, description="value of padded image pixels")
     label_padding_value: int = Field(255, description="value of padded label pixels")
-    category_max_ratio: Probability = Field(1.0, description="greatest share of one class in the window")
-    ignore_index: int = Field(255, description="label value left out of that share")
-    loop_times: PositiveInt = Field(10, description="tries to respect it")
+    category_max_ratio: Probability = Field(1.0, description="PaddleSeg's key; only 1 is supported")
+    ignore_index: int = Field(255, description="PaddleSeg's key; without a meaning while the one above is 1")
+    loop_times: PositiveInt = Field(10, description="PaddleSeg's key; likewise")
+
+    @field_validator("category_max_ratio")
+    @classmethod
+    def _refuse_what_puts_the_label_in_place_of_the_image(cls, value: float) -> float:
+        if value < 1:
+            raise inconsistent(
+                "RandomPaddingCrop: `category_max_ratio` below 1 is not supported; "
+                "PaddleSeg 2.8.0 then returns the label in place of the image",
+                hint="remove it; RandomAffinePatch with `foreground` sees that a share of the patches holds foreground",
+            )
+        return value
 
 
 class RandomCenterCrop(Spec):
@@ -221,7 +247,7 @@ class RandomAffine(Spec):
 
 
 class RandomAffinePatch(Spec):
-    """Ours: cut a patch that is rotated, scaled and flipped, in one interpolation."""
+    """Ours: cut a patch that is rotated, scaled, shifted and flipped, in one interpolation."""
 
     type: Literal["RandomAffinePatch"]
     size: Size = Field(description="height and width of the patch in pixels")
@@ -234,6 +260,12 @@ class RandomAffinePatch(Spec):
     border: Literal["reflect", "ignore"] = Field(
         "reflect", description="beyond the image: reflected, or ignored"
     )
+    shift: NonNegativeInt = Field(
+        0, description="greatest shift along each axis, either way, in pixels of the patch"
+    )
+    rotation_prob: Probability = Field(1, description="probability of a rotation")
+    scale_prob: Probability = Field(1, description="probability of a magnification")
+    shift_prob: Probability = Field(1, description="probability of a shift")
 
     @model_validator(mode="after")
     def _require_an_ordered_scale(self) -> RandomAffinePatch:
@@ -262,6 +294,61 @@ class RandomIntensity(Spec):
         0, le=1, description="greatest standard deviation, as a share of the range"
     )
     per_channel: bool = Field(False, description="draw for every channel anew")
+    brightness_prob: Probability = Field(1, description="probability of a change of brightness")
+    contrast_prob: Probability = Field(1, description="probability of a change of contrast")
+    gamma_prob: Probability = Field(1, description="probability of a change of gamma")
+    noise_prob: Probability = Field(1, description="probability of noise")
+    gamma_inverted: Probability = Field(
+        0, description="share of the changes of gamma made on the negative: dark and bright change roles"
+    )
+
+
+class RandomGaussianBlur(Spec):
+    """Ours: blur with a Gaussian of random width."""
+
+    type: Literal["RandomGaussianBlur"]
+    sigma: Annotated[
+        tuple[Annotated[float, Field(ge=0.01, le=100)], Annotated[float, Field(ge=0.01, le=100)]], _Ordered
+    ] = Field((0.5, 1.0), description="least and greatest standard deviation in pixels")
+    per_channel: bool = Field(False, description="draw for every channel anew, also whether it is blurred")
+    prob: Probability = Field(0.2, description="probability; with `per_channel`, of each channel")
+
+
+class RandomLowResolution(Spec):
+    """Ours: shrink and enlarge again, as a coarser scanner would have seen it."""
+
+    type: Literal["RandomLowResolution"]
+    zoom: Annotated[
+        tuple[Annotated[float, Field(ge=0.01, le=1)], Annotated[float, Field(ge=0.01, le=1)]], _Ordered
+    ] = Field((0.5, 1.0), description="least and greatest share of the resolution that is left")
+    per_channel: bool = Field(False, description="draw for every channel anew, also whether it is changed")
+    prob: Probability = Field(0.25, description="probability; with `per_channel`, of each channel")
+
+
+class RandomChannelDrop(Spec):
+    """Ours: blank channels, as where a sequence or a stain is missing."""
+
+    type: Literal["RandomChannelDrop"]
+    channels: PositiveInt = Field(1, description="greatest number blanked at once; one always stays")
+    fill: Literal["zero", "mean"] = Field("zero", description="black, or the channel's mean")
+    prob: Probability = Field(0.1, description="probability")
+
+
+class RandomCutout(Spec):
+    """Ours: blank rectangles of the image."""
+
+    type: Literal["RandomCutout"]
+    holes: Annotated[tuple[PositiveInt, PositiveInt], _Ordered] = Field(
+        (1, 1), description="least and greatest number of rectangles"
+    )
+    size: Annotated[tuple[Probability, Probability], _Ordered] = Field(
+        (0.1, 0.3), description="least and greatest side, as a share of the image's side"
+    )
+    fill: Literal["zero", "mean"] = Field("mean", description="black, or each channel's mean")
+    label: Literal["keep", "ignore"] = Field(
+        "keep", description="what is beneath is to be found all the same, or is ignored"
+    )
+    prob: Probability = Field(0.5, description="probability")
 
 
 class ElasticDeformation(Spec):
@@ -277,10 +364,20 @@ Transform = Annotated[
     Normalize | Resize | ResizeByLong | ResizeByShort | Padding | RandomHorizontalFlip | RandomVerticalFlip
     | LimitLong | ResizeRangeScaling | ResizeStepScaling | PaddingByAspectRatio | RandomPaddingCrop
     | RandomCenterCrop | ScalePadding | RandomNoise | RandomBlur | RandomRotation | RandomScaleAspect
-    | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | ElasticDeformation,
+    | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | RandomGaussianBlur
+    | RandomLowResolution | RandomChannelDrop | RandomCutout | ElasticDeformation,
     Field(discriminator="type"),
 ]  # fmt: skip
 
 DeterministicTransform = Annotated[
     Normalize | Resize | ResizeByLong | ResizeByShort | Padding, Field(discriminator="type")
 ]
+
+
+class Mixup(Spec):
+    """Mix each image of a batch, and its loss, with another one's (Zhang et al. 2018)."""
+
+    alpha: Annotated[float, Field(ge=0.001, le=100)] = Field(
+        0.2, description="the weight of the first image is drawn from Beta(alpha, alpha), one for the batch"
+    )
+    prob: Probability = Field(0.5, description="probability that a batch is mixed")

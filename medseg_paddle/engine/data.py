@@ -17,6 +17,7 @@ from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform,
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
+from medseg_paddle.preprocess.augment import mixup
 from medseg_paddle.preprocess.foreground import Foreground
 
 
@@ -119,7 +120,9 @@ def batch_bytes(recipe: Recipe, found: Survey) -> int:
     """Bytes of the largest batch that :class:`TrainingStream` serves: float32 images, and labels."""
     sizes = sizes_after(recipe.train_dataset.transforms, found.sizes) or found.sizes
     pixels = max(rows * columns for rows, columns in sizes)
-    one = pixels * (4 * recipe.in_channels + label_dtype(recipe.ignore_index).itemsize)
+    mixed = recipe.train_dataset.mixup is not None
+    label = np.dtype(np.int64) if mixed else label_dtype(recipe.ignore_index)
+    one = pixels * (4 * recipe.in_channels + label.itemsize)
     return recipe.batch_size * one + _ROUNDING
 
 
@@ -159,6 +162,8 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
         self._cases, self._recipe, self._decoded = tuple(cases), recipe, decoded
         self._transform = TrainingTransform(recipe.train_dataset.transforms, recipe.ignore_index)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        mixing = recipe.train_dataset.mixup
+        self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
 
     def __len__(self) -> int:
         """Images in one pass; the sampler goes beyond it."""
@@ -169,9 +174,11 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
         return self._cases[self._index(position)]
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
-        """``img`` float32 CHW and ``label`` int64 HW."""
-        (image,), (label,) = self.batch([position]).values()
-        return {"img": image, "label": label.astype(np.int64)}
+        """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
+        place = 0 if self._mixup is None else position % self._recipe.batch_size
+        whole = 1 if self._mixup is None else self._recipe.batch_size
+        batch = self.batch(range(position - place, position - place + whole))
+        return {"img": batch["img"][place], "label": batch["label"][place].astype(np.int64)}
 
     def batch(
         self, positions: Sequence[int], allocate: Allocate = lambda _, shape, dtype: np.empty(shape, dtype)
@@ -181,26 +188,41 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
         Parameters
         ----------
         positions : sequence of int
+            Of one of the training's batches, all of them; without mixup, any.
         allocate : callable
             Gives the arrays to write to, by name, shape and dtype.
 
         Returns
         -------
         dict
-            ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`.
+            ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`, or int64 where it is mixed.
         """
         batch: dict[str, NDArray[Any]] = {}
+        mixing = self._mixing(positions)
+        label_type = label_dtype(self.ignore_index) if mixing is None else np.dtype(np.int64)
         for number, position in enumerate(positions):
             image, label = self._augmented(position)
             if not batch:
                 rows, columns, channels = image.shape
                 batch["img"] = allocate("img", (len(positions), channels, rows, columns), np.float32)
-                batch["label"] = allocate(
-                    "label", (len(positions), rows, columns), label_dtype(self.ignore_index)
-                )
+                batch["label"] = allocate("label", (len(positions), rows, columns), label_type)
             self._transform.write(image, batch["img"][number])
             batch["label"][number] = label
+        if mixing is not None:
+            images, labels = (np.roll(batch[name], -mixing.step, axis=0) for name in ("img", "label"))
+            batch["img"][...] = mixup.mixed(batch["img"], images, mixing.weight)
+            batch["label"][...] = mixup.packed(batch["label"], labels, mixing.weight, self.ignore_index)
         return batch
+
+    def _mixing(self, positions: Sequence[int]) -> mixup.Mixing | None:
+        if self._mixup is None:
+            return None
+        number, place = divmod(positions[0], self._recipe.batch_size)
+        if place or len(positions) != self._recipe.batch_size:
+            raise ValueError(f"{positions} is no whole batch, which mixup needs")
+        return self._mixup.draw(
+            np.random.default_rng([self._recipe.seed, 2, number]), self._recipe.batch_size
+        )
 
     def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
         case = self._cases[self._index(position)]

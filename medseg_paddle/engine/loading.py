@@ -192,13 +192,19 @@ class _Source(paddle.io.IterableDataset):  # type: ignore[misc]
     """What Paddle's thread reads; keeps the error that ended it, which in that thread nobody would see."""
 
     def __init__(self, batches: _Here | _Processes) -> None:
-        self._batches = batches
+        self._batches: _Here | _Processes | None = batches
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         return self
 
+    def forget(self) -> None:
+        """Let go of images and memory; Paddle keeps a reader, and this with it, until it makes the next one."""
+        self._batches = None
+
     def __next__(self) -> dict[str, NDArray[Any]]:
+        if self._batches is None:
+            raise StopIteration
         try:
             return next(self._batches)
         except StopIteration:
@@ -242,9 +248,10 @@ def loaded(
         batches = _Processes(stream, iter(orders), batch_bytes, num_workers)
     else:
         batches = _Here(stream, iter(orders), batch_bytes)
+    source = _Source(batches)
     with contextlib.ExitStack() as running:
+        running.callback(source.forget)
         running.callback(batches.end)
-        source = _Source(batches)
         reader = iter(_PaddleLoader(source, batch_size=None))
         # The only way to end it; after the processes, whose end wakes its thread.
         running.callback(reader.__del__)

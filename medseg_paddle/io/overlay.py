@@ -29,13 +29,13 @@ OTHER_CLASS: Color = (204, 121, 167)
 _WHITE: Color = (255, 255, 255)
 _NOT_SCORED: Color = (120, 120, 120)
 _PAPER: Color = (22, 24, 28)
-_INK: Color = (232, 232, 232)
+INK: Color = (232, 232, 232)
 _LEAST_SIDE = 384
 _FILL = 0.85
 
 
 @dataclass(frozen=True)
-class _Entry:
+class LegendEntry:
     """A line of a legend."""
 
     text: str
@@ -70,20 +70,20 @@ def draw_overlay(
     """
     _require_size(image, labels, truth)
     factor = _factor(labels.shape)
-    picture, labels = _enlarged(_rgb(image), factor), _enlarged_labels(labels, factor)
+    picture, labels = _enlarged(as_rgb(image), factor), _enlarged_labels(labels, factor)
     entries = []
     for label in label_set.foreground:
-        _draw_contours(picture, labels == label.index, label.color)
-        entries.append(_Entry(label.name, label.color))
+        draw_contours(picture, labels == label.index, label.color)
+        entries.append(LegendEntry(label.name, label.color))
     if truth is not None:
         truth = _enlarged_labels(truth, factor)
         for label in label_set.foreground:
-            _draw_contours(picture, truth == label.index, _WHITE, dashed=True)
-        entries.append(_Entry("truth", _WHITE, dashed=True))
+            draw_contours(picture, truth == label.index, _WHITE, dashed=True)
+        entries.append(LegendEntry("truth", _WHITE, dashed=True))
     size = _font_size(picture)
     margin = size // 2
-    legend = _legend(entries, picture.shape[1] - margin, size)
-    below = _paper(legend.shape[0], picture.shape[1])
+    legend = draw_legend(entries, picture.shape[1] - margin, size)
+    below = paper(legend.shape[0], picture.shape[1])
     below[:, margin:] = legend
     return np.vstack([picture, below])
 
@@ -111,7 +111,7 @@ def draw_comparison(
     """
     _require_size(image, truth, prediction)
     factor = _factor(truth.shape)
-    picture = _enlarged(_rgb(image), factor)
+    picture = _enlarged(as_rgb(image), factor)
     # On a dimmed grey picture the colours mean the same on a red fundus and a grey slice.
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.float32)
     dimmed = np.repeat((grey * 0.7).astype(np.uint8)[..., None], 3, axis=2)
@@ -121,37 +121,37 @@ def draw_comparison(
     true_panel, classes = dimmed.copy(), []
     for label in label_set.foreground:
         _fill(true_panel, truth == label.index, label.color)
-        classes.append(_Entry(label.name, label.color))
+        classes.append(LegendEntry(label.name, label.color))
 
     has_truth, has_prediction = (truth > 0) & ~ignored, (prediction > 0) & ~ignored
     agreement = [
-        (_Entry("correct", CORRECT), has_truth & (truth == prediction)),
-        (_Entry("false positive", FALSE_POSITIVE), has_prediction & ~has_truth),
-        (_Entry("false negative", FALSE_NEGATIVE), has_truth & ~has_prediction),
+        (LegendEntry("correct", CORRECT), has_truth & (truth == prediction)),
+        (LegendEntry("false positive", FALSE_POSITIVE), has_prediction & ~has_truth),
+        (LegendEntry("false negative", FALSE_NEGATIVE), has_truth & ~has_prediction),
     ]
     several = len(label_set.foreground) > 1
     if several:
         confused = has_truth & has_prediction & (truth != prediction)
-        agreement.append((_Entry("other class", OTHER_CLASS), confused))
+        agreement.append((LegendEntry("other class", OTHER_CLASS), confused))
     error_panel = dimmed.copy()
     for entry, mask in agreement:
         _fill(error_panel, mask, entry.color)
     errors = [entry for entry, _ in agreement]
     if several:
-        errors.append(_Entry("prediction", _WHITE))
+        errors.append(LegendEntry("prediction", _WHITE))
         for label in label_set.foreground:
-            _draw_contours(error_panel, prediction == label.index, _WHITE)
+            draw_contours(error_panel, prediction == label.index, _WHITE)
     if ignored.any():
         for panel in (true_panel, error_panel):
             _fill(panel, ignored, _NOT_SCORED)
-        errors.append(_Entry("not scored", _NOT_SCORED))
+        errors.append(LegendEntry("not scored", _NOT_SCORED))
 
     size = _font_size(picture)
-    legends = [_legend(entries, picture.shape[1], size) for entries in ([], classes, errors)]
+    legends = [draw_legend(entries, picture.shape[1], size) for entries in ([], classes, errors)]
     height = max(legend.shape[0] for legend in legends)
     panels = []
     for panel, legend in zip((picture, true_panel, error_panel), legends, strict=True):
-        below = _paper(height, picture.shape[1])
+        below = paper(height, picture.shape[1])
         below[: legend.shape[0]] = legend
         panels.append(np.vstack([panel, below]))
     return _sheet(panels, ("image", "truth", "prediction against truth"), 3, size)
@@ -179,7 +179,7 @@ def contact_sheet(
         raise ValueError(f"a sheet needs a picture and a column, got {len(images)} and {columns}")
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} pictures")
-    pictures = [_rgb(image) for image in images]
+    pictures = [as_rgb(image) for image in images]
     return _sheet(
         pictures, titles, min(columns, len(pictures)), max(_font_size(picture) for picture in pictures)
     )
@@ -192,7 +192,7 @@ def _sheet(
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     head = 0 if titles is None else 2 * font_size
     rows = math.ceil(len(pictures) / columns)
-    sheet = _paper(rows * (head + height + gap) + gap, columns * (width + gap) + gap)
+    sheet = paper(rows * (head + height + gap) + gap, columns * (width + gap) + gap)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         top, left = gap + row * (head + height + gap), gap + column * (width + gap)
@@ -205,14 +205,14 @@ def _sheet(
 
 
 def _title(text: str, size: tuple[int, int], font_size: int) -> Picture:
-    strip = Image.fromarray(_paper(*size))
+    strip = Image.fromarray(paper(*size))
     ImageDraw.Draw(strip).text(
-        (0, size[0] // 2), text, fill=_INK, font=ImageFont.load_default(font_size), anchor="lm"
+        (0, size[0] // 2), text, fill=INK, font=ImageFont.load_default(font_size), anchor="lm"
     )
     return np.array(strip)
 
 
-def _legend(entries: Sequence[_Entry], width: int, font_size: int) -> Picture:
+def draw_legend(entries: Sequence[LegendEntry], width: int, font_size: int) -> Picture:
     """Swatches and names side by side, in as many lines as `width` needs; empty without entries."""
     font = ImageFont.load_default(font_size)
     line, swatch = 2 * font_size, round(1.4 * font_size)
@@ -223,7 +223,7 @@ def _legend(entries: Sequence[_Entry], width: int, font_size: int) -> Picture:
             x, y = 0, y + line
         places.append((x, y + line // 2))
         x += length + font_size
-    strip = Image.fromarray(_paper(y + line if entries else 0, width))
+    strip = Image.fromarray(paper(y + line if entries else 0, width))
     pen = ImageDraw.Draw(strip)
     for entry, (left, middle) in zip(entries, places, strict=True):
         half = font_size // 3
@@ -236,11 +236,11 @@ def _legend(entries: Sequence[_Entry], width: int, font_size: int) -> Picture:
                 )
         else:
             pen.rectangle((left, middle - half, left + swatch, middle + half), fill=entry.color)
-        pen.text((left + swatch + font_size // 2, middle), entry.text, fill=_INK, font=font, anchor="lm")
+        pen.text((left + swatch + font_size // 2, middle), entry.text, fill=INK, font=font, anchor="lm")
     return np.array(strip)
 
 
-def _draw_contours(picture: Picture, mask: NDArray[np.bool_], color: Color, *, dashed: bool = False) -> None:
+def draw_contours(picture: Picture, mask: NDArray[np.bool_], color: Color, *, dashed: bool = False) -> None:
     """Outline `mask`; the line lies on the mask's own outermost pixels."""
     thickness = max(1, round(min(picture.shape[:2]) / 700))
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -257,7 +257,8 @@ def _fill(picture: Picture, mask: NDArray[np.bool_], color: Color) -> None:
     picture[mask] = np.rint((1 - _FILL) * picture[mask] + _FILL * np.array(color)).astype(np.uint8)
 
 
-def _rgb(image: NDArray[np.uint8]) -> Picture:
+def as_rgb(image: NDArray[np.uint8]) -> Picture:
+    """Three equal channels from a grey picture; one in colour as it is."""
     if (
         image.dtype != np.uint8
         or image.ndim not in (2, 3)
@@ -287,7 +288,8 @@ def _font_size(picture: Picture) -> int:
     return max(13, round(shorter / 36))
 
 
-def _paper(height: int, width: int) -> Picture:
+def paper(height: int, width: int) -> Picture:
+    """An empty sheet."""
     return np.full((height, width, 3), _PAPER, np.uint8)
 
 

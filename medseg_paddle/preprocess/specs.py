@@ -87,3 +87,13 @@ def numbers(value: Any, where: str) -> tuple[float, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise RecipeError(f"{where} must be a list of numbers, got {value!r}", hint="write it as [a, b, ...]")
     return tuple(number(item, where) for item in value)
+
+
+def interval(value: Any, where: str, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
+    """`value` as ``(least, greatest)`` within ``[low, high]``, or RecipeError naming `where`."""
+    pair = numbers(value, where)
+    if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
+        raise RecipeError(
+            f"{where} must be [least, greatest] from {low:g} to {high:g}, got {list(pair)}", hint="correct it"
+        )
+    return pair[0], pair[1]

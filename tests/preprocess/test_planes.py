@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medseg_paddle.errors import RecipeError
+from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, write_planes
 from medseg_paddle.preprocess.deterministic import Normalize
-from medseg_paddle.preprocess.planes import write_planes
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -22,7 +22,7 @@ def test_it_is_normalize_bit_for_bit(channels: int, exact: bool, dtype: type) ->
     values = (0.5, 0.25, 0.75, 0.5, 0.125) if exact else (0.485, 0.456, 0.406, 0.1, 0.9)
     for normalize in (Normalize(values[:1], values[1:2]), Normalize(values[:channels], values[-channels:])):
         batch = np.full((2, channels, 37, 70), np.nan, np.float32)
-        write_planes(image, normalize, batch[1])
+        NormalizedPlanes(normalize.mean, normalize.std).write(image, batch[1])
         wanted = normalize.forward(image.astype(np.float32)).transpose(2, 0, 1)
         np.testing.assert_array_equal(batch[1], wanted)
         assert np.isnan(batch[0]).all()
@@ -31,7 +31,7 @@ def test_it_is_normalize_bit_for_bit(channels: int, exact: bool, dtype: type) ->
 def test_without_normalize_the_values_stay() -> None:
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     planes = np.empty((3, 2, 4), np.float32)
-    write_planes(image, None, planes)
+    write_planes(image, planes)
     np.testing.assert_array_equal(planes, image.transpose(2, 0, 1).astype(np.float32))
 
 

@@ -11,9 +11,41 @@ from paddle import nn
 from medseg_paddle.config import optimisation
 from medseg_paddle.config.base import component_arguments
 from medseg_paddle.config.optimisation import Loss
+from medseg_paddle.preprocess.augment import mixup
 
 
-class CrossEntropyLoss(nn.Layer):  # type: ignore[misc]
+class _LabelLoss(nn.Layer):  # type: ignore[misc]
+    """A loss to a label, or to the two of a mixture (see :mod:`medseg_paddle.preprocess.augment.mixup`)."""
+
+    def __init__(self, weight: tuple[float, ...] | None, ignore_index: int) -> None:
+        super().__init__()
+        self._weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
+        self._ignore_index = ignore_index
+
+    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Loss of shape [1] from logits ``[N, K, H, W]`` and labels int64 ``[N, H, W]``.
+
+        Of a mixture it is ``w * loss(first) + (1 - w) * loss(second)``; the weight is one for the batch.
+        """
+        pixel = int(labels[0, 0, 0])
+        if pixel < mixup.MIXTURE:
+            return self.of(logits, labels)
+        first, second = labels & mixup.IGNORED, labels.bitwise_right_shift(mixup.BITS) & mixup.IGNORED
+        weight = mixup.weight_of(pixel)
+        return weight * self.of(logits, self._plain(first)) + (1 - weight) * self.of(
+            logits, self._plain(second)
+        )
+
+    def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Loss to plain labels."""
+        raise NotImplementedError
+
+    def _plain(self, labels: paddle.Tensor) -> paddle.Tensor:
+        ignored = paddle.full_like(labels, self._ignore_index)
+        return paddle.where(labels == mixup.IGNORED, ignored, labels)
+
+
+class CrossEntropyLoss(_LabelLoss):
     """Cross-entropy, mean over the pixels that are not ignored.
 
     With `weight` the mean is weighted, ``sum(w_y * ce) / sum(w_y)``. A batch in which every pixel is
@@ -21,12 +53,10 @@ class CrossEntropyLoss(nn.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, weight: tuple[float, ...] | None = None, ignore_index: int = 255) -> None:
-        super().__init__()
-        self._weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
-        self._ignore_index = ignore_index
+        super().__init__(weight, ignore_index)
 
-    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Loss of shape [1] from logits ``[N, K, H, W]`` and labels int64 ``[N, H, W]``."""
+    def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Loss of shape [1] from logits ``[N, K, H, W]`` and plain labels int64 ``[N, H, W]``."""
         logits = logits.astype("float32")
         keep, safe = _without_ignored(labels, self._ignore_index)
         pixels = F.cross_entropy(logits, safe.unsqueeze(1), axis=1, reduction="none").squeeze(1)
@@ -38,7 +68,7 @@ class CrossEntropyLoss(nn.Layer):  # type: ignore[misc]
         return ((pixels * weight).sum() / weight.sum().clip(min=1e-6)).reshape([1])
 
 
-class DiceLoss(nn.Layer):  # type: ignore[misc]
+class DiceLoss(_LabelLoss):
     """``1 - mean_k (2 sum p_k y_k + s) / (sum p_k + sum y_k + s)``, sums over the batch.
 
     Soft Dice on probabilities after Milletari et al. 2016 (https://arxiv.org/abs/1606.04797), with the
@@ -53,12 +83,11 @@ class DiceLoss(nn.Layer):  # type: ignore[misc]
         *,
         background: bool = True,
     ) -> None:
-        super().__init__()
-        self._weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
-        self._ignore_index, self._smooth, self._background = ignore_index, smooth, background
+        super().__init__(weight, ignore_index)
+        self._smooth, self._background = smooth, background
 
-    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Loss of shape [1] from logits ``[N, K, H, W]`` and labels int64 ``[N, H, W]``."""
+    def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Loss of shape [1] from logits ``[N, K, H, W]`` and plain labels int64 ``[N, H, W]``."""
         keep, safe = _without_ignored(labels, self._ignore_index)
         keep = keep.unsqueeze(1)
         probabilities = F.softmax(logits.astype("float32"), axis=1) * keep

@@ -1,13 +1,9 @@
-"""Random changes of training images: geometry, intensity, elastic deformation.
-
-Every transform is a frozen dataclass, called with an image (HWC float32, 0..255), its label
-(HW integer) and a generator. It returns new arrays, leaves its inputs alone, and gives the same
-answer for the same state of the generator.
-"""
+"""Random changes of place: a patch that is turned, scaled, shifted and flipped, and elastic deformation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,15 +13,11 @@ from numpy.typing import NDArray
 
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess import specs as spec_of
+from medseg_paddle.preprocess.augment.arrays import IGNORE, Image, LabelArray, happens, in_groups
 from medseg_paddle.preprocess.foreground import Foreground
 
-Image = NDArray[np.float32]
-LabelArray = NDArray[Any]
 
-_IGNORE = 255
-
-
-def foreground_indices(label: LabelArray, ignore_index: int = _IGNORE) -> NDArray[np.int64]:
+def foreground_indices(label: LabelArray, ignore_index: int = IGNORE) -> NDArray[np.int64]:
     """Row and column of all pixels that are neither background nor ignored, shape (n, 2).
 
     Find them once for a case and hand them to every draw of :class:`RandomAffinePatch`.
@@ -45,13 +37,18 @@ class RandomAffinePatch:
         Largest angle in degrees, either way.
     scale : tuple of float
         Smallest and largest magnification; drawn evenly on a logarithmic scale.
+    shift : int
+        Largest shift along each axis, either way, in pixels of the patch; whole pixels, so that a patch
+        that is not turned or scaled stays a plain copy.
     flip_horizontal, flip_vertical, rotate90 : float
         Probability of a mirror image, and of a turn by 90, 180 or 270 degrees.
     foreground : float
-        Share of patches with a random foreground pixel in the centre; the others lie anywhere
-        inside the image.
+        Share of patches with a random foreground pixel in the centre (before the shift); the others
+        lie anywhere inside the image.
     border : {"reflect", "ignore"}
         Beyond the image: its reflection, or black with label 255 (ignored by loss and scores).
+    rotation_prob, scale_prob, shift_prob : float
+        Probability that the patch is rotated, scaled, shifted at all. At 1 no coin is tossed.
     """
 
     size: tuple[int, int]
@@ -62,6 +59,10 @@ class RandomAffinePatch:
     rotate90: float = 0.0
     foreground: float = 0.0
     border: Literal["reflect", "ignore"] = "reflect"
+    shift: int = 0
+    rotation_prob: float = 1.0
+    scale_prob: float = 1.0
+    shift_prob: float = 1.0
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -73,7 +74,11 @@ class RandomAffinePatch:
             )
         object.__setattr__(self, "scale", scale)
         spec_of.number(self.rotation, f"{name}.rotation", 0, 180)
+        if self.shift:
+            spec_of.whole_number(self.shift, f"{name}.shift")
         for key in ("flip_horizontal", "flip_vertical", "rotate90", "foreground"):
+            spec_of.number(getattr(self, key), f"{name}.{key}", 0, 1)
+        for key in ("rotation_prob", "scale_prob", "shift_prob"):
             spec_of.number(getattr(self, key), f"{name}.{key}", 0, 1)
         if self.border not in ("reflect", "ignore"):
             raise RecipeError(f"{name}.border '{self.border}' is unknown", hint="use reflect or ignore")
@@ -88,19 +93,29 @@ class RandomAffinePatch:
         """Draw a patch; `foreground`, found once for a case, is else looked for in `label`."""
         turns = int(rng.integers(1, 4)) if rng.random() < self.rotate90 else 0
         rows, columns = self.size if turns % 2 == 0 else self.size[::-1]
-        magnification = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
-        angle = math.radians(rng.uniform(-self.rotation, self.rotation))
+        magnification, angle = 1.0, 0.0
+        if happens(self.scale_prob, rng):
+            magnification = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
+        if happens(self.rotation_prob, rng):
+            angle = math.radians(rng.uniform(-self.rotation, self.rotation))
         centre = self._foreground_centre(label, rng, foreground)
         if centre is None:
             centre = (
                 _inside(label.shape[0], rows, magnification, rng),
                 _inside(label.shape[1], columns, magnification, rng),
             )
-        to_source = _affine(centre, (rows, columns), magnification, angle) @ _turned((rows, columns), turns)
+        to_source = _affine(centre, (rows, columns), magnification, angle)
+        if self.shift and happens(self.shift_prob, rng):
+            down, right = rng.integers(-self.shift, self.shift + 1, 2)
+            to_source = to_source @ np.array([[1, 0, right], [0, 1, down], [0, 0, 1]], dtype=float)
+        to_source = to_source @ _turned((rows, columns), turns)
         if rng.random() < self.flip_horizontal:
             to_source = to_source @ np.array([[-1, 0, self.size[1] - 1], [0, 1, 0], [0, 0, 1]], dtype=float)
         if rng.random() < self.flip_vertical:
             to_source = to_source @ np.array([[1, 0, 0], [0, -1, self.size[0] - 1], [0, 0, 1]], dtype=float)
+        plain = _plain_copy(label.shape, to_source, self.size) if magnification == 1 and angle == 0 else None
+        if plain is not None:
+            return plain(image), plain(label)
         return self._warped(image, label, to_source[:2])
 
     def _foreground_centre(
@@ -108,7 +123,7 @@ class RandomAffinePatch:
     ) -> tuple[int, int] | None:
         if rng.random() >= self.foreground:
             return None
-        foreground = Foreground(label, _IGNORE) if foreground is None else foreground
+        foreground = Foreground(label, IGNORE) if foreground is None else foreground
         if len(foreground) == 0:
             return None
         row, column = foreground[rng.integers(len(foreground))]
@@ -119,8 +134,9 @@ class RandomAffinePatch:
     ) -> tuple[Image, LabelArray]:
         border = cv2.BORDER_REFLECT_101 if self.border == "reflect" else cv2.BORDER_CONSTANT
         size = (self.size[1], self.size[0])
-        patch = cv2.warpAffine(
-            image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        patch = in_groups(
+            lambda part: cv2.warpAffine(part, matrix, size, flags=flags, borderMode=border), image
         )
         mask = cv2.warpAffine(
             _for_opencv(label),
@@ -128,59 +144,9 @@ class RandomAffinePatch:
             size,
             flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
             borderMode=border,
-            borderValue=_IGNORE,
+            borderValue=IGNORE,
         )
-        return patch.reshape(*self.size, image.shape[2]), np.asarray(mask).astype(label.dtype, copy=False)
-
-
-@dataclass(frozen=True)
-class RandomIntensity:
-    """Change brightness, contrast and gamma and add noise; the label stays.
-
-    Attributes
-    ----------
-    brightness : float
-        Largest shift, either way, as a share of the full scale of 255.
-    contrast : float
-        Distance from the mean is multiplied by ``1 / (1 + contrast)`` to ``1 + contrast``.
-    gamma : float
-        Exponent from ``1 / (1 + gamma)`` to ``1 + gamma``.
-    noise : float
-        Largest standard deviation of Gaussian noise, as a share of the full scale.
-    per_channel : bool
-        Draw brightness, contrast and gamma for every channel by itself.
-    """
-
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 0.0
-    noise: float = 0.0
-    per_channel: bool = False
-
-    def __post_init__(self) -> None:
-        spec_of.number(self.brightness, "RandomIntensity.brightness", 0, 1)
-        spec_of.number(self.contrast, "RandomIntensity.contrast", 0, 10)
-        spec_of.number(self.gamma, "RandomIntensity.gamma", 0, 10)
-        spec_of.number(self.noise, "RandomIntensity.noise", 0, 1)
-
-    def __call__(self, image: Image, label: LabelArray, rng: np.random.Generator) -> tuple[Image, LabelArray]:
-        """Return a changed image, clipped to 0..255, and a copy of the label."""
-        draws = image.shape[2] if self.per_channel else 1
-        result = image / np.float32(255)
-        if self.contrast:
-            mean = result.mean(axis=(0, 1) if self.per_channel else None, dtype=np.float32)
-            result = (result - mean) * _factor(self.contrast, draws, rng) + mean
-        if self.brightness:
-            result += rng.uniform(-self.brightness, self.brightness, draws).astype(np.float32)
-        if self.gamma:
-            np.clip(result, 0, 1, out=result)
-            result = np.power(result, _factor(self.gamma, draws, rng))
-        if self.noise:
-            deviation = np.float32(rng.uniform(0, self.noise))
-            result += deviation * rng.standard_normal(result.shape, dtype=np.float32)
-        np.clip(result, 0, 1, out=result)
-        result *= np.float32(255)
-        return result, label.copy()
+        return patch, np.asarray(mask).astype(label.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -209,13 +175,14 @@ class ElasticDeformation:
     def __call__(self, image: Image, label: LabelArray, rng: np.random.Generator) -> tuple[Image, LabelArray]:
         """Move image (linear) and label (nearest neighbour) along one and the same field."""
         if rng.random() >= self.prob:
-            return image.copy(), label.copy()
+            return image, label
         rows, columns = label.shape
         x = self._field((rows, columns), rng) + np.arange(columns, dtype=np.float32)
         y = self._field((rows, columns), rng) + np.arange(rows, dtype=np.float32)[:, None]
-        moved = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        mask = cv2.remap(_for_opencv(label), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-        return moved.reshape(image.shape), np.asarray(mask).astype(label.dtype, copy=False)
+        reflect = cv2.BORDER_REFLECT_101
+        moved = in_groups(lambda part: cv2.remap(part, x, y, cv2.INTER_LINEAR, borderMode=reflect), image)
+        mask = cv2.remap(_for_opencv(label), x, y, cv2.INTER_NEAREST, borderMode=reflect)
+        return moved, np.asarray(mask).astype(label.dtype, copy=False)
 
     def _field(self, size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
         noise = rng.standard_normal(size, dtype=np.float32)
@@ -225,16 +192,7 @@ class ElasticDeformation:
         deviation = float(np.sqrt(np.mean(np.square(smooth))))
         smooth *= np.float32(self.alpha / max(deviation, 1e-12))
         return smooth
-
-
-TrainTransform = RandomAffinePatch | RandomIntensity | ElasticDeformation
-
-TRAIN_TRANSFORMS: dict[str, type[TrainTransform]] = {
-    "ElasticDeformation": ElasticDeformation,
-    "RandomAffinePatch": RandomAffinePatch,
-    "RandomIntensity": RandomIntensity,
-}
-"""What a recipe may name under ``train_dataset.transforms``, beside PaddleSeg's own."""
+        return smooth
 
 
 def _inside(length: int, side: int, magnification: float, rng: np.random.Generator) -> int:
@@ -266,11 +224,26 @@ def _turned(size: tuple[int, int], turns: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _factor(spread: float, draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    limit = math.log1p(spread)
-    return np.exp(rng.uniform(-limit, limit, draws)).astype(np.float32)
-
-
 def _for_opencv(label: LabelArray) -> LabelArray:
     """Return the label in a type OpenCV can warp; float32 holds every integer up to 2**24."""
     return label if label.dtype in (np.uint8, np.uint16, np.int16) else label.astype(np.float32)
+
+
+def _plain_copy(
+    source: tuple[int, ...], to_source: NDArray[np.float64], size: tuple[int, int]
+) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    """How to copy what a matrix of whole shifts, turns and flips points to; None where a part lies outside."""
+    matrix = np.rint(to_source).astype(int)
+    rows, columns = size
+    (left, right), (top, bottom) = np.sort(matrix[:2] @ [[0, columns - 1], [0, rows - 1], [1, 1]])
+    if left < 0 or top < 0 or right >= source[1] or bottom >= source[0]:
+        return None
+    turned = matrix[0, 0] == 0
+    down, across = (matrix[0, 1], matrix[1, 0]) if turned else (matrix[1, 1], matrix[0, 0])
+
+    def copied(array: NDArray[Any]) -> NDArray[Any]:
+        region = array[top : bottom + 1, left : right + 1]
+        region = region.swapaxes(0, 1) if turned else region
+        return np.ascontiguousarray(region[::down, ::across])
+
+    return copied

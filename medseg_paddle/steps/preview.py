@@ -1,0 +1,334 @@
+"""From a recipe to a sheet of what its training will see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config.base import did_you_mean
+from medseg_paddle.config.transforms import Mixup, Normalize, Transform
+from medseg_paddle.core import Case, LabelSet
+from medseg_paddle.engine.startup import start_paddle
+from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.images import read_label, write_image
+from medseg_paddle.io.sheet import TILE_SIDE, Row, Tile, draw_sheet, draw_small
+from medseg_paddle.preprocess.augment import foreground_indices, mixup
+from medseg_paddle.steps.checks import class_names
+from medseg_paddle.steps.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from medseg_paddle.engine.data import TrainingStream
+
+_COUNTED = 64  # training images that the shares are of
+_CASES = 3  # cases shown where none are named
+_LOOKED_AT = 24  # cases whose labels are read to find some with foreground
+_LEAST_RANGE = 1e-3  # of intensities 0..255, below which an image is blank
+_OF_FIXED_SIZE = (
+    "Resize", "ResizeByLong", "ResizeByShort", "LimitLong", "Padding", "PaddingByAspectRatio", "ScalePadding",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a sheet shows, and what was counted on the way.
+
+    Attributes
+    ----------
+    path : Path
+        The sheet.
+    cases : tuple of str
+        Those shown.
+    counted : int
+        Training images that the shares are of: the first ones of the training.
+    shares : dict of str to float
+        Share of these images with a pixel of the class, by name.
+    problems : tuple of str
+        What should not be: a class in no image, labels that are ignored altogether, blank images.
+    """
+
+    path: Path
+    cases: tuple[str, ...]
+    counted: int
+    shares: dict[str, float]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One image as the training gets it, ready to be shown: HWC 0..255, one label or the two of a mixture."""
+
+    image: NDArray[np.float32]
+    labels: tuple[NDArray[np.int64], ...]
+    weight: float
+    ignore_index: int
+
+    def cut(self, window: tuple[slice, slice]) -> _Draw:
+        """A part of it."""
+        labels = tuple(label[window] for label in self.labels)
+        return _Draw(self.image[window], labels, self.weight, self.ignore_index)
+
+    def tile(self, caption: str, labels: LabelSet) -> Tile:
+        """Its picture for a sheet."""
+        shown = self.image if self.image.shape[2] in (1, 3) else self.image[:, :, :1]
+        picture = draw_small(
+            np.clip(np.rint(shown), 0, 255).astype(np.uint8),
+            self.labels[0],
+            labels,
+            ignore_index=self.ignore_index,
+            second=self.labels[1] if len(self.labels) > 1 else None,
+        )
+        mixture = f"{self.weight:.2f} of it" if len(self.labels) > 1 else ""
+        return Tile(picture, ", ".join(filter(None, (caption, mixture))))
+
+
+def preview(
+    recipe: Path | str | Recipe,
+    *,
+    draws: int = 6,
+    cases: Sequence[str] = (),
+    output: Path | str = "preview.png",
+    overrides: Sequence[str] = (),
+) -> Preview:
+    """Draw a sheet of training images through the training's own pipeline.
+
+    A row for each case: the prepared image with its labels, then what training gets of it in its first
+    passes over the data, bit for bit. Then a row for each transform by itself, which happens always there.
+
+    Parameters
+    ----------
+    recipe : Path, str or Recipe
+    draws : int
+        Images drawn of each case.
+    cases : sequence of str
+        Cases to show, by their names in the data set; else some with foreground, from all over the set.
+    output : Path or str
+        PNG to write; one that is there is replaced.
+    overrides : sequence of str
+        ``key=value`` changes of a recipe file.
+
+    Raises
+    ------
+    RecipeError, DataError, SetupError
+    """
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    everything = load_cases(resolved.train_dataset)
+    labels = class_names(resolved)
+    chosen = _named(everything, cases) if cases else _some(everything, resolved)
+    start_paddle()
+    from medseg_paddle.engine.data import TrainingStream
+
+    stream = TrainingStream(everything, resolved)
+    tally = _Tally(labels)
+    mixing = resolved.train_dataset.mixup
+    numbers = [n for n, t in enumerate(resolved.train_dataset.transforms) if not isinstance(t, Normalize)]
+    with ProgressBar("drawing", len(chosen) + _COUNTED + len(numbers)) as bar:
+        passes = [_positions(stream, chosen, number) for number in range(draws)]
+        captions = [f"pass {number}" for number in range(1, draws + 1)]
+        rows = []
+        for case in chosen:
+            prepared = _draw(TrainingStream((case,), _with(resolved, ())), 0, resolved)
+            drawn = [_draw(stream, positions[case.id], resolved) for positions in passes]
+            rows.append(_row(case.id, "", prepared, drawn, captions, labels))
+            bar.update(len(rows))
+        for position in range(_COUNTED):
+            tally.add(_draw(stream, position, resolved), stream.case_at(position))
+            bar.update(len(rows) + position + 1)
+        for done, number in enumerate(numbers, start=len(rows) + _COUNTED + 1):
+            rows.append(_alone(number, chosen[0], resolved, labels, draws))
+            bar.update(done)
+        if mixing is not None:
+            rows.append(_mixed(mixing, everything, resolved, labels, draws))
+    picture = draw_sheet(
+        f"{resolved.name}: what its training sees",
+        _notes(resolved, len(everything)),
+        rows,
+        labels,
+        mixed=mixing is not None,
+    )
+    write_image(Path(output), picture)
+    return Preview(
+        Path(output), tuple(case.id for case in chosen), _COUNTED, tally.shares, tuple(tally.problems())
+    )
+
+
+class _Tally:
+    """Counts what is in the images of a training."""
+
+    def __init__(self, labels: LabelSet) -> None:
+        self._labels = labels
+        self._with_class = dict.fromkeys((label.name for label in labels.foreground), 0)
+        self._empty: list[str] = []
+        self._blank: list[str] = []
+        self.images = 0
+
+    def add(self, draw: _Draw, case: Case) -> None:
+        """Count one image."""
+        self.images += 1
+        for label in self._labels.foreground:
+            self._with_class[label.name] += any((part == label.index).any() for part in draw.labels)
+        if all((part == draw.ignore_index).all() for part in draw.labels):
+            self._empty.append(case.id)
+        if not np.ptp(draw.image) > _LEAST_RANGE:  # also true of what is not a number
+            self._blank.append(case.id)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the images that hold a class, by its name."""
+        return {name: count / self.images for name, count in self._with_class.items()}
+
+    def problems(self) -> Iterator[str]:
+        """What should not be."""
+        for name, count in self._with_class.items():
+            if count == 0:
+                yield (
+                    f"none of the first {self.images} training images holds {name}; "
+                    "raise `foreground` of RandomAffinePatch, or look at the labels"
+                )
+        for found, what in (
+            (self._empty, "nothing to learn from: all their pixels are ignored"),
+            (self._blank, "one intensity everywhere"),
+        ):
+            if found:
+                yield f"{len(found)} of the first {self.images} training images have {what} (first: {found[0]})"
+
+
+def _draw(stream: TrainingStream, position: int, recipe: Recipe) -> _Draw:
+    """What the training gets at a position of its stream."""
+    sample = stream[position]
+    image, label = sample["img"].transpose(1, 2, 0), sample["label"]
+    for transform in recipe.train_dataset.transforms:
+        if isinstance(transform, Normalize):
+            image = (image * np.array(transform.std) + np.array(transform.mean)) * 255
+    mixture = mixup.unpacked(label, recipe.ignore_index)
+    if mixture is None:
+        return _Draw(image, (label,), 1.0, recipe.ignore_index)
+    return _Draw(image, mixture[:2], mixture[2], recipe.ignore_index)
+
+
+def _alone(number: int, case: Case, recipe: Recipe, labels: LabelSet, draws: int) -> Row:
+    """A row that shows one transform, after the changes of size that stand before it."""
+    from medseg_paddle.engine.data import TrainingStream
+    from medseg_paddle.engine.paddleseg_adapter.transforms import sizes_after
+
+    before = tuple(t for t in recipe.train_dataset.transforms[:number] if t.type in _OF_FIXED_SIZE)
+    transform = recipe.train_dataset.transforms[number]
+    always = _always(transform)
+    said = transform.model_dump(mode="json", exclude={"type"}, exclude_unset=True)
+    settings = ", ".join(f"{key}: {value}" for key, value in said.items())
+    note = f"{settings}{' ' * bool(settings)}{'(here always)' * (always != transform)}"
+    reference = _draw(TrainingStream((case,), _with(recipe, before)), 0, recipe)
+    title = f"{transform.type} alone"
+    try:
+        sizes_after((*before, always), [reference.labels[0].shape])
+    except RecipeError as error:
+        return _row(title, f"not without what stands before it: {error.message}", reference, [], [], labels)
+    stream = TrainingStream((case,), _with(recipe, (*before, always)))
+    drawn = [_draw(stream, position, recipe) for position in range(draws)]
+    if all(draw.labels[0].shape == reference.labels[0].shape for draw in drawn):
+        window = _window(reference)
+        reference, drawn = reference.cut(window), [draw.cut(window) for draw in drawn]
+    return _row(title, note, reference, drawn, [""] * draws, labels)
+
+
+def _mixed(mixing: Mixup, everything: Sequence[Case], recipe: Recipe, labels: LabelSet, draws: int) -> Row:
+    """A row that shows mixup, which needs other images and all transforms before it."""
+    from medseg_paddle.engine.data import TrainingStream
+
+    always = mixing.model_copy(update={"prob": 1.0})
+    dataset = recipe.train_dataset.model_copy(update={"mixup": always})
+    stream = TrainingStream(everything, recipe.model_copy(update={"train_dataset": dataset}))
+    drawn = [_draw(stream, position, recipe) for position in range(draws + 1)]
+    note = f"alpha: {mixing.alpha:g}, prob: {mixing.prob:g} (here always), after all transforms above"
+    return _row("mixup", note, drawn[0], drawn[1:], [""] * draws, labels, first="")
+
+
+def _with(recipe: Recipe, transforms: Sequence[Transform]) -> Recipe:
+    """The recipe with these transforms of training images, and its own normalisation."""
+    normalize = tuple(t for t in recipe.train_dataset.transforms if isinstance(t, Normalize))
+    changes = {"transforms": (*transforms, *normalize), "mixup": None}
+    dataset = recipe.train_dataset.model_copy(update=changes)
+    return recipe.model_copy(update={"train_dataset": dataset})
+
+
+def _always(transform: Transform) -> Transform:
+    """The transform with each probability of its changes that is above 0 at 1."""
+    probabilities = [key for key in type(transform).model_fields if key == "prob" or key.endswith("_prob")]
+    certain = {key: 1.0 for key in probabilities if 0 < getattr(transform, key) < 1}
+    return transform.model_copy(update=certain)
+
+
+def _row(
+    title: str,
+    note: str,
+    reference: _Draw,
+    drawn: Sequence[_Draw],
+    captions: Sequence[str],
+    labels: LabelSet,
+    first: str = "prepared",
+) -> Row:
+    tiles = [reference.tile(first, labels)]
+    tiles += [draw.tile(caption, labels) for draw, caption in zip(drawn, captions, strict=True)]
+    return Row(title, note, tuple(tiles))
+
+
+def _window(draw: _Draw) -> tuple[slice, slice]:
+    """Rows and columns around a foreground pixel in the middle of the others, else around the centre."""
+    rows, columns = shape = draw.labels[0].shape
+    found = foreground_indices(draw.labels[0], draw.ignore_index)
+    centre = found[len(found) // 2] if len(found) else (rows // 2, columns // 2)
+    firsts = [
+        int(np.clip(place - TILE_SIDE // 2, 0, max(0, length - TILE_SIDE)))
+        for place, length in zip(centre, shape, strict=True)
+    ]
+    return slice(firsts[0], firsts[0] + TILE_SIDE), slice(firsts[1], firsts[1] + TILE_SIDE)
+
+
+def _positions(stream: TrainingStream, chosen: Sequence[Case], number: int) -> dict[str, int]:
+    """Where each chosen case stands in a pass over the data."""
+    wanted = {case.id for case in chosen}
+    places = range(number * len(stream), (number + 1) * len(stream))
+    return {case.id: place for place in places if (case := stream.case_at(place)).id in wanted}
+
+
+def _named(everything: Sequence[Case], names: Sequence[str]) -> tuple[Case, ...]:
+    known = {case.id: case for case in everything}
+    for name in names:
+        if name not in known:
+            raise DataError(
+                f"the training set has no case '{name}'", hint=did_you_mean(name, list(known)[:200])
+            )
+    return tuple(known[name] for name in names)
+
+
+def _some(everything: Sequence[Case], recipe: Recipe) -> tuple[Case, ...]:
+    """A few cases from all over the set; of those looked at, those with foreground come first."""
+    spread = np.linspace(0, len(everything) - 1, min(_LOOKED_AT, len(everything))).astype(int)
+    candidates = [everything[number] for number in spread]
+    full = [
+        case
+        for case in candidates
+        if case.label is not None and len(foreground_indices(read_label(case.label), recipe.ignore_index))
+    ]
+    pool = full if len(full) >= _CASES else candidates
+    picked = np.linspace(0, len(pool) - 1, min(_CASES, len(pool))).astype(int)
+    return tuple(pool[number] for number in picked)
+
+
+def _notes(recipe: Recipe, count: int) -> list[str]:
+    chain = " \u2192 ".join(t.type for t in recipe.train_dataset.transforms)
+    mixing = " \u2192 mixup" if recipe.train_dataset.mixup is not None else ""
+    notes = [
+        f"{count} cases of {recipe.train_dataset.dataset_root}, seed {recipe.seed}",
+        "Pass k is what the training gets of the case in its k-th pass over the data.",
+        f"{chain}{mixing}",
+    ]
+    if recipe.in_channels not in (1, 3):
+        notes.append(f"Shown is channel 1 of {recipe.in_channels}.")
+    return notes
