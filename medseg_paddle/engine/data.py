@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe
@@ -143,7 +142,7 @@ def _packed(
     return (case.image, case.label), kept, label, Foreground(label, ignore_index).ends
 
 
-class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
+class TrainingStream:
     """Position in the stream -> augmented image and label.
 
     Each pass over the cases is in a fresh order. Everything drawn at a position depends on the seed and

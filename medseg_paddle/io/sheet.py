@@ -26,12 +26,14 @@ TILE_SIDE = 232
 """Width of a tile, and its greatest height, in pixels."""
 
 _GAP = 12
+_SPACE = 4
 _MARGIN = 24
 _SMALL, _PLAIN, _LARGE = 13, 15, 22
 _FAINT = (150, 154, 160)
 _WHITE = (255, 255, 255)
 _HATCHED = (146, 146, 152)
 _HATCH_STEP, _HATCH_WIDTH = 9, 2
+_SHADE = 0.6  # left of the picture beside an outline
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def draw_small(
 ) -> Picture:
     """Draw an image to the size of a tile, its classes outlined, what is ignored greyed and hatched.
 
+    Beside the outlines the picture is darkened, so that they are seen on whatever colour it has.
+
     Parameters
     ----------
     image : ndarray, shape (H, W), (H, W, 1) or (H, W, 3), uint8
@@ -76,14 +80,14 @@ def draw_small(
     Returns
     -------
     ndarray, shape (h, w, 3), uint8, RGB
-        The longer side is that of a tile, or the next smaller whole multiple of the image's.
+        The longer side is that of a tile.
     """
     rows, columns = labels.shape
-    longer = max(rows, columns)
-    scale = TILE_SIDE // longer if longer <= TILE_SIDE else TILE_SIDE / longer
+    scale = TILE_SIDE / max(rows, columns)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     picture = np.ascontiguousarray(cv2.resize(as_rgb(image), size, interpolation=smooth))
+    lines = np.zeros_like(picture)
     for array, dashed in ((labels, False), (second, True)):
         if array is None:
             continue
@@ -92,7 +96,11 @@ def draw_small(
         if not dashed:
             _hatch(picture, shown == ignore_index)
         for label in label_set.foreground:
-            draw_contours(picture, shown == label.index, label.color, dashed=dashed)
+            draw_contours(lines, shown == label.index, label.color, dashed=dashed)
+    drawn = lines.any(axis=-1)
+    beside = cv2.dilate(drawn.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    picture[beside] = (picture[beside] * _SHADE).astype(np.uint8)
+    picture[drawn] = lines[drawn]
     return picture
 
 
@@ -138,11 +146,11 @@ def _row(row: Row, width: int) -> list[Picture]:
         _text_line(line, width, _SMALL, _FAINT) for line in _broken(row.note, width - 2 * _MARGIN, _SMALL)
     ]
     height = max(tile.picture.shape[0] for tile in row.tiles)
-    strip = paper(height + 2 * _SMALL, width)
+    strip = paper(_SPACE + height + 2 * _SMALL, width)
     for number, tile in enumerate(row.tiles):
         left = _MARGIN + number * (TILE_SIDE + _GAP)
         rows, columns = tile.picture.shape[:2]
-        strip[:rows, left : left + columns] = tile.picture
+        strip[_SPACE : _SPACE + rows, left : left + columns] = tile.picture
         caption = _text_line(tile.caption, TILE_SIDE, _SMALL, _FAINT, margin=0)
         strip[-caption.shape[0] :, left : left + TILE_SIDE] = caption
     return [*lines, strip]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.base import did_you_mean
-from medseg_paddle.config.transforms import Mixup, Normalize, Transform
+from medseg_paddle.config.transforms import Mixup, Normalize, RandomAffinePatch, Transform
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
@@ -232,7 +232,7 @@ def _alone(number: int, case: Case, recipe: Recipe, labels: LabelSet, draws: int
     stream = TrainingStream((case,), _with(recipe, (*before, always)))
     drawn = [_draw(stream, position, recipe) for position in range(draws)]
     if all(draw.labels[0].shape == reference.labels[0].shape for draw in drawn):
-        window = _window(reference)
+        window = _window(reference, recipe)
         reference, drawn = reference.cut(window), [draw.cut(window) for draw in drawn]
     return _row(title, note, reference, drawn, [""] * draws, labels)
 
@@ -278,16 +278,22 @@ def _row(
     return Row(title, note, tuple(tiles))
 
 
-def _window(draw: _Draw) -> tuple[slice, slice]:
-    """Rows and columns around a foreground pixel in the middle of the others, else around the centre."""
-    rows, columns = shape = draw.labels[0].shape
+def _window(draw: _Draw, recipe: Recipe) -> tuple[slice, slice]:
+    """As much of an image as a training image shows, about a foreground pixel amid the others or the centre."""
+    from medseg_paddle.engine.paddleseg_adapter.transforms import sizes_after
+
+    shape = draw.labels[0].shape
     found = foreground_indices(draw.labels[0], draw.ignore_index)
-    centre = found[len(found) // 2] if len(found) else (rows // 2, columns // 2)
-    firsts = [
-        int(np.clip(place - TILE_SIDE // 2, 0, max(0, length - TILE_SIDE)))
-        for place, length in zip(centre, shape, strict=True)
-    ]
-    return slice(firsts[0], firsts[0] + TILE_SIDE), slice(firsts[1], firsts[1] + TILE_SIDE)
+    centre = found[len(found) // 2] if len(found) else np.array(shape) // 2
+    transforms = recipe.train_dataset.transforms
+    extent = np.array(next(iter(sizes_after(transforms, [shape]) or {(TILE_SIDE, TILE_SIDE)})), float)
+    for transform in transforms:
+        if isinstance(transform, RandomAffinePatch):
+            extent /= np.sqrt(transform.scale[0] * transform.scale[1])
+    extent = np.minimum(np.ceil(extent), shape).astype(int)
+    first = np.clip(centre - extent // 2, 0, np.array(shape) - extent)
+    last = first + extent
+    return slice(first[0], last[0]), slice(first[1], last[1])
 
 
 def _positions(stream: TrainingStream, chosen: Sequence[Case], number: int) -> dict[str, int]:
@@ -322,8 +328,8 @@ def _some(everything: Sequence[Case], recipe: Recipe) -> tuple[Case, ...]:
 
 
 def _notes(recipe: Recipe, count: int) -> list[str]:
-    chain = " \u2192 ".join(t.type for t in recipe.train_dataset.transforms)
-    mixing = " \u2192 mixup" if recipe.train_dataset.mixup is not None else ""
+    chain = " > ".join(t.type for t in recipe.train_dataset.transforms)
+    mixing = " > mixup" if recipe.train_dataset.mixup is not None else ""
     notes = [
         f"{count} cases of {recipe.train_dataset.dataset_root}, seed {recipe.seed}",
         "Pass k is what the training gets of the case in its k-th pass over the data.",

@@ -178,6 +178,7 @@ def test_all_sets_ignore_the_same_label(tmp_path: Path) -> None:
 
 CROP = {"type": "RandomPaddingCrop", "crop_size": [64, 64]}
 PATCH = {"type": "RandomAffinePatch", "size": [64, 64]}
+CUTOUT = {"type": "RandomCutout"}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,9 @@ PATCH = {"type": "RandomAffinePatch", "size": [64, 64]}
         ({**PATCH, "border": "ignore"}, 254, "marks the border with 255, but label 254"),
         ({**PATCH, "border": "ignore"}, 255, None),
         ({**PATCH, "border": "reflect"}, 254, None),
+        ({**CUTOUT, "label": "ignore"}, 254, "marks what it cuts out with 255, but label 254"),
+        ({**CUTOUT, "label": "ignore"}, 255, None),
+        (CUTOUT, 254, None),
     ],
 )
 def test_padded_pixels_are_the_ignored_ones(
@@ -258,7 +262,18 @@ def after_normalize(transform: dict[str, Any], **normalize: Any) -> dict[str, An
 
 
 @pytest.mark.parametrize(
-    "kind", ["RandomIntensity", "RandomNoise", "RandomBlur", "RandomDistort", "Normalize"]
+    "kind",
+    [
+        "RandomIntensity",
+        "RandomGaussianBlur",
+        "RandomLowResolution",
+        "RandomChannelDrop",
+        "RandomCutout",
+        "RandomNoise",
+        "RandomBlur",
+        "RandomDistort",
+        "Normalize",
+    ],
 )
 def test_what_takes_intensities_of_0_to_255_stands_before_normalize(tmp_path: Path, kind: str) -> None:
     data = after_normalize({"type": kind})
@@ -319,3 +334,39 @@ def test_the_order_of_a_scored_set_s_transforms_is_looked_at_too(tmp_path: Path)
         tmp_path, recipe(val_dataset=listed("val", transforms=late))
     )
     assert loaded(tmp_path, recipe(val_dataset=listed("val", transforms=late[::-1])))
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        ({"type": "RandomGaussianBlur", "sigma": [2, 1]}, "write [1, 2]"),
+        ({"type": "RandomLowResolution", "zoom": [1, 0.5]}, "write [0.5, 1]"),
+        ({"type": "RandomCutout", "holes": [3, 2]}, "write [2, 3]"),
+        ({"type": "RandomCutout", "size": [0.3, 0.2]}, "write [0.2, 0.3]"),
+        (
+            {"type": "RandomPaddingCrop", "category_max_ratio": 0.75},
+            "returns the label in place of the image",
+        ),
+        ({"type": "RandomChannelDrop", "channels": 3}, "write `channels: 2`"),
+    ],
+)
+def test_a_transform_that_cannot_do_what_it_says_is_refused(
+    tmp_path: Path, transform: dict[str, Any], words: str
+) -> None:
+    data = recipe(train_dataset=listed("train", transforms=[transform, NORMALIZE]))
+    assert words in refusal(tmp_path, data)
+
+
+def test_the_only_channel_is_not_dropped(tmp_path: Path) -> None:
+    drop = {"type": "RandomChannelDrop"}
+    data = recipe(
+        train_dataset=listed("train", transforms=[drop, NORMALIZE], img_channels=1),
+        val_dataset=listed("val", img_channels=1),
+    )
+    assert "blanks up to 1 of 1 channel(s)" in refusal(tmp_path, data)
+
+
+def test_mixup_needs_two_images(tmp_path: Path) -> None:
+    mixing = listed("train", mixup={"alpha": 0.4})
+    assert loaded(tmp_path, recipe(train_dataset=mixing)).train_dataset.mixup.alpha == 0.4
+    assert "batch_size is 1" in refusal(tmp_path, recipe(train_dataset=mixing, batch_size=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any, get_args
 
@@ -9,6 +10,8 @@ import pytest
 
 from medseg_paddle.config import networks, optimisation, transforms
 from medseg_paddle.config.base import Spec
+from medseg_paddle.preprocess import TRAIN_TRANSFORMS
+from medseg_paddle.preprocess.augment import Mixup
 
 manager = pytest.importorskip(
     "medseg_paddle.engine.paddleseg_adapter", reason="PaddleSeg is not installed"
@@ -17,7 +20,7 @@ pytest.importorskip("paddleseg.transforms")
 pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
-OURS = {"RandomAffinePatch", "RandomIntensity", "ElasticDeformation", "SimpleUNet", "ScalableUNet"}
+OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet"}
 
 
 def members(union: Any) -> list[type[Spec]]:
@@ -55,3 +58,21 @@ def test_keys_and_defaults_are_paddlesegs(spec: type[Spec], theirs: Any) -> None
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (tuple, list)) else value
+
+
+@pytest.mark.parametrize("name", [*TRAIN_TRANSFORMS, "Mixup"])
+def test_keys_and_defaults_of_ours_are_those_of_what_they_stand_for(name: str) -> None:
+    spec = getattr(transforms, name)
+    ours = {"Mixup": Mixup, **TRAIN_TRANSFORMS}[name]
+    expected = {field.name: field.default for field in dataclasses.fields(ours)}
+    found = {key: field for key, field in spec.model_fields.items() if key != "type"}
+    assert set(found) == set(expected)
+    for key, field in found.items():
+        if expected[key] is dataclasses.MISSING:
+            assert field.is_required(), key
+        else:
+            assert _plain(field.default) == _plain(expected[key]), key
+
+
+def test_no_transform_of_ours_takes_a_name_of_paddlesegs() -> None:
+    assert not set(TRAIN_TRANSFORMS) & set(manager.TRANSFORMS.components_dict)
