@@ -37,6 +37,12 @@ OURS = (
 THEIRS = "[{type: RandomPaddingCrop, crop_size: [32, 32]}, {type: RandomDistort}, {type: Normalize}]"
 
 
+def with_transforms(path: Path, transforms: str) -> Recipe:
+    normalize = transforms[transforms.rindex("{") :]
+    sets = (("train", transforms), ("val", f"[{normalize}"))
+    return load_recipe(path, [f"{name}_dataset.transforms={steps}" for name, steps in sets])
+
+
 def orders(first: int, last: int, size: int = 3) -> list[list[int]]:
     return [list(range(n * size, n * size + size)) for n in range(first, last)]
 
@@ -60,7 +66,7 @@ def assert_equal(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]])
 def test_same_stream_for_any_number_of_processes_and_after_resume(
     disc_recipe_file: Path, transforms: str
 ) -> None:
-    recipe = load_recipe(disc_recipe_file, [f"train_dataset.transforms={transforms}"])
+    recipe = with_transforms(disc_recipe_file, transforms)
     cases = load_cases(recipe.train_dataset)
     with DecodedImages(2**20) as decoded:
         survey(cases, recipe, decoded=decoded)
@@ -93,9 +99,7 @@ def test_a_picture_that_is_kept_decoded_gives_the_same_numbers(disc_recipe: Reci
 
 
 def test_a_batch_is_the_pictures_normalised(disc_recipe_file: Path) -> None:
-    recipe = load_recipe(
-        disc_recipe_file, ["train_dataset.transforms=[{type: Normalize, mean: [0.3], std: [0.7]}]"]
-    )
+    recipe = with_transforms(disc_recipe_file, "[{type: Normalize, mean: [0.3], std: [0.7]}]")
     cases = load_cases(recipe.train_dataset)
     stream = TrainingStream(cases, recipe)
     (batch,) = batches(stream, [[0, 1]], 1)

@@ -38,6 +38,4 @@ def test_without_normalize_the_values_stay() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_numbers_for_other_channels_are_refused(dtype: type) -> None:
     with pytest.raises(RecipeError, match="2 numbers"):
-        write_planes(
-            np.zeros((4, 4, 3), dtype), Normalize((0.5, 0.5), (1.0,)), np.empty((3, 4, 4), np.float32)
-        )
+        NormalizedPlanes((0.5, 0.5), (1.0,))(np.zeros((4, 4, 3), dtype))
