@@ -36,9 +36,8 @@ CONTENDERS = {  # name: kind, whether images are decoded once
     "medseg-paddle": ("medseg-paddle", True),
     "medseg-paddle, cache_mb: 0": ("medseg-paddle", False),
 }
-_BUSY = 0.3
 _SETTLE_S = 0.4  # processes load what they may load ahead
-_TOLERANCE = 0.1  # of mean and spread, relative to the spread: the transforms draw for themselves
+_TOLERANCE = 0.2  # of mean and spread, relative to the spread: the transforms draw for themselves
 
 
 def draw_images(folder: Path, count: int) -> list[tuple[str, str]]:
@@ -161,7 +160,7 @@ def compare(job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Row]
         for number in range(options.attempts):
             order = processes if number % 2 == 0 else processes[::-1]
             measured = {process.contender: process.load(batches) for process in order}
-            if max(others for _, _, others in measured.values()) <= _BUSY:
+            if max(others for _, _, others in measured.values()) <= options.busy:
                 rounds.append({name: (seconds, used) for name, (seconds, used, _) in measured.items()})
             if len(rounds) == options.rounds:
                 break
@@ -263,6 +262,7 @@ def main() -> int:
     parser.add_argument("--load", type=int, default=96, help="images of each contender in a round")
     parser.add_argument("--rounds", type=int, default=7, help="undisturbed rounds to measure")
     parser.add_argument("--attempts", type=int, default=14, help="most rounds")
+    parser.add_argument("--busy", type=float, default=0.3, help="cores that others may use in a round that counts")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--verbose", action="store_true", help="show what the contenders print")
     options = parser.parse_args()

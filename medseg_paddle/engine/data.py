@@ -228,8 +228,9 @@ class TrainingStream:
         held = None if self._decoded is None else self._decoded.get((case.image, case.label))
         if held is None:
             read = read_image(case.image, self._recipe.in_channels)
-            _, *held = _packed(case, read, labelled(case, self._recipe), self.ignore_index)
-        image, label, ends = held
+            _, image, label, ends = _packed(case, read, labelled(case, self._recipe), self.ignore_index)
+        else:
+            image, label, ends = held
         rng = np.random.default_rng([self._recipe.seed, 1, position])
         return self._transform.augmented(image, label, rng, Foreground(label, self.ignore_index, ends))
 

@@ -129,7 +129,7 @@ class DecodedImages:
         """Write an array at `offset`; returns where the next one may start."""
         assert self._file is not None  # noqa: S101  (opened by _fits)
         self._file.seek(offset)
-        rest = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         while rest:
             rest = rest[self._file.write(rest) :]
         end = offset + _padded(array.nbytes)

@@ -126,7 +126,7 @@ class RandomAffinePatch:
         foreground = Foreground(label, IGNORE) if foreground is None else foreground
         if len(foreground) == 0:
             return None
-        row, column = foreground[rng.integers(len(foreground))]
+        row, column = foreground[int(rng.integers(len(foreground)))]
         return int(row), int(column)
 
     def _warped(

@@ -72,6 +72,7 @@ class NormalizedPlanes:
         np.divide(result, self._deviations[kind], out=result, casting="same_kind")
 
 
-def _narrowest(value: float) -> np.floating:
+def _narrowest(value: float) -> np.float32 | np.float64:
     """Float32 where that is the same number."""
-    return np.float32(value) if float(np.float32(value)) == value else np.float64(value)
+    narrow = np.float32(value)
+    return narrow if float(narrow) == value else np.float64(value)
