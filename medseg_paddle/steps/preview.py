@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,9 @@ _COUNTED = 64  # training images that the shares are of
 _CASES = 3  # cases shown where none are named
 _LOOKED_AT = 24  # cases whose labels are read to find some with foreground
 _LEAST_RANGE = 1e-3  # of intensities 0..255, below which an image is blank
-_OF_FIXED_SIZE = (
+_OF_SIZE = (
     "Resize", "ResizeByLong", "ResizeByShort", "LimitLong", "Padding", "PaddingByAspectRatio", "ScalePadding",
+    "RandomPaddingCrop",
 )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ class _Draw:
             ignore_index=self.ignore_index,
             second=self.labels[1] if len(self.labels) > 1 else None,
         )
-        mixture = f"{self.weight:.2f} of it" if len(self.labels) > 1 else ""
+        mixture = f"weight {self.weight:.2f}" if len(self.labels) > 1 else ""
         return Tile(picture, ", ".join(filter(None, (caption, mixture))))
 
 
@@ -202,7 +203,12 @@ class _Tally:
 def _draw(stream: TrainingStream, position: int, recipe: Recipe) -> _Draw:
     """What the training gets at a position of its stream."""
     sample = stream[position]
-    image, label = sample["img"].transpose(1, 2, 0), sample["label"]
+    return _shown(sample["img"], sample["label"], recipe)
+
+
+def _shown(planes: NDArray[np.float32], label: NDArray[np.int64], recipe: Recipe) -> _Draw:
+    """CHW image and label of the training, without the normalisation."""
+    image = planes.transpose(1, 2, 0)
     for transform in recipe.train_dataset.transforms:
         if isinstance(transform, Normalize):
             image = (image * np.array(transform.std) + np.array(transform.mean)) * 255
@@ -213,28 +219,50 @@ def _draw(stream: TrainingStream, position: int, recipe: Recipe) -> _Draw:
 
 
 def _alone(number: int, case: Case, recipe: Recipe, labels: LabelSet, draws: int) -> Row:
-    """A row that shows one transform, after the changes of size that stand before it."""
+    """A row that shows one transform, on an image of the size and scale that it gets in training."""
     from medseg_paddle.engine.data import TrainingStream
-    from medseg_paddle.engine.paddleseg_adapter.transforms import sizes_after
+    from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
 
-    before = tuple(t for t in recipe.train_dataset.transforms[:number] if t.type in _OF_FIXED_SIZE)
     transform = recipe.train_dataset.transforms[number]
     always = _always(transform)
     said = transform.model_dump(mode="json", exclude={"type"}, exclude_unset=True)
     settings = ", ".join(f"{key}: {value}" for key, value in said.items())
-    note = f"{settings}{' ' * bool(settings)}{'(here always)' * (always != transform)}"
-    reference = _draw(TrainingStream((case,), _with(recipe, before)), 0, recipe)
+    note = " ".join(filter(None, (settings, "(here always)" if always != transform else "")))
     title = f"{transform.type} alone"
+    before = [_at_rest(t) for t in recipe.train_dataset.transforms[:number]]
+    sized = _with(recipe, [t for t in before if t is not None])
+    reference = _draw(TrainingStream((case,), sized), 0, sized)
+    image, label = _as_read(reference.image), reference.labels[0]
     try:
-        sizes_after((*before, always), [reference.labels[0].shape])
+        sizes_after((always,), [label.shape])
     except RecipeError as error:
         return _row(title, f"not without what stands before it: {error.message}", reference, [], [], labels)
-    stream = TrainingStream((case,), _with(recipe, (*before, always)))
-    drawn = [_draw(stream, position, recipe) for position in range(draws)]
-    if all(draw.labels[0].shape == reference.labels[0].shape for draw in drawn):
-        window = _window(reference, recipe)
+    whole = _with(recipe, [always])
+    apply = TrainingTransform(whole.train_dataset.transforms, recipe.ignore_index)
+    foreground = foreground_indices(label, recipe.ignore_index)
+    drawn = [
+        _shown(*apply(image, label, np.random.default_rng([recipe.seed, 3, draw]), foreground), whole)
+        for draw in range(draws)
+    ]
+    if all(draw.labels[0].shape == label.shape for draw in drawn):
+        window = _window(reference)
         reference, drawn = reference.cut(window), [draw.cut(window) for draw in drawn]
-    return _row(title, note, reference, drawn, [""] * draws, labels)
+    return _row(title, note, reference, drawn, [""] * draws, labels, first="before")
+
+
+def _at_rest(transform: Transform) -> Transform | None:
+    """What a transform does to the size and scale of an image, and nothing else; None where that is nothing."""
+    if isinstance(transform, RandomAffinePatch):
+        middle = float(np.sqrt(transform.scale[0] * transform.scale[1]))
+        scale = (middle, middle)
+        return RandomAffinePatch(type=transform.type, size=transform.size, scale=scale, foreground=1)
+    return transform if transform.type in _OF_SIZE else None
+
+
+def _as_read(image: NDArray[np.float32]) -> NDArray[Any]:
+    """An image 0..255 as the training decodes it: uint8 where it holds whole grey levels."""
+    whole = np.rint(image)
+    return whole.astype(np.uint8) if np.allclose(image, whole, atol=0.01) else image.astype(np.float32)
 
 
 def _mixed(mixing: Mixup, everything: Sequence[Case], recipe: Recipe, labels: LabelSet, draws: int) -> Row:
@@ -278,22 +306,13 @@ def _row(
     return Row(title, note, tuple(tiles))
 
 
-def _window(draw: _Draw, recipe: Recipe) -> tuple[slice, slice]:
-    """As much of an image as a training image shows, about a foreground pixel amid the others or the centre."""
-    from medseg_paddle.engine.paddleseg_adapter.transforms import sizes_after
-
-    shape = draw.labels[0].shape
+def _window(draw: _Draw) -> tuple[slice, slice]:
+    """The part of a large image that is shown pixel by pixel: about a foreground pixel, else the centre."""
+    shape = np.array(draw.labels[0].shape)
     found = foreground_indices(draw.labels[0], draw.ignore_index)
-    centre = found[len(found) // 2] if len(found) else np.array(shape) // 2
-    transforms = recipe.train_dataset.transforms
-    extent = np.array(next(iter(sizes_after(transforms, [shape]) or {(TILE_SIDE, TILE_SIDE)})), float)
-    for transform in transforms:
-        if isinstance(transform, RandomAffinePatch):
-            extent /= np.sqrt(transform.scale[0] * transform.scale[1])
-    extent = np.minimum(np.ceil(extent), shape).astype(int)
-    first = np.clip(centre - extent // 2, 0, np.array(shape) - extent)
-    last = first + extent
-    return slice(first[0], last[0]), slice(first[1], last[1])
+    centre = found[len(found) // 2] if len(found) else shape // 2
+    first = np.clip(centre - TILE_SIDE // 2, 0, np.maximum(0, shape - TILE_SIDE))
+    return slice(first[0], first[0] + TILE_SIDE), slice(first[1], first[1] + TILE_SIDE)
 
 
 def _positions(stream: TrainingStream, chosen: Sequence[Case], number: int) -> dict[str, int]:

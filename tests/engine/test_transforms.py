@@ -103,8 +103,8 @@ def test_eight_bit_images_give_what_float_gives_within_rounding(name):
     steps = specs(name)
     whole, label = drawn(steps, (48, 64), seed=3)
     fine, same = drawn(steps, (48, 64), seed=3, kind=np.float32)
-    # RandomAffine and RandomBlur work in 8 bits whatever they get; two roundings at most elsewhere
-    assert np.abs(whole - fine).max() <= 1.01
+    # Two roundings at most; OpenCV's Gaussian blur of 8 bits also has narrower weights, in 1/256.
+    assert np.abs(whole - fine).max() <= (2.5 if name == "RandomGaussianBlur" else 1.01)
     np.testing.assert_array_equal(label, same)
 
 

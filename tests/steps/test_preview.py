@@ -154,7 +154,7 @@ def test_what_is_ignored_is_hatched_and_what_is_mixed_in_is_dashed():
     middle = picture.shape[1] // 2
     assert (picture[:, middle + 1 :] == 255).all()
     assert picture[:, : middle - 1].max() < 200
-    assert len(np.unique(picture[:, : middle - 9])) == 2
+    assert len(np.unique(picture[:, : middle - 9].reshape(-1, 3), axis=0)) == 2
     inside = np.zeros((40, 40), np.int64)
     inside[10:30, 10:30] = 1
     solid = draw_small(np.zeros((40, 40), np.uint8), inside, LABELS, ignore_index=255)

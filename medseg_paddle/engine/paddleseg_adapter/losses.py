@@ -30,7 +30,9 @@ class _LabelLoss(nn.Layer):  # type: ignore[misc]
         pixel = int(labels[0, 0, 0])
         if pixel < mixup.MIXTURE:
             return self.of(logits, labels)
-        first, second = labels & mixup.IGNORED, labels.bitwise_right_shift(mixup.BITS) & mixup.IGNORED
+        # Paddle 3.2.2 has no bitwise operators of a tensor and a number.
+        values = 2**mixup.BITS
+        first, second = labels % values, labels // values % values
         weight = mixup.weight_of(pixel)
         return weight * self.of(logits, self._plain(first)) + (1 - weight) * self.of(
             logits, self._plain(second)

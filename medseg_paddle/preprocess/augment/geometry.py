@@ -192,7 +192,6 @@ class ElasticDeformation:
         deviation = float(np.sqrt(np.mean(np.square(smooth))))
         smooth *= np.float32(self.alpha / max(deviation, 1e-12))
         return smooth
-        return smooth
 
 
 def _inside(length: int, side: int, magnification: float, rng: np.random.Generator) -> int:

@@ -87,7 +87,8 @@ class RandomIntensity:
         means = np.concatenate(
             [cv2.mean(image[:, :, c : c + 4])[: image.shape[2] - c] for c in range(0, image.shape[2], 4)]
         )
-        return (means if self.per_channel else means.mean(keepdims=True)).astype(np.float32) / np.float32(255)
+        means = means if self.per_channel else means.mean(keepdims=True)
+        return np.asarray(means.astype(np.float32) / np.float32(255))
 
     def _curved(
         self, image: Image, rng: np.random.Generator, mean: NDArray[np.float32] | None

@@ -74,7 +74,7 @@ class Mixup:
 
 def mixed(first: NDArray[np.float32], second: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
     """``weight * first + (1 - weight) * second``, a new array."""
-    result = first * np.float32(weight)
+    result: NDArray[np.float32] = first * np.float32(weight)
     result += second * np.float32(1 - weight)
     return result
 

@@ -113,7 +113,7 @@ def _filling(image: Image, fill: Fill) -> NDArray[Any]:
     if fill == "zero":
         return np.zeros(image.shape[2], image.dtype)
     mean = image.mean(axis=(0, 1), dtype=np.float64)
-    return (np.rint(mean) if image.dtype == np.uint8 else mean).astype(image.dtype)
+    return np.asarray(np.rint(mean) if image.dtype == np.uint8 else mean, image.dtype)
 
 
 def _require_fill(fill: str, name: str) -> None:
