@@ -262,7 +262,9 @@ def main() -> int:
     parser.add_argument("--load", type=int, default=96, help="images of each contender in a round")
     parser.add_argument("--rounds", type=int, default=7, help="undisturbed rounds to measure")
     parser.add_argument("--attempts", type=int, default=14, help="most rounds")
-    parser.add_argument("--busy", type=float, default=0.3, help="cores that others may use in a round that counts")
+    parser.add_argument(
+        "--busy", type=float, default=0.3, help="cores that others may use in a round that counts"
+    )
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--verbose", action="store_true", help="show what the contenders print")
     options = parser.parse_args()

