@@ -27,7 +27,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from loader_contenders import MARK, SIZE
+from loader_contenders import MARK, SIZE, seconds_used
 
 CONTENDERS = {  # name: kind, whether images are decoded once
     "PyTorch": ("PyTorch", False),
@@ -90,13 +90,13 @@ class Process:
     def load(self, batches: int) -> tuple[float, float, float]:
         """Seconds, seconds of processor time, and cores that others used meanwhile."""
         time.sleep(_SETTLE_S)
-        before, own, start = machine_seconds(), self._seconds(), time.perf_counter()
+        own = seconds_used(self._process.pid)
+        before, start = machine_seconds(), time.perf_counter()
         print(batches, file=self._process.stdin, flush=True)
         answer = self._answer()
         span = time.perf_counter() - start
-        used = self._seconds() - own
-        others = machine_seconds() - before - used
-        return answer["seconds"], used, max(0.0, others / span)
+        others = machine_seconds() - before - (seconds_used(self._process.pid) - own)
+        return answer["seconds"], answer["used"], max(0.0, others / span)
 
     def end(self) -> None:
         """Stop it."""
@@ -109,19 +109,6 @@ class Process:
             if line.startswith(MARK):
                 return dict(json.loads(line.removeprefix(MARK)))
         raise RuntimeError(f"{self.contender} ended with exit code {self._process.wait()}; try --verbose")
-
-    def _seconds(self) -> float:
-        """Of the process and those that load for it."""
-        own = str(self._process.pid)
-        total = 0
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
-                continue
-            if own in (stat.parent.name, fields[1]):
-                total += int(fields[11]) + int(fields[12])
-        return total / os.sysconf("SC_CLK_TCK")
 
 
 def machine_seconds() -> float:
@@ -167,9 +154,8 @@ def compare(job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Row]
     finally:
         for process in processes:
             process.end()
-    ahead = (2 * job["workers"] + 2) * size  # loaded, too, but before the clock ran
-    counts = batches * size, batches * size + ahead
-    return [_row(process, first, rounds, counts) for process in processes if rounds], len(rounds), troubles
+    images = batches * size
+    return [_row(process, first, rounds, images) for process in processes if rounds], len(rounds), troubles
 
 
 def differences(process: Process, first: Process) -> list[str]:
@@ -185,19 +171,17 @@ def differences(process: Process, first: Process) -> list[str]:
     return [] if alike else [f"{process.contender} loads other images: {ours}, {first.contender}: {theirs}"]
 
 
-def _row(
-    process: Process, first: Process, rounds: list[dict[str, tuple[float, float]]], counts: tuple[int, int]
-) -> Row:
-    name, timed, loaded = process.contender, *counts
+def _row(process: Process, first: Process, rounds: list[dict[str, tuple[float, float]]], images: int) -> Row:
+    name = process.contender
     speeds = [times[first.contender][0] / times[name][0] for times in rounds]
     return Row(
         name,
         process.facts["version"],
-        timed / statistics.median(times[name][0] for times in rounds),
+        images / statistics.median(times[name][0] for times in rounds),
         statistics.median(speeds),
         min(speeds),
         max(speeds),
-        1e3 * statistics.median(times[name][1] for times in rounds) / loaded,
+        1e3 * statistics.median(times[name][1] for times in rounds) / images,
     )
 
 

@@ -74,5 +74,5 @@ class NormalizedPlanes:
 
 def _narrowest(value: float) -> np.float32 | np.float64:
     """Float32 where that is the same number."""
-    narrow = np.float32(value)
+    narrow: np.float32 = np.float32(value)
     return narrow if float(narrow) == value else np.float64(value)
