@@ -255,7 +255,9 @@ def _at_rest(transform: Transform) -> Transform | None:
     if isinstance(transform, RandomAffinePatch):
         middle = float(np.sqrt(transform.scale[0] * transform.scale[1]))
         scale = (middle, middle)
-        return RandomAffinePatch(type=transform.type, size=transform.size, scale=scale, foreground=1)
+        return RandomAffinePatch(
+            type=transform.type, size=transform.size, scale=scale, foreground=1, border=transform.border
+        )
     return transform if transform.type in _OF_SIZE else None
 
 

@@ -86,6 +86,16 @@ def test_a_batch_is_mixed_as_a_whole_from_its_own_images(disc_recipe_file):
     assert kinds == {"plain", 1, 2}
 
 
+def test_another_seed_mixes_otherwise(disc_recipe_file):
+    def weights(seed: int) -> list[float | None]:
+        mixing = recipe(disc_recipe_file, *MIXED, f"seed={seed}")
+        stream = TrainingStream(load_cases(mixing.train_dataset), mixing)
+        found = [unpacked(stream[3 * batch]["label"], 255) for batch in range(8)]
+        return [mixture and mixture[2] for mixture in found]
+
+    assert weights(1) == weights(1) != weights(2)
+
+
 LOSSES = {
     "ce": CrossEntropyLoss(),
     "weighted ce": CrossEntropyLoss(weight=(1.0, 2.0, 5.0)),

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 import pytest
 from paddleseg.models.losses import CrossEntropyLoss, DiceLoss
+from paddleseg.transforms import RandomPaddingCrop, ScalePadding
 from paddleseg.utils import metrics
 from visualdl import LogWriter
 
@@ -56,6 +57,21 @@ def test_stock_writer_starts_a_new_file_for_each_session(tmp_path: Path) -> None
             writer.add_scalar("loss", 1.0, 0)
         time.sleep(1.1)
     assert len(list(tmp_path.glob("*vdlrecords*"))) == 2
+
+
+def test_stock_scale_padding_makes_labels_that_were_not_there() -> None:
+    label = np.zeros((40, 60), np.uint8)
+    label[10:30, 20:40] = 2
+    data = {"img": np.zeros((40, 60, 3), np.float32), "label": label, "gt_fields": ["label"]}
+    assert set(np.unique(ScalePadding((37, 41))(data)["label"])) - {0, 2, 255}
+
+
+def test_stock_padding_crop_gives_the_label_for_the_image() -> None:
+    label = np.zeros((40, 60), np.uint8)
+    label[:, ::2] = 1
+    data = {"img": np.full((40, 60, 3), 90, np.float32), "label": label, "gt_fields": ["label"]}
+    data = RandomPaddingCrop((20, 20), category_max_ratio=0.75)(data)
+    np.testing.assert_array_equal(data["img"], data["label"])
 
 
 def test_paddle_takes_sigterm_as_it_is_imported() -> None:

@@ -71,6 +71,20 @@ def test_the_sheet_has_a_row_for_each_case_and_each_transform(disc_recipe_file, 
         assert picture.width > 4 * TILE_SIDE
 
 
+def test_a_transform_alone_gets_an_image_as_the_one_before_it_leaves_it(disc_recipe_file, tmp_path, images):
+    patch = "{type: RandomAffinePatch, size: [16, 20], scale: [0.5, 2], rotation: 90, border: ignore}"
+    chain = f"train_dataset.transforms=[{patch}, {{type: RandomNoise, prob: 0.01}}, {{type: Normalize}}]"
+    preview(
+        disc_recipe_file, draws=2, cases=["images/train0"], output=tmp_path / "sheet.png", overrides=[chain]
+    )
+    prepared, *drawn = images
+    assert [image.shape[:2] for image in drawn] == [(16, 20)] * 2 + [(48, 48)] + [(16, 20)] * 5
+    before, first, second = drawn[-3:]
+    assert any((before == prepared[r : r + 16, c : c + 20]).all() for r in range(33) for c in range(29))
+    assert (first != before).any()
+    assert (second != first).any()
+
+
 def test_a_tile_shows_what_the_training_gets(disc_recipe_file, tmp_path, images):
     """In grey values of the training's own image at that pass, de-normalised."""
     cases = load_cases(load_recipe(disc_recipe_file).train_dataset)
@@ -113,12 +127,31 @@ def test_lost_labels_and_blank_images_are_warnings(disc_recipe_file, discs, tmp_
 
 
 def test_a_transform_that_needs_what_stands_before_it_is_said_so(disc_recipe_file, tmp_path, rows):
-    crop, pad = "{type: RandomPaddingCrop, crop_size: [20, 20]}", "{type: Padding, target_size: [32, 32]}"
-    chain = f"train_dataset.transforms=[{crop}, {pad}, {{type: Normalize}}]"
+    shrink = "{type: ResizeStepScaling, min_scale_factor: 0.4, max_scale_factor: 0.6}"
+    chain = (
+        f"train_dataset.transforms=[{shrink}, {{type: Padding, target_size: [32, 32]}}, {{type: Normalize}}]"
+    )
     preview(disc_recipe_file, draws=2, output=tmp_path / "sheet.png", overrides=[chain])
     padding = next(row for row in rows if row.title == "Padding alone")
     assert "smaller than an image" in padding.note
     assert len(padding.tiles) == 1
+
+
+def test_real_fundus_images_are_shown(real_data, disc_recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "_COUNTED", 3)
+    patch = "{type: RandomAffinePatch, size: [160, 160], scale: [0.36, 0.54], foreground: 1}"
+    made = preview(
+        disc_recipe_file,
+        draws=1,
+        cases=["JPEGImages/N0060"],
+        output=tmp_path / "sheet.png",
+        overrides=[
+            f"train_dataset.dataset_root={real_data / 'optic_disc_seg'}",
+            f"train_dataset.transforms=[{patch}, {{type: RandomGaussianBlur}}, {{type: Normalize}}]",
+        ],
+    )
+    assert made.shares == {"disc": 1.0}
+    assert made.problems == ()
 
 
 def test_an_unknown_case_is_an_error_that_names_a_close_one(disc_recipe_file, tmp_path):

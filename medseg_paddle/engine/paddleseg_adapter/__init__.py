@@ -16,6 +16,10 @@ replaced while training               because
 ``sys.stdout``                        PaddleSeg prints its log; it goes to the run's ``train.log``
 ====================================  =========================================================================
 
+Of its transforms, ScalePadding resizes labels to the nearest neighbour here (`transforms.py`; the stock one
+interpolates them by cubic splines, which makes classes that were not there), and RandomPaddingCrop with a
+``category_max_ratio`` below 1 is refused by recipes (the stock one then returns the label as the image).
+
 Losses are ours (`losses.py`): the stock CrossEntropyLoss raises a type-promotion TypeError on Paddle 3, the
 stock DiceLoss returns a 0-D value that `train()` cannot index, and changes the caller's labels.
 """

@@ -32,7 +32,7 @@ class TrainingTransform:
     PaddleSeg's transforms draw from the global generators of `random` and numpy; these are seeded from
     `rng` before each call, so that a draw depends on nothing but `rng`.
 
-    A uint8 image stays uint8 until a step works in float32; geometry is several times faster that way.
+    A uint8 image stays uint8 until a step works in float32: intensities then come from tables.
 
     Parameters
     ----------

@@ -3,7 +3,8 @@
 Every transform is a frozen dataclass, called with an image (HWC, uint8 or float32, 0..255), its label (HW
 integer) and a generator. It never writes into what it is given, hands on what it does not change, and
 gives the same answer for the same state of the generator. :class:`RandomIntensity` returns float32; all
-others keep the dtype, which is several times faster for uint8, and round to whole grey levels there.
+others keep the dtype and round uint8 to whole grey levels. Intensities of uint8 come from tables, which is
+several times faster.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,12 @@ def in_groups(function: Callable[[Image], Any], image: Image) -> Image:
         done = np.asarray(function(np.ascontiguousarray(image[:, :, first:last])))
         parts.append(done.reshape(*done.shape[:2], last - first))
     return np.concatenate(parts, axis=2)
+
+
+def channel_means(image: Image) -> NDArray[np.float64]:
+    """Mean of each channel; OpenCV's, which is several times faster than numpy's along the first axes."""
+    groups = (image[:, :, first:last] for first, last in _groups(image.shape[2]))
+    return np.concatenate([cv2.mean(np.ascontiguousarray(part))[: part.shape[2]] for part in groups])
 
 
 def _groups(channels: int) -> Iterator[tuple[int, int]]:

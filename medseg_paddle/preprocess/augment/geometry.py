@@ -16,6 +16,10 @@ from medseg_paddle.preprocess import specs as spec_of
 from medseg_paddle.preprocess.augment.arrays import IGNORE, Image, LabelArray, happens, in_groups
 from medseg_paddle.preprocess.foreground import Foreground
 
+_FLIPS = {(-1, 1): 0, (1, -1): 1, (-1, -1): -1}  # cv2.flip's codes, by the signs along rows and columns
+_OPENCV_MOVES = (np.uint8, np.uint16, np.int16, np.float32)
+_OPENCV_PIXEL = 32  # bytes of a pixel that OpenCV transposes
+
 
 def foreground_indices(label: LabelArray, ignore_index: int = IGNORE) -> NDArray[np.int64]:
     """Row and column of all pixels that are neither background nor ignored, shape (n, 2).
@@ -242,6 +246,13 @@ def _plain_copy(
 
     def copied(array: NDArray[Any]) -> NDArray[Any]:
         region = array[top : bottom + 1, left : right + 1]
+        if not turned and down == across == 1:
+            return np.ascontiguousarray(region)
+        if array.dtype in _OPENCV_MOVES and array[0, 0].nbytes <= _OPENCV_PIXEL:
+            region = np.asarray(cv2.transpose(region)) if turned else region
+            if (down, across) != (1, 1):
+                region = np.asarray(cv2.flip(region, _FLIPS[down, across]))
+            return region.reshape(*size, *array.shape[2:])
         region = region.swapaxes(0, 1) if turned else region
         return np.ascontiguousarray(region[::down, ::across])
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.preprocess import specs as spec_of
-from medseg_paddle.preprocess.augment.arrays import Image, LabelArray, happens, in_groups
+from medseg_paddle.preprocess.augment.arrays import Image, LabelArray, channel_means, happens, in_groups
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 
@@ -84,9 +84,7 @@ class RandomIntensity:
         """Mean over the pixels on the 0..1 scale, of each channel or of all."""
         if not (self.contrast and self.contrast_prob):
             return np.zeros(1, np.float32)
-        means = np.concatenate(
-            [cv2.mean(image[:, :, c : c + 4])[: image.shape[2] - c] for c in range(0, image.shape[2], 4)]
-        )
+        means = channel_means(image)
         means = means if self.per_channel else means.mean(keepdims=True)
         return np.asarray(means.astype(np.float32) / np.float32(255))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess import specs as spec_of
-from medseg_paddle.preprocess.augment.arrays import IGNORE, Image, LabelArray, happens
+from medseg_paddle.preprocess.augment.arrays import IGNORE, Image, LabelArray, channel_means, happens
 
 Fill = Literal["zero", "mean"]
 
@@ -112,7 +112,7 @@ def _filling(image: Image, fill: Fill) -> NDArray[Any]:
     """One value per channel, in the image's dtype."""
     if fill == "zero":
         return np.zeros(image.shape[2], image.dtype)
-    mean = image.mean(axis=(0, 1), dtype=np.float64)
+    mean = channel_means(image)
     return np.asarray(np.rint(mean) if image.dtype == np.uint8 else mean, image.dtype)
 
 
