@@ -229,9 +229,12 @@ with loaded(Numbers(), ([n] for n in range(10**6)), num_workers=2, batch_bytes=6
     time.sleep(0.1)
     assert all(worker.is_running() for worker in workers)
     process.kill()
-    process.communicate()
-    gone, alive = psutil.wait_procs(workers, timeout=10)
-    assert (len(gone), alive) == (2, [])
+    process.wait()
+    process.stdout.close()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()
+    assert alive == []
 
 
 def test_processes_share_what_is_decoded(disc_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
