@@ -54,7 +54,9 @@ class TrainTransforms(Spec):
     transforms: tuple[Transform, ...] = Field(description="what is done to image and label, in this order")
     mixup: Mixup | None = Field(None, description="mix the images of a batch; not at all where absent")
     cache_mb: NonNegativeInt = Field(
-        1024, description="decoded images kept in memory, MiB; 0 reads anew each time"
+        1024,
+        description="decoded images kept in a temporary file that all processes share, MiB; "
+        "0 reads anew each time",
     )
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
+from medseg_paddle.engine.loading import Allocate
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
-from medseg_paddle.errors import DataError, MedsegError, RecipeError, SetupError
+from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
-from medseg_paddle.preprocess.augment import foreground_indices, mixup
+from medseg_paddle.preprocess.augment import mixup
+from medseg_paddle.preprocess.foreground import Foreground
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,21 @@ class Survey:
 
 
 def survey(
-    cases: Sequence[Case], recipe: Recipe, progress: Callable[[int, int, str], None] | None = None
+    cases: Sequence[Case],
+    recipe: Recipe,
+    progress: Callable[[int, int, str], None] | None = None,
+    decoded: DecodedImages | None = None,
 ) -> Survey:
     """Read every image and label once before the training starts: better now than at iteration 900.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    recipe : Recipe
+    progress : callable, optional
+        Told after each case: done, in all, what.
+    decoded : DecodedImages, optional
+        Keeps what is read, as far as it has room, for :class:`TrainingStream`.
 
     Raises
     ------
@@ -52,6 +63,8 @@ def survey(
             )
         pixels += np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
         sizes.add(label.shape)
+        if decoded is not None:
+            decoded.keep(*_packed(case, image, label, recipe.ignore_index))
         if progress is not None:
             progress(done, len(cases), "images and labels read")
     return Survey(tuple(int(n) for n in pixels), frozenset(sizes))
@@ -103,80 +116,53 @@ def require_stackable(recipe: Recipe, found: Survey) -> None:
 
 
 def batch_bytes(recipe: Recipe, found: Survey) -> int:
-    """Bytes of the largest batch that :class:`TrainingStream` serves: float32 images, int64 labels."""
+    """Bytes of the largest batch that :class:`TrainingStream` serves: float32 images, and labels."""
     sizes = sizes_after(recipe.train_dataset.transforms, found.sizes) or found.sizes
     pixels = max(rows * columns for rows, columns in sizes)
-    return recipe.batch_size * pixels * (4 * recipe.in_channels + 8)
+    mixed = recipe.train_dataset.mixup is not None
+    label = np.dtype(np.int64) if mixed else label_dtype(recipe.ignore_index)
+    one = pixels * (4 * recipe.in_channels + label.itemsize)
+    return recipe.batch_size * one + _ROUNDING
 
 
-@contextmanager
-def errors_from_workers() -> Iterator[None]:
-    """Let an error of a process that loads images arrive where the images are read.
-
-    Paddle's DataLoader raises it in a thread of its own, as its type with the traceback as text, and
-    the reader gets a SystemError about a queue that was killed.
-
-    Raises
-    ------
-    MedsegError
-        What the process raised, with its message and hint.
-    SetupError
-        The process was killed.
-    """
-    raised: list[MedsegError] = []
-    seen = threading.Event()
-    usual = threading.excepthook
-
-    def keep(args: threading.ExceptHookArgs) -> None:
-        if isinstance(args.exc_value, MedsegError):
-            raised.append(args.exc_value)
-        else:
-            usual(args)
-        seen.set()
-
-    threading.excepthook = keep
-    try:
-        yield
-    except SystemError as error:
-        if "killed by signal" not in str(error):
-            seen.wait(timeout=5)  # the queue is killed before the thread raises
-        if raised:
-            raise _as_raised(raised[0]) from None
-        if seen.is_set():
-            raise
-        raise SetupError(  # the kernel does it where memory runs out
-            "a process that loads images was killed",
-            hint="give more memory, or set a lower num_workers or batch_size; then go on with --resume",
-        ) from error
-    finally:
-        threading.excepthook = usual
+_ROUNDING = 256  # arrays of a batch begin at round addresses
 
 
-def _as_raised(error: MedsegError) -> MedsegError:
-    """The error without the traceback that Paddle put around its text."""
-    kind = type(error)
-    text = error.message.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
-    message, _, hint = text.rpartition("\nhint: ")
-    return kind(message, hint=hint) if message else error
+def label_dtype(ignore_index: int) -> np.dtype[Any]:
+    """The narrowest type for labels of a batch: 256 classes and the ignored value; the loss widens them."""
+    return np.dtype(np.uint8 if 0 <= ignore_index <= 255 else np.int32)
 
 
-class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
+def _packed(
+    case: Case, image: NDArray[np.float32], label: NDArray[Any], ignore_index: int
+) -> tuple[Any, ...]:
+    """Key and arrays of a case as they are kept: 8 bits where the picture has no more, a quarter of the room."""
+    narrow = image.astype(np.uint8)
+    kept = narrow if np.array_equal(narrow, image) else image
+    return (case.image, case.label), kept, label, Foreground(label, ignore_index).ends
+
+
+class TrainingStream:
     """Position in the stream -> augmented image and label.
 
     Each pass over the cases is in a fresh order. Everything drawn at a position depends on the seed and
     the position alone: not on workers, not on when the run was interrupted.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    recipe : Recipe
+    decoded : DecodedImages, optional
+        Cases that need not be decoded again; see :func:`survey`.
     """
 
-    def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
+    def __init__(self, cases: Sequence[Case], recipe: Recipe, decoded: DecodedImages | None = None) -> None:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
-        self._cases, self._recipe = tuple(cases), recipe
+        self._cases, self._recipe, self._decoded = tuple(cases), recipe, decoded
         self._transform = TrainingTransform(recipe.train_dataset.transforms, recipe.ignore_index)
-        self._cache: OrderedDict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]] = OrderedDict()
-        self._cached_bytes, self._limit = 0, recipe.train_dataset.cache_mb << 20
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         mixing = recipe.train_dataset.mixup
         self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
-        self._batch: OrderedDict[int, tuple[NDArray[np.float32], NDArray[np.int64]]] = OrderedDict()
 
     def __len__(self) -> int:
         """Images in one pass; the sampler goes beyond it."""
@@ -188,33 +174,65 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
         """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
-        image, label = self._drawn(position)
-        batch, place = divmod(position, self._recipe.batch_size)
-        mixing = self._mixing(batch)
-        if mixing is not None:
-            partner = batch * self._recipe.batch_size + (place + mixing.step) % self._recipe.batch_size
-            other, its_label = self._drawn(partner)
-            image = mixup.mixed(image, other, mixing.weight)
-            label = mixup.packed(label, its_label, mixing.weight, self.ignore_index)
-        return {"img": image, "label": label}
+        place = 0 if self._mixup is None else position % self._recipe.batch_size
+        whole = 1 if self._mixup is None else self._recipe.batch_size
+        batch = self.batch(range(position - place, position - place + whole))
+        return {"img": batch["img"][place], "label": batch["label"][place].astype(np.int64)}
 
-    def _mixing(self, batch: int) -> mixup.Mixing | None:
+    def batch(
+        self, positions: Sequence[int], allocate: Allocate = lambda _, shape, dtype: np.empty(shape, dtype)
+    ) -> dict[str, NDArray[Any]]:
+        """Images and labels of several positions.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Of one of the training's batches, all of them; without mixup, any.
+        allocate : callable
+            Gives the arrays to write to, by name, shape and dtype.
+
+        Returns
+        -------
+        dict
+            ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`, or int64 where it is mixed.
+        """
+        batch: dict[str, NDArray[Any]] = {}
+        mixing = self._mixing(positions)
+        label_type = label_dtype(self.ignore_index) if mixing is None else np.dtype(np.int64)
+        for number, position in enumerate(positions):
+            image, label = self._augmented(position)
+            if not batch:
+                rows, columns, channels = image.shape
+                batch["img"] = allocate("img", (len(positions), channels, rows, columns), np.float32)
+                batch["label"] = allocate("label", (len(positions), rows, columns), label_type)
+            self._transform.write(image, batch["img"][number])
+            batch["label"][number] = label
+        if mixing is not None:
+            images, labels = (np.roll(batch[name], -mixing.step, axis=0) for name in ("img", "label"))
+            batch["img"][...] = mixup.mixed(batch["img"], images, mixing.weight)
+            batch["label"][...] = mixup.packed(batch["label"], labels, mixing.weight, self.ignore_index)
+        return batch
+
+    def _mixing(self, positions: Sequence[int]) -> mixup.Mixing | None:
         if self._mixup is None:
             return None
-        return self._mixup.draw(np.random.default_rng([self._recipe.seed, 2, batch]), self._recipe.batch_size)
+        number, place = divmod(positions[0], self._recipe.batch_size)
+        if place or len(positions) != self._recipe.batch_size:
+            raise ValueError(f"{positions} is no whole batch, which mixup needs")
+        return self._mixup.draw(
+            np.random.default_rng([self._recipe.seed, 2, number]), self._recipe.batch_size
+        )
 
-    def _drawn(self, position: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The augmented image and label of a position, before they are mixed; those of a batch are kept for mixup."""
-        if position in self._batch:
-            return self._batch[position]
-        image, label, foreground = self._decoded(self._index(position))
+    def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        case = self._cases[self._index(position)]
+        held = None if self._decoded is None else self._decoded.get((case.image, case.label))
+        if held is None:
+            read = read_image(case.image, self._recipe.in_channels)
+            _, image, label, ends = _packed(case, read, labelled(case, self._recipe), self.ignore_index)
+        else:
+            image, label, ends = held
         rng = np.random.default_rng([self._recipe.seed, 1, position])
-        drawn = self._transform(image, label, rng, foreground)
-        if self._mixup is not None:
-            while len(self._batch) >= self._recipe.batch_size:
-                self._batch.popitem(last=False)
-            self._batch[position] = drawn
-        return drawn
+        return self._transform.augmented(image, label, rng, Foreground(label, self.ignore_index, ends))
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, len(self._cases))
@@ -222,23 +240,3 @@ class TrainingStream(paddle.io.Dataset):  # type: ignore[misc]
             rng = np.random.default_rng([self._recipe.seed, 0, epoch])
             self._order = (epoch, rng.permutation(len(self._cases)))
         return int(self._order[1][place])
-
-    def _decoded(self, index: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int32]]:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        case = self._cases[index]
-        image = read_image(case.image, self._recipe.in_channels)
-        narrow = image.astype(np.uint8)
-        # An 8-bit picture is kept as it is: a quarter of the memory.
-        kept = narrow if np.array_equal(narrow, image) else image
-        label = labelled(case, self._recipe)
-        entry = (kept, label, foreground_indices(label, self.ignore_index).astype(np.int32))
-        size = sum(array.nbytes for array in entry)
-        if size <= self._limit:
-            self._cache[index] = entry
-            self._cached_bytes += size
-            while self._cached_bytes > self._limit:
-                _, old = self._cache.popitem(last=False)
-                self._cached_bytes -= sum(array.nbytes for array in old)
-        return entry

@@ -23,7 +23,6 @@ from medseg_paddle.engine.data import (
     Survey,
     TrainingStream,
     batch_bytes,
-    errors_from_workers,
     require_stackable,
     survey,
 )
@@ -35,6 +34,7 @@ from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_nam
 from medseg_paddle.engine.scoring import Scored, score_cases
 from medseg_paddle.engine.shared_memory import require_shared_memory
 from medseg_paddle.errors import DataError, SetupError
+from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
@@ -50,8 +50,10 @@ class Listener(Protocol):
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """The loop begins."""
 
-    def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
-        """A few iterations are done."""
+    def iterated(
+        self, step: int, loss: float, learning_rate: float, images_per_second: float, waiting: float
+    ) -> None:
+        """A few iterations are done; `waiting` is the share of their time spent waiting for images."""
 
     def validated(self, step: int, report: Report, *, best: bool) -> None:
         """The validation cases were scored."""
@@ -170,12 +172,16 @@ class _LoopWriter:
             number *= self._log_iters / min(self._log_iters, step - self._first_iter)
         self._dashboard.add_scalar(tag, number, step)
         self._latest[tag] = number
-        if tag == "Train/batch_cost":
+        if (
+            tag == "Train/reader_cost"
+        ):  # the last one of a line: seconds of an iteration until it had its images
+            iteration = max(self._latest["Train/batch_cost"], 1e-9)
             self._listener.iterated(
                 step,
                 self._latest["Train/loss"],
                 self._latest["Train/lr"],
-                self._images / max(self._latest[tag], 1e-9),
+                self._images / iteration,
+                min(number / iteration, 1.0),
             )
 
     def close(self) -> None:
@@ -188,6 +194,8 @@ def fit(
     val_cases: Sequence[Case],
     labels: LabelSet,
     *,
+    found: Survey,
+    decoded: DecodedImages,
     device: str,
     resume: bool,
     listener: Listener,
@@ -201,6 +209,8 @@ def fit(
     train_cases, val_cases : sequence of Case
         Without validation cases no best checkpoint is chosen; the last one is used.
     labels : LabelSet
+    found, decoded
+        From :func:`inspect`.
     device : str
         As :func:`medseg_paddle.engine.device.set_device` returned it; noted on the dashboard.
     resume : bool
@@ -242,6 +252,9 @@ def fit(
             "parameters": count_parameters(model),
             "device": device,
             "cpu_kernels": use_cpu_kernels(model, choice, device),
+            "images": len(train_cases),
+            "images_decoded": len(decoded),
+            "shortage": decoded.shortage,
         }
         log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")
         listener.started(run.path, facts, first_iter, recipe.iters)
@@ -266,11 +279,12 @@ def fit(
         if checkpoint is not None:
             _catch_up(run, checkpoint, model, validation)
         if first_iter < recipe.iters:
-            with stop.deferred(), errors_from_workers():
+            with stop.deferred():
                 ended = run_train(
                     model,
-                    TrainingStream(train_cases, recipe),
+                    TrainingStream(train_cases, recipe, decoded),
                     cases=len(train_cases),
+                    batch_bytes=batch_bytes(recipe, found),
                     evaluate=validation,
                     after_step=after_step,
                     writer=writer,
@@ -309,8 +323,23 @@ def _catch_up(run: Run, checkpoint: Path, model: paddle.nn.Layer, validation: Va
         run.keep_as_best(checkpoint)
 
 
-def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener) -> None:
+def inspect(
+    recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener, decoded: DecodedImages
+) -> Survey:
     """Look at everything that a training needs, before its folder is made.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    train, val : sequence of Case
+    listener : Listener
+    decoded : DecodedImages
+        Gets the training's images and labels.
+
+    Returns
+    -------
+    Survey
+        Of the training's images.
 
     Raises
     ------
@@ -321,14 +350,14 @@ def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener
     ModelError
         The pretrained weights are missing or do not fit.
     SetupError
-        Several processes were started, or the shared memory is too small.
+        Several processes were started, or memory is too small for the processes that load images.
     """
     if paddle.distributed.ParallelEnv().nranks > 1:
         raise SetupError(
             "training on several devices at once is not supported yet",
             hint="start one process; compare recipes by starting several runs on one device each",
         )
-    found = survey(train, recipe, listener.surveyed)
+    found = survey(train, recipe, listener.surveyed, decoded)
     require_stackable(recipe, found)
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
@@ -336,6 +365,7 @@ def inspect(recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener
         _require_foreground(survey(val, recipe, listener.surveyed), f"the validation set ({len(val)} images)")
     with paddle.utils.unique_name.guard():
         build_model(recipe)
+    return found
 
 
 def _require_foreground(found: Survey, where: str) -> None:

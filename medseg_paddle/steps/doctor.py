@@ -15,7 +15,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from medseg_paddle.engine import cpu, shared_memory
+from medseg_paddle.engine import cpu
 from medseg_paddle.engine.inspect_device import PADDLESEG_VERSION, Inspection, inspect_device
 
 DISTRIBUTION = "medseg-paddle"
@@ -79,7 +79,6 @@ def examine(output: Path) -> tuple[Finding, ...]:
         _threads(inspection, cpu.available_cores()),
         *_mkl(inspection),
         _memory(),
-        _shared_memory(shared_memory.MOUNT),
         _disk(output),
         *_packages(inspection),
         *_gpu(inspection),
@@ -157,24 +156,6 @@ def _memory() -> Finding:
             "machine", "memory", value, Status.WARN, "close other programs, or use a smaller batch_size"
         )
     return Finding("machine", "memory", value)
-
-
-def _shared_memory(mount: Path) -> Finding:
-    if not mount.is_dir():
-        return Finding(
-            "machine", "shared memory", f"no {mount}", Status.WARN, "keep num_workers: 0 in the recipe"
-        )
-    total = shutil.disk_usage(mount).total
-    value = f"{total / _GIB:.1f} GiB" if total >= _GIB else f"{total / _MIB:.1f} MiB"
-    if total < 512 * _MIB:
-        return Finding(
-            "machine",
-            "shared memory",
-            value,
-            Status.WARN,
-            "too little for loader processes: docker run --shm-size=2g, or num_workers: 0 in the recipe",
-        )
-    return Finding("machine", "shared memory", value)
 
 
 def _disk(output: Path) -> Finding:

@@ -10,10 +10,12 @@ from typing import Any
 from typing_extensions import Self
 
 from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.engine.cpu import available_cores
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.files import disk_is_full, free_space
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
@@ -108,9 +110,12 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
     from medseg_paddle.engine.training import fit, inspect
 
     chosen = set_device(recipe.device, recipe.precision)
-    with _TrainingProgress() as listener:
+    with (
+        _TrainingProgress(recipe.num_workers) as listener,
+        DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
+    ):
         # All that can be wrong with data and model is looked at before the folder is touched.
-        inspect(recipe, splits["train"], splits.get("val", ()), listener)
+        found = inspect(recipe, splits["train"], splits.get("val", ()), listener, decoded)
         if going_on:
             last = run.last_checkpoint
             run.note_resumption(
@@ -124,6 +129,8 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
             splits["train"],
             splits.get("val", ()),
             labels,
+            found=found,
+            decoded=decoded,
             device=chosen,
             resume=going_on,
             listener=listener,
@@ -192,12 +199,37 @@ def _require_resumable(run: Run, recipe: Recipe) -> None:
         )
 
 
+_MUCH_WAITING = 0.2
+_LINES_BEFORE_ADVICE = 3  # the first ones hold the start of the processes and of the device
+
+
+def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
+    """What to do about a training that waits for images.
+
+    Parameters
+    ----------
+    waiting : float
+        Share of the time, 0..1.
+    num_workers, cores : int
+        Processes that load images, and cores that they can have.
+    """
+    said = f"{waiting:.0%} of the time goes into waiting for images"
+    if num_workers < cores:
+        more = min(max(2 * num_workers, 2), cores)
+        return f"{said}: num_workers: {more} in the recipe loads faster (now {num_workers})"
+    return (
+        f"{said}; {num_workers} processes have {cores} cores, and more would not help: keep more images decoded "
+        "(cache_mb), or take dear transforms out"
+    )
+
+
 class _TrainingProgress:
     """Shows a training on the terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_workers: int) -> None:
         self._bar = ProgressBar("checking", 1).__enter__()
         self._score = ""
+        self._num_workers, self._lines = num_workers, 0
 
     def __enter__(self) -> Self:
         return self
@@ -219,12 +251,21 @@ class _TrainingProgress:
         self._bar.say(
             f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {where}, into {folder}"
         )
+        if facts["shortage"]:
+            self._bar.say(
+                f"{facts['images_decoded']:,} of {facts['images']:,} images are kept decoded ({facts['shortage']}); "
+                "the others are decoded in each pass"
+            )
 
-    def iterated(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
+    def iterated(
+        self, step: int, loss: float, learning_rate: float, images_per_second: float, waiting: float
+    ) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
-        self._bar.update(
-            step, f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s{self._score}"
-        )
+        note = f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s"
+        self._bar.update(step, f"{note}  {waiting:.0%} waiting for images{self._score}")
+        self._lines += 1
+        if self._lines == _LINES_BEFORE_ADVICE and waiting >= _MUCH_WAITING:
+            self._bar.say(waiting_advice(waiting, self._num_workers, available_cores()))
 
     def validated(self, step: int, report: Report, *, best: bool) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""

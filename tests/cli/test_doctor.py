@@ -97,13 +97,6 @@ def test_disk_nearly_full(findings, monkeypatch, free, status):
     assert findings()["disk"].status is status
 
 
-def test_docker_default_of_shared_memory_is_too_little(findings, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: Usage(64 * 2**20, 0, 2**36))
-    finding = findings()["shared memory"]
-    assert finding.status is Status.WARN
-    assert "--shm-size" in finding.remedy
-
-
 def test_paddle_that_dies_or_hangs_is_a_finding(monkeypatch, tmp_path):
     monkeypatch.setattr(inspection_module.sys, "executable", "/bin/false")
     assert "exit code 1" in inspect_device().failures["paddle"]

@@ -57,7 +57,6 @@ def test_every_service_is_locked_down(config, user):
         assert service["init"]
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service["shm_size"] == str(8 << 30)
         assert (service.get("network_mode") == "none") == (name not in SERVERS)
         for mount in service["volumes"]:
             assert not mount["bind"].get("create_host_path", False)

@@ -9,7 +9,8 @@ import paddle
 import pytest
 
 from medseg_paddle.config import load_recipe
-from medseg_paddle.engine.data import TrainingStream
+from medseg_paddle.engine.data import TrainingStream, batch_bytes, survey
+from medseg_paddle.engine.loading import loaded
 from medseg_paddle.engine.paddleseg_adapter.loop import StreamSampler
 from medseg_paddle.engine.paddleseg_adapter.losses import CrossEntropyLoss, DiceLoss, MixedLoss
 from medseg_paddle.errors import RecipeError
@@ -30,16 +31,13 @@ def recipe(path: Path, *overrides: str):
 
 
 def batches(path: Path, workers: int, first: int = 0, last: int = 9) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What a training with this many processes gets, by Paddle's own loader."""
+    """What a training with this many processes gets."""
     mixing = recipe(path, *MIXED)
     cases = load_cases(mixing.train_dataset)
-    loader = paddle.io.DataLoader(
-        TrainingStream(cases, mixing),
-        batch_sampler=StreamSampler(len(cases), mixing.batch_size, first, last),
-        num_workers=workers,
-        return_list=True,
-    )
-    return [(batch["img"].numpy(), batch["label"].numpy()) for batch in loader]
+    orders = StreamSampler(len(cases), mixing.batch_size, first, last)
+    room = batch_bytes(mixing, survey(cases, mixing))
+    with loaded(TrainingStream(cases, mixing), orders, num_workers=workers, batch_bytes=room) as served:
+        return [(batch["img"].numpy(), batch["label"].numpy()) for batch in served]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

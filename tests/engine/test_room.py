@@ -8,15 +8,18 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from medseg_paddle.cli import main
+from medseg_paddle.config import Recipe
 from medseg_paddle.engine import shared_memory
 from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.data import TrainingStream, batch_bytes, survey
+from medseg_paddle.engine.loading import loaded
 from medseg_paddle.engine.shared_memory import require_shared_memory
 from medseg_paddle.errors import SetupError
+from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.train import train
 
 
@@ -95,27 +98,60 @@ def test_a_point_of_a_curve_that_cannot_be_written_is_an_error(
     assert capsys.readouterr() == ("", "")
 
 
-def test_too_little_shared_memory_is_refused_before_the_start(
+def test_too_little_memory_for_loader_processes_is_refused_before_the_start(
     disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
-    # 2 * 1 + 2 batches of 20 patches of 32 x 32 pixels, 3 channels of 4 bytes and a label of 8
-    wanted = r"num_workers: 1 needs 1\.6 MiB of shared memory, /dev/shm has 1\.0 MiB free"
+    monkeypatch.setattr(shared_memory, "free_memory", lambda: 2**19)
+    # 2 * 1 batches of 20 patches of 32 x 32 pixels, 3 channels of 4 bytes and a label of 1
+    wanted = r"num_workers: 1 needs 0\.5 MiB of memory .* \(2 batches\), 0\.5 MiB are free"
     with pytest.raises(SetupError, match=wanted) as caught:
         train(disc_recipe_file, output=tmp_path / "run", overrides=["batch_size=20", "num_workers=1"])
-    assert "shm_size" in caught.value.hint
-    assert "num_workers: 0" in caught.value.hint
+    assert "batch_size" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
-def test_shared_memory_is_measured_where_it_is(
-    small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+def test_free_memory_is_what_machine_and_container_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_memory, "MOUNT", small_disk(64))
-    require_shared_memory(10_000, 2)
-    with pytest.raises(SetupError, match=r"num_workers: 2 needs 0\.1 MiB .* 0\.1 MiB free"):
-        require_shared_memory(11_000, 2)
+    machine, container = tmp_path / "meminfo", tmp_path / "group"
+    monkeypatch.setattr(shared_memory, "_MEMINFO", machine)
+    monkeypatch.setattr(shared_memory, "_CGROUP", container)
+    assert shared_memory.free_memory() is None
+    require_shared_memory(10**15, 2)
+    machine.write_text("MemTotal:  900 kB\nMemAvailable:     300 kB\n")
+    assert shared_memory.free_memory() == 300 * 1024
+    container.mkdir()
+    for name, text in (
+        ("memory.max", "204800\n"),
+        ("memory.current", "102400\n"),
+        ("memory.stat", "anon 1\ninactive_file 50000\nactive_file 1000\nactive_anon 7\n"),
+    ):
+        (container / name).write_text(text)
+    assert shared_memory.free_memory() == 204800 - 102400 + 51000
+    require_shared_memory(153_400 // 4, 2)
+    with pytest.raises(SetupError, match=r"num_workers: 2 needs 0\.1 MiB .* 0\.1 MiB are free"):
+        require_shared_memory(153_404 // 4, 2)
     require_shared_memory(10**9, 0)
-    monkeypatch.setattr(shared_memory, "MOUNT", small_disk(64) / "absent")
-    with pytest.raises(SetupError, match=r"0\.0 MiB free"):
-        require_shared_memory(11_000, 2)
+    (container / "memory.max").write_text("max\n")
+    assert shared_memory.free_memory() == 300 * 1024
+
+
+def test_the_memory_foretold_is_the_memory_used(disc_recipe: Recipe) -> None:
+    small = disc_recipe.model_copy(update={"batch_size": 3, "num_workers": 2})
+    cases = load_cases(small.train_dataset)
+    foretold = 2 * 2 * batch_bytes(small, survey(cases, small))
+    before = shared_of_this_process()
+    stream, orders = TrainingStream(cases, small), [[n, n + 1, n + 2] for n in range(30)]
+    with loaded(
+        stream, orders, num_workers=2, batch_bytes=batch_bytes(small, survey(cases, small))
+    ) as batches:
+        for _ in batches:
+            pass
+        used = shared_of_this_process() - before
+    assert 0 < used <= foretold + 4 * 4096  # each batch begins on a page
+
+
+def shared_of_this_process() -> int:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^RssShmem:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -387,7 +387,7 @@ def test_loading_in_workers_gives_the_same_weights(disc_recipe_file: Path, tmp_p
                 disc_recipe_file, output=tmp_path / str(n), overrides=[f"num_workers={n}", "iters=4"]
             ).best_checkpoint
         )
-        for n in (0, 2)
+        for n in (0, 4)
     ]
     assert digests[0] == digests[1]
 

@@ -6,7 +6,6 @@ import pickle
 from typing import Any, get_args
 
 import numpy as np
-import paddle
 import pytest
 from pydantic import TypeAdapter
 from pydantic_core import PydanticCustomError
@@ -14,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.transforms import Transform
-from medseg_paddle.engine.data import Survey, TrainingStream, errors_from_workers, require_stackable
+from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.preprocess import foreground_indices
@@ -252,21 +251,6 @@ def test_the_stream_hands_on_the_recipes_ignored_value(disc_recipe: Recipe):
     recipe = Ignoring.model_construct(**{**fields, "train_dataset": data})
     label = TrainingStream(load_cases(disc_recipe.train_dataset), recipe)[0]["label"]
     assert set(np.unique(label)) == {0, 1, 9}
-
-
-class Broken(paddle.io.Dataset):
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int):
-        raise DataError(f"scan_{index}.png is cut off", hint="copy it again")
-
-
-def test_an_error_in_a_process_that_loads_images_arrives_as_itself():
-    loader = paddle.io.DataLoader(Broken(), batch_size=1, num_workers=1, use_shared_memory=False)
-    with pytest.raises(DataError) as caught, errors_from_workers():
-        next(iter(loader))
-    assert (caught.value.message, caught.value.hint) == ("scan_0.png is cut off", "copy it again")
 
 
 def test_an_error_made_from_text_alone_says_where_to_look():

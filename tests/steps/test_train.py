@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from medseg_paddle.run import Run
 from medseg_paddle.steps import provenance
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
-from medseg_paddle.steps.train import train
+from medseg_paddle.steps.train import train, waiting_advice
 
 SHORT = ["iters=2", "save_interval=2"]
 
@@ -125,3 +128,47 @@ def test_a_window_that_is_changed_after_the_training_is_refused(
     for step in (evaluate, export):
         with pytest.raises(DataError, match="was prepared with window"):
             step(run.path)
+
+
+def test_a_training_says_that_it_waits_for_images_and_what_to_do(
+    disc_recipe_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from medseg_paddle.engine import data
+
+    read = data.read_image
+
+    def slow(*words: Any) -> Any:
+        time.sleep(0.05)
+        return read(*words)
+
+    monkeypatch.setattr(data, "read_image", slow)
+    for cache, waits in ((0, True), (1024, False)):
+        overrides = [f"train_dataset.cache_mb={cache}", "save_interval=12"]
+        train(disc_recipe_file, output=tmp_path / f"run{cache}", overrides=overrides)
+        said = capsys.readouterr().out
+        shares = [int(share) for share in re.findall(r"(\d+)% waiting for images", said)]
+        assert (shares[-1] > 30) == waits, said
+        assert (
+            bool(re.search(r"\d+% of the time goes into waiting for images: num_workers: \d", said)) == waits
+        )
+        assert ("0 of 6 images are kept decoded (cache_mb is 0)" in said) == waits
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "words"),
+    [
+        (0, 1, "num_workers: 1 in the recipe loads faster (now 0)"),
+        (0, 16, "num_workers: 2 in the recipe loads faster (now 0)"),
+        (3, 16, "num_workers: 6 in the recipe loads faster (now 3)"),
+        (3, 4, "num_workers: 4 in the recipe loads faster (now 3)"),
+        (4, 4, "4 processes have 4 cores, and more would not help: keep more images decoded (cache_mb)"),
+    ],
+)
+def test_the_advice_asks_for_no_more_processes_than_there_are_cores(
+    workers: int, cores: int, words: str
+) -> None:
+    assert words in waiting_advice(0.42, workers, cores)
+    assert waiting_advice(0.42, workers, cores).startswith("42% of the time")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +15,10 @@ import visualdl
 
 from medseg_paddle.engine.checkpoints import save_whole
 from medseg_paddle.engine.interruption import Stopped
+from medseg_paddle.engine.loading import Stream, loaded
 
 # `import paddleseg.core.train as m` would give the function: the package's __init__ shadows the module.
 _train_module = importlib.import_module("paddleseg.core.train")
-
-_seed_worker = _train_module.worker_init_fn
 
 _forget_gradients = functools.partialmethod(paddle.nn.Layer.clear_gradients, set_to_zero=False)
 
@@ -62,39 +59,6 @@ class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _ending_loader() -> Iterator[type[paddle.io.DataLoader]]:
-    """A DataLoader whose thread and processes end with the block, however that ends.
-
-    Paddle's own end when the last image is read, or with the interpreter.
-    """
-    before = set(multiprocessing.active_children())
-    with contextlib.ExitStack() as running:
-        running.callback(_kill_children, but=before)
-
-        class Loader(paddle.io.DataLoader):  # type: ignore[misc]
-            def __iter__(self) -> Any:
-                iterator = super().__iter__()
-                running.callback(iterator.__del__)  # the only way to end it that both of Paddle's kinds have
-                return iterator
-
-        yield Loader
-
-
-def _kill_children(but: set[Any]) -> None:
-    """End processes that have not ended by themselves; the interpreter would wait for them when it exits."""
-    for child in set(multiprocessing.active_children()) - but:
-        child.kill()
-        child.join()
-
-
-def _start_worker(number: int) -> None:
-    """In place of PaddleSeg's: Ctrl-C and a stop of all processes are for the training, which ends this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _seed_worker(number)
-
-
-@contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     before = getattr(owner, name)
     setattr(owner, name, value)
@@ -106,9 +70,11 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def run_train(
     model: paddle.nn.Layer,
-    train_dataset: paddle.io.Dataset,
+    stream: Stream,
     *,
     cases: int,
+    batch_bytes: int,
+    num_workers: int,
     evaluate: Evaluate,
     after_step: Callable[[int], None],
     writer: Writer,
@@ -123,10 +89,16 @@ def run_train(
 
     Parameters
     ----------
-    model, train_dataset
-        As `train()` takes them; ``train_dataset[position]`` serves an endless stream.
+    model
+        As `train()` takes it.
+    stream : Stream
+        Serves the images of an endless stream.
     cases : int
         Images in one pass.
+    batch_bytes : int
+        Room for one batch; see :func:`medseg_paddle.engine.loading.loaded`.
+    num_workers : int
+        Processes that load images.
     evaluate
         In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``; the first value
         that it returns picks ``best_model`` (greatest wins).
@@ -154,17 +126,22 @@ def run_train(
     def sampler(*_: Any, **__: Any) -> StreamSampler:
         return StreamSampler(cases, batch_size, first_iter, iters)
 
+    def loader(
+        _dataset: Any, *, batch_sampler: StreamSampler, **_: Any
+    ) -> Iterator[dict[str, paddle.Tensor]]:
+        batches = loaded(stream, batch_sampler, num_workers=num_workers, batch_bytes=batch_bytes)
+        return running.enter_context(batches)
+
     def count(_profiler_options: Any) -> None:
         nonlocal done
         done += 1
         after_step(done)
 
     with (
-        _ending_loader() as loader,
+        contextlib.ExitStack() as running,
         _replaced(_train_module, "evaluate", evaluate),
         # The one call that `train()` makes in each iteration, right after the steps of optimiser and schedule.
         _replaced(_train_module, "train_profiler", SimpleNamespace(add_profiler_step=count)),
-        _replaced(_train_module, "worker_init_fn", _start_worker),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
         _replaced(paddle, "save", save_whole),
         # Zeros to add the next gradients to would be one more copy of the weights.
@@ -176,10 +153,11 @@ def run_train(
     ):
         _train_module.train(
             model,
-            train_dataset,
+            stream,
             resume_model=None if resume_from is None else str(resume_from),
             iters=iters,
             batch_size=batch_size,
+            num_workers=num_workers,
             use_vdl=paddle.distributed.ParallelEnv().rank == 0,
             **arguments,
         )

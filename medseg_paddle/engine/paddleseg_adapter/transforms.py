@@ -17,8 +17,9 @@ from medseg_paddle.config.base import component_arguments
 from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch, foreground_indices
-from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, planes
+from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
+from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, write_planes
+from medseg_paddle.preprocess.foreground import Foreground
 
 _PATCH_BORDER = 255  # what RandomAffinePatch with border "ignore" writes into a label beyond the image
 
@@ -44,9 +45,9 @@ class TrainingTransform:
     def __init__(self, specs: Sequence[Transform], ignore_index: int = 255) -> None:
         self._ignore_index = ignore_index
         last = specs[-1] if specs else None
-        self._finish: Callable[[NDArray[Any]], NDArray[np.float32]] = planes
+        self._finish: Callable[[NDArray[Any], NDArray[np.float32]], None] = write_planes
         if isinstance(last, spec_of.Normalize):
-            self._finish = NormalizedPlanes(last.mean, last.std)
+            self._finish = NormalizedPlanes(last.mean, last.std).write
             specs = specs[:-1]
         self._steps = [(spec.type in TRAIN_TRANSFORMS, _built(spec)) for spec in specs]
 
@@ -55,11 +56,31 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any],
+        foreground: NDArray[Any] | Foreground,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """CHW float32 image and HW int64 label from an HWC image 0..255, uint8 or float32, and its HW label.
 
         The inputs may be shared and read-only; the outputs are new arrays.
+        """
+        image, label = self.augmented(image, label, rng, foreground)
+        planes = np.empty((image.shape[2], *image.shape[:2]), np.float32)
+        self.write(image, planes)
+        return planes, label.astype(np.int64, order="C")
+
+    def write(self, image: NDArray[Any], planes: NDArray[np.float32]) -> None:
+        """Write an image from :meth:`augmented` to CHW float32 planes, normalised if that is the last step."""
+        self._finish(image, planes)
+
+    def augmented(
+        self,
+        image: NDArray[Any],
+        label: NDArray[Any],
+        rng: np.random.Generator,
+        foreground: NDArray[Any] | Foreground,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """HWC image 0..255, uint8 or float32, and HW label, through all steps but a last Normalize.
+
+        What goes in is not changed, and may come out if no step touches it.
         """
         for number, (ours, step) in enumerate(self._steps):
             if isinstance(step, RandomAffinePatch):
@@ -72,7 +93,7 @@ class TrainingTransform:
                 random.seed(seed)
                 np.random.seed(seed)  # noqa: NPY002  (PaddleSeg draws from it)
                 image, label = _stock(step, image, label)
-        return self._finish(image), label.astype(np.int64, order="C")
+        return image, label
 
     def _patch(
         self,
@@ -80,10 +101,10 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | None,
+        foreground: NDArray[Any] | Foreground | None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         if foreground is None and step.foreground > 0:
-            foreground = foreground_indices(label, self._ignore_index)
+            foreground = Foreground(label, self._ignore_index)
         if step.border != "ignore" or self._ignore_index == _PATCH_BORDER:
             return step(image, label, rng, foreground=foreground)
         # Moved beyond it, no value of the label can be taken for the border's.
@@ -205,13 +226,14 @@ class _WithNearestLabel:
         return {**self._step({**data, "gt_fields": []}), "label": data["label"]}
 
 
-def _stock(step: Any, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[Any], Any]:
-    """One of PaddleSeg's transforms; HWC in and out, uint8 if both PaddleSeg and `image` have it, else float32.
+def _stock(step: Any, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:
+    """One of PaddleSeg's transforms; HWC in, float32 out, which is what PaddleSeg computes with.
 
     Grey images go in as HW, which is how PaddleSeg reads them: OpenCV drops a channel axis of length
     one, and Pillow (RandomDistort) refuses it. The step is a copy: ResizeByShort changes itself when
     `max_size` bites, and all later images would shrink with it.
     """
+    image, label = np.require(image, np.float32, "W"), np.require(label, requirements="W")
     grey = image.shape[2] == 1
     data = copy.copy(step)(
         {
@@ -221,7 +243,5 @@ def _stock(step: Any, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray
             "trans_info": [],
         }
     )
-    result = np.asarray(data["img"])
-    if not result.dtype == image.dtype == np.uint8:
-        result = result.astype(np.float32, copy=False)
+    result = np.asarray(data["img"], dtype=np.float32)
     return result[:, :, None] if grey else result, data["label"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess import specs as spec_of
 from medseg_paddle.preprocess.augment.arrays import IGNORE, Image, LabelArray, happens, in_groups
+from medseg_paddle.preprocess.foreground import Foreground
 
 _FLIPS = {(-1, 1): 0, (1, -1): 1, (-1, -1): -1}  # cv2.flip's codes, by the signs along rows and columns
 _OPENCV_MOVES = (np.uint8, np.uint16, np.int16, np.float32)
@@ -91,9 +92,9 @@ class RandomAffinePatch:
         image: Image,
         label: LabelArray,
         rng: np.random.Generator,
-        foreground: NDArray[np.integer] | None = None,
+        foreground: NDArray[np.integer] | Foreground | None = None,
     ) -> tuple[Image, LabelArray]:
-        """Draw a patch; `foreground` is from :func:`foreground_indices`, else looked for in `label`."""
+        """Draw a patch; `foreground`, found once for a case, is else looked for in `label`."""
         turns = int(rng.integers(1, 4)) if rng.random() < self.rotate90 else 0
         rows, columns = self.size if turns % 2 == 0 else self.size[::-1]
         magnification, angle = 1.0, 0.0
@@ -122,14 +123,14 @@ class RandomAffinePatch:
         return self._warped(image, label, to_source[:2])
 
     def _foreground_centre(
-        self, label: LabelArray, rng: np.random.Generator, foreground: NDArray[np.integer] | None
+        self, label: LabelArray, rng: np.random.Generator, foreground: NDArray[np.integer] | Foreground | None
     ) -> tuple[int, int] | None:
         if rng.random() >= self.foreground:
             return None
-        foreground = foreground_indices(label) if foreground is None else foreground
+        foreground = Foreground(label, IGNORE) if foreground is None else foreground
         if len(foreground) == 0:
             return None
-        row, column = foreground[rng.integers(len(foreground))]
+        row, column = foreground[int(rng.integers(len(foreground)))]
         return int(row), int(column)
 
     def _warped(
