@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ class Workspace:
     Parameters
     ----------
     patience : int
-        Uses of a role, all of at most half its buffer, after which the buffer is made anew.
+        Uses of a role, all of at most half its buffer, after which the buffer goes.
     """
 
     def __init__(self, patience: int = _PATIENCE) -> None:
@@ -46,22 +47,23 @@ class Workspace:
         return sum(buffer.bytes for buffer in self._held.values())
 
     def address(self, role: str, size: int) -> int:
-        """Where `size` bytes for `role` are; what was there before for that role is lost."""
+        """Where `size` bytes for `role` are, the same place until more are asked for or :meth:`tidy` is called."""
         held = self._held.get(role)
-        if held is not None:
-            held.uses, held.most = held.uses + 1, max(held.most, size)
-            if held.uses >= self._patience:
-                if 2 * held.most <= held.bytes:
-                    self._held.pop(role)
-                    size, held = held.most, None
-                else:
-                    held.uses = held.most = 0
         if held is None or held.bytes < size:
             self._held.pop(role, None)
             held = None  # freed before the next one is made
             held = self._held[role] = _Buffer(paddle.empty([-(-size // _FLOAT)], "float32"))
+        held.uses, held.most = held.uses + 1, max(held.most, size)
         address: int = held.array.data_ptr()
         return address
+
+    def tidy(self) -> None:
+        """Let go of buffers that are too large; between two operations, for an operation asks again for its places."""
+        for role, held in list(self._held.items()):
+            if held.uses >= self._patience:
+                if 2 * held.most <= held.bytes:
+                    del self._held[role]
+                held.uses = held.most = 0
 
 
 @dataclass
@@ -125,6 +127,13 @@ class Runtime:
         self.lock = threading.RLock()
         self.cache = Cache(_CACHE_LIMIT)
         self.workspace = Workspace()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Hold the lock for one operation."""
+        with self.lock:
+            self.workspace.tidy()
+            yield
 
 
 _former: list[Runtime] = []
