@@ -75,9 +75,11 @@ def prepare(
 ) -> None:
     """Turn a folder of annotated images into a data set: pictures, lists by split, a manifest."""
     from medseg_paddle.steps.prepare import prepare as step
-    from medseg_paddle.steps.prepare import preview, proposal, summary
+    from medseg_paddle.steps.prepare import summary
 
     if dry_run:
+        from medseg_paddle.steps.prepare import preview, proposal
+
         folder = _named(source)
         if config is None:
             out.print(proposal(folder), soft_wrap=True)

@@ -78,15 +78,21 @@ def test_prepare_hands_its_words_to_the_step(step, capsys):
     made = SimpleNamespace(root=Path("data/x"))
     calls = step("prepare", made, summary=lambda of: [f"train: 3 images in {of.root}"])
     assert run("prepare", "own", "--config", "a.yml", "-o", "out", "-s", "name=b", "--overwrite") == 0
-    assert run("prepare", "--config", "a.yml", "--keep") == 0
+    assert run("prepare", "--config", "a.yml", "--keep", "--workers", "3") == 0
     assert calls == [
         (
             (Path("a.yml"), Path("own")),
-            {"output": Path("out"), "overrides": ["name=b"], "overwrite": True, "keep": False},
+            {
+                "output": Path("out"),
+                "overrides": ["name=b"],
+                "overwrite": True,
+                "keep": False,
+                "workers": None,
+            },
         ),
         (
             (Path("a.yml"), None),
-            {"output": None, "overrides": (), "overwrite": False, "keep": True},
+            {"output": None, "overrides": (), "overwrite": False, "keep": True, "workers": 3},
         ),
     ]
     assert capsys.readouterr().out == 2 * "train: 3 images in data/x\ndata set: data/x\n"
