@@ -172,6 +172,10 @@ class TrainingStream:
         """The case that stands at a position of the stream."""
         return self._cases[self._index(position)]
 
+    def names(self, positions: Sequence[int]) -> list[str]:
+        """The files of the images at these positions."""
+        return [str(self.case_at(position).image) for position in positions]
+
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
         """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
         place = 0 if self._mixup is None else position % self._recipe.batch_size

@@ -29,7 +29,7 @@ from medseg_paddle.engine.data import (
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.models import ForwardFunction, build_model, count_parameters, load_weights
 from medseg_paddle.engine.optimizers import build_optimizer
-from medseg_paddle.engine.paddleseg_adapter.loop import run_train
+from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.scoring import Scored, score_cases
 from medseg_paddle.engine.shared_memory import require_shared_memory
@@ -59,7 +59,7 @@ class Listener(Protocol):
         """The validation cases were scored."""
 
     def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
-        """A signal has ended the training; its state after `step` is saved."""
+        """A signal, or images that cannot be loaded any more, ended the training; its state after `step` is saved."""
 
 
 class Validation:
@@ -222,7 +222,8 @@ def fit(
     Raises
     ------
     MedsegError
-        Something in the data does not fit the recipe, or the disk is full.
+        Something in the data does not fit the recipe, or the disk is full. Where images can no longer be
+        loaded, the state after the last finished iteration is saved first.
     """
     recipe = run.recipe
     checkpoint = latest_whole(run) if resume else None
@@ -280,35 +281,41 @@ def fit(
             _catch_up(run, checkpoint, model, validation)
         if first_iter < recipe.iters:
             with stop.deferred():
-                ended = run_train(
-                    model,
-                    TrainingStream(train_cases, recipe, decoded),
-                    cases=len(train_cases),
-                    batch_bytes=batch_bytes(recipe, found),
-                    evaluate=validation,
-                    after_step=after_step,
-                    writer=writer,
-                    log=log,
-                    first_iter=first_iter,
-                    iters=recipe.iters,
-                    resume_from=checkpoint,
-                    batch_size=recipe.batch_size,
-                    val_dataset=val_cases or None,
-                    optimizer=optimizer,
-                    save_dir=str(run.checkpoints),
-                    save_interval=recipe.save_interval,
-                    log_iters=log_iters,
-                    num_workers=recipe.num_workers,
-                    losses=build_losses(recipe.loss, recipe.ignore_index),
-                    keep_checkpoint_max=recipe.keep_checkpoint_max,
-                    use_ema=recipe.use_ema,
-                    precision=recipe.precision,
-                    amp_level=recipe.amp_level,
-                    to_static_training=recipe.to_static_training,
-                )
-                if not ended:
+                ended, lost = False, None
+                try:
+                    ended = run_train(
+                        model,
+                        TrainingStream(train_cases, recipe, decoded),
+                        cases=len(train_cases),
+                        batch_bytes=batch_bytes(recipe, found),
+                        evaluate=validation,
+                        after_step=after_step,
+                        writer=writer,
+                        log=log,
+                        first_iter=first_iter,
+                        iters=recipe.iters,
+                        resume_from=checkpoint,
+                        batch_size=recipe.batch_size,
+                        val_dataset=val_cases or None,
+                        optimizer=optimizer,
+                        save_dir=str(run.checkpoints),
+                        save_interval=recipe.save_interval,
+                        log_iters=log_iters,
+                        num_workers=recipe.num_workers,
+                        losses=build_losses(recipe.loss, recipe.ignore_index),
+                        keep_checkpoint_max=recipe.keep_checkpoint_max,
+                        use_ema=recipe.use_ema,
+                        precision=recipe.precision,
+                        amp_level=recipe.amp_level,
+                        to_static_training=recipe.to_static_training,
+                    )
+                except LoadingFailed as failed:
+                    lost = failed.error
+                if not ended and (lost is None or validation.iteration > first_iter):
                     save_checkpoint(run, validation.iteration, model, optimizer)
                     listener.stopped(validation.iteration, recipe.iters, resumable=not recipe.use_ema)
+                if lost is not None:
+                    raise lost
         if graph is not None and not stop.wanted:
             model_graph.wait(graph)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,9 @@ class Failing:
     def __init__(self, error: Exception, at: int = 5) -> None:
         self.error, self.at = error, at
 
+    def names(self, positions: Sequence[int]) -> list[str]:
+        return [f"scan_{position}.png" for position in positions]
+
     def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, Any]:
         if self.at in positions:
             raise self.error
@@ -194,12 +197,46 @@ def test_nothing_runs_on_after_the_last_batch_or_an_early_end(workers: int) -> N
         assert early or seen == 120
 
 
-def test_a_killed_process_is_an_error_that_says_what_to_do() -> None:
-    with loaded(Failing(KeyError(), -1), orders(0, 10**6), num_workers=2, batch_bytes=64) as served:
-        next(served)
-        multiprocessing.active_children()[0].kill()
-        with pytest.raises(SetupError, match="was killed"):
-            deque(served)
+class Fatal(Failing):
+    """Ends its process at a position: by a signal, or with an exit code."""
+
+    def __init__(self, number: int, at: int = 13) -> None:
+        super().__init__(KeyError(), -1)
+        self.number, self.fatal = number, at
+
+    def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, Any]:
+        if self.fatal in positions:
+            faulthandler.disable()  # pytest's, which would write a screenful
+            os.kill(os.getpid(), self.number) if self.number > 0 else os._exit(-self.number)
+        return super().batch(positions, allocate)
+
+
+@pytest.mark.parametrize(
+    ("number", "how", "advice"),
+    [
+        (signal.SIGKILL, r"was killed \(signal 9\)", "memory runs out"),
+        (signal.SIGSEGV, r"crashed \(signal 11, Segmentation fault\)", "no lack of memory"),
+        (-3, r"ended \(exit code 3\)", "no lack of memory"),
+    ],
+)
+def test_a_process_that_is_lost_is_an_error_that_says_how_and_at_which_images(
+    number: int, how: str, advice: str
+) -> None:
+    seen: list[int] = []
+    with (
+        pytest.raises(
+            SetupError, match=rf"{how} while it had to load scan_12.png, scan_13.png, scan_14.png\n"
+        ) as caught,
+        loaded(Fatal(number), orders(0, 10**6), num_workers=3, batch_bytes=64) as served,
+    ):
+        seen.extend(number for batch in served for number in batch["img"].tolist())
+    assert seen == list(range(12))
+    assert advice in caught.value.hint
+
+
+def test_a_message_names_eight_images_of_a_large_batch() -> None:
+    with pytest.raises(SetupError, match=r"scan_7\.png and 12 more\n"):
+        batches(Fatal(signal.SIGKILL, 3), orders(0, 2, 20), 1)
 
 
 def test_processes_end_when_the_training_is_killed() -> None:
@@ -209,6 +246,8 @@ from medseg_paddle.engine.startup import start_paddle
 start_paddle()
 from medseg_paddle.engine.loading import loaded
 class Numbers:
+    def names(self, positions):
+        return []
     def batch(self, positions, allocate):
         batch = allocate("img", (1,), np.int64)
         batch[:] = positions
