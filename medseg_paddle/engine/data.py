@@ -22,7 +22,7 @@ from medseg_paddle.preprocess.foreground import Foreground
 
 @dataclass(frozen=True)
 class Survey:
-    """What the labels of a data set hold: pixels per class, and the sizes of the images."""
+    """What the labels of a data set hold: pixels per class, those ignored left out, and the sizes of the images."""
 
     pixels: tuple[int, ...]
     sizes: frozenset[tuple[int, int]]
@@ -61,7 +61,10 @@ def survey(
                 f"{case.image} is {image.shape[:2]} pixels (rows, columns), its label {case.label} {label.shape}",
                 hint="export image and label at the same size; a stretched mask would teach the wrong border",
             )
-        pixels += np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
+        counts = np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
+        if 0 <= recipe.ignore_index < recipe.num_classes:
+            counts[recipe.ignore_index] = 0
+        pixels += counts
         sizes.add(label.shape)
         if decoded is not None:
             decoded.keep(*_packed(case, image, label, recipe.ignore_index))

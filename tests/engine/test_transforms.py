@@ -13,9 +13,10 @@ from pydantic_core import PydanticCustomError
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.transforms import Transform
-from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable
+from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable, survey
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
 from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.cases import load_cases
 from medseg_paddle.preprocess import foreground_indices
 
 WANTED: dict[str, dict[str, Any]] = {  # with settings under which each one does something
@@ -243,14 +244,25 @@ def test_the_stream_hands_on_the_recipes_ignored_value(disc_recipe: Recipe):
         def ignore_index(self) -> int:
             return 9
 
-    from medseg_paddle.io.cases import load_cases
-
     patch = {"type": "RandomAffinePatch", "size": (64, 64), "border": "ignore"}
     data = disc_recipe.train_dataset.model_copy(update={"transforms": specs(patch)})
     fields = {name: getattr(disc_recipe, name) for name in Recipe.model_fields}
     recipe = Ignoring.model_construct(**{**fields, "train_dataset": data})
     label = TrainingStream(load_cases(disc_recipe.train_dataset), recipe)[0]["label"]
     assert set(np.unique(label)) == {0, 1, 9}
+
+
+def test_the_survey_counts_no_ignored_pixel(disc_recipe: Recipe):
+    class Ignoring(Recipe):
+        @property
+        def ignore_index(self) -> int:
+            return 1
+
+    fields = {name: getattr(disc_recipe, name) for name in Recipe.model_fields}
+    cases = load_cases(disc_recipe.train_dataset)
+    background, disc = survey(cases, disc_recipe).pixels
+    assert disc > 0
+    assert survey(cases, Ignoring.model_construct(**fields)).pixels == (background, 0)
 
 
 def test_an_error_made_from_text_alone_says_where_to_look():
