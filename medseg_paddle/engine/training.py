@@ -302,7 +302,9 @@ def fit(
                         save_interval=recipe.save_interval,
                         log_iters=log_iters,
                         num_workers=recipe.num_workers,
-                        losses=build_losses(recipe.loss, recipe.ignore_index),
+                        losses=build_losses(
+                            recipe.loss, recipe.ignore_index, mixed=recipe.train_dataset.mixup is not None
+                        ),
                         keep_checkpoint_max=recipe.keep_checkpoint_max,
                         use_ema=recipe.use_ema,
                         precision=recipe.precision,
