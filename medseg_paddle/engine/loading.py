@@ -157,13 +157,17 @@ class _Processes:
         with self._waiting:
             for process in self._processes:
                 process.join()
+                process.close()  # else its file descriptors stay until a collection of garbage
+            self._processes.clear()
         for pipe in self._pipes:
             pipe.close()
 
     def _lost(self) -> SetupError:
         """Why there is no answer to the oldest order; a process takes its orders one after another."""
-        process = self._processes[self._received % len(self._processes)]
         with self._waiting:
+            if not self._processes:
+                raise StopIteration  # they have all been ended, on purpose
+            process = self._processes[self._received % len(self._processes)]
             process.join(_PATIENCE)
             return _ended(process.exitcode, self._stream.names(self._asked[0]))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -232,6 +234,32 @@ def test_a_process_that_is_lost_is_an_error_that_says_how_and_at_which_images(
         seen.extend(number for batch in served for number in batch["img"].tolist())
     assert seen == list(range(12))
     assert advice in caught.value.hint
+
+
+@pytest.mark.parametrize("how", ["whole", "early", "error", "lost"])
+def test_no_file_descriptor_is_left_however_it_ends(how: str) -> None:
+    def load() -> None:
+        stream = {
+            "error": Failing(DataError("cut off", hint="copy it"), 9),
+            "lost": Fatal(signal.SIGKILL, 9),
+        }.get(how, Failing(KeyError(), -1))
+        with loaded(stream, orders(0, 8), num_workers=3, batch_bytes=64) as served:
+            for _ in served:
+                if how == "early":
+                    return
+
+    with contextlib.suppress(DataError, SetupError):
+        load()
+    gc.collect()
+    gc.disable()
+    try:
+        before = psutil.Process().num_fds()
+        for _ in range(3):
+            with contextlib.suppress(DataError, SetupError):
+                load()
+        assert psutil.Process().num_fds() == before
+    finally:
+        gc.enable()
 
 
 def test_a_message_names_eight_images_of_a_large_batch() -> None:
