@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.loading import Allocate
-from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
+from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, foreground_kind, sizes_after
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.preprocess.augment import mixup
-from medseg_paddle.preprocess.foreground import Foreground
+from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def survey(
         pixels += counts
         sizes.add(label.shape)
         if decoded is not None:
-            decoded.keep(*_packed(case, image, label, recipe.ignore_index))
+            decoded.keep(*_packed(case, image, label, recipe))
         if progress is not None:
             progress(done, len(cases), "images and labels read")
     return Survey(tuple(int(n) for n in pixels), frozenset(sizes))
@@ -136,13 +136,16 @@ def label_dtype(ignore_index: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if 0 <= ignore_index <= 255 else np.int32)
 
 
-def _packed(
-    case: Case, image: NDArray[np.float32], label: NDArray[Any], ignore_index: int
-) -> tuple[Any, ...]:
+def _foreground(recipe: Recipe) -> type[Foreground | ForegroundClasses]:
+    steps = recipe.train_dataset.transforms
+    return foreground_kind(steps[0] if steps else None)
+
+
+def _packed(case: Case, image: NDArray[np.float32], label: NDArray[Any], recipe: Recipe) -> tuple[Any, ...]:
     """Key and arrays of a case as they are kept: 8 bits where the picture has no more, a quarter of the room."""
     narrow = image.astype(np.uint8)
     kept = narrow if np.array_equal(narrow, image) else image
-    return (case.image, case.label), kept, label, Foreground(label, ignore_index).ends
+    return (case.image, case.label), kept, label, *_foreground(recipe)(label, recipe.ignore_index).kept
 
 
 class TrainingStream:
@@ -163,6 +166,7 @@ class TrainingStream:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe, self._decoded = tuple(cases), recipe, decoded
         self._transform = TrainingTransform(recipe.train_dataset.transforms, recipe.ignore_index)
+        self._foreground = _foreground(recipe)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         mixing = recipe.train_dataset.mixup
         self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
@@ -235,11 +239,12 @@ class TrainingStream:
         held = None if self._decoded is None else self._decoded.get((case.image, case.label))
         if held is None:
             read = read_image(case.image, self._recipe.in_channels)
-            _, image, label, ends = _packed(case, read, labelled(case, self._recipe), self.ignore_index)
+            _, image, label, *found = _packed(case, read, labelled(case, self._recipe), self._recipe)
         else:
-            image, label, ends = held
+            image, label, *found = held
         rng = np.random.default_rng([self._recipe.seed, 1, position])
-        return self._transform.augmented(image, label, rng, Foreground(label, self.ignore_index, ends))
+        foreground = self._foreground(label, self.ignore_index, *found)
+        return self._transform.augmented(image, label, rng, foreground)
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, len(self._cases))

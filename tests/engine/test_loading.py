@@ -36,6 +36,7 @@ OURS = (
     "{type: RandomIntensity, contrast: 0.3, noise: 0.1}, "
     "{type: Normalize, mean: [0.4, 0.5, 0.6], std: [0.2, 0.25, 0.3]}]"
 )
+BY_CLASS = OURS.replace("foreground: 0.5", "foreground: 0.5, foreground_by: class")
 THEIRS = "[{type: RandomPaddingCrop, crop_size: [32, 32]}, {type: RandomDistort}, {type: Normalize}]"
 
 
@@ -64,7 +65,7 @@ def assert_equal(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]])
             np.testing.assert_array_equal(a[name], b[name], strict=True)
 
 
-@pytest.mark.parametrize("transforms", [OURS, THEIRS], ids=["ours", "PaddleSeg's"])
+@pytest.mark.parametrize("transforms", [OURS, BY_CLASS, THEIRS], ids=["ours", "by class", "PaddleSeg's"])
 def test_same_stream_for_any_number_of_processes_and_after_resume(
     disc_recipe_file: Path, transforms: str
 ) -> None:

@@ -238,6 +238,24 @@ def test_the_recipes_ignored_value_is_no_foreground(first):
         assert seen[1, 1] == 1
 
 
+@pytest.mark.parametrize("first", [[], ["RandomHorizontalFlip"]], ids=["alone", "after another"])
+def test_patches_by_class_show_the_small_class_as_often(first):
+    """Class 2 has one pixel beside 400 of class 1, and 3 is what the recipe ignores."""
+    label = np.zeros((30, 30), np.uint8)
+    label[5:25, 5:25], label[28, 28], label[28, 1] = 1, 2, 3
+    seen, found = {}, foreground_indices(label, 3)
+    for by in ("pixel", "class"):
+        patch = {"type": "RandomAffinePatch", "size": (3, 3), "foreground": 1, "foreground_by": by}
+        transform = TrainingTransform(specs(*first, patch), ignore_index=3)
+        centres = [
+            transform(np.zeros((30, 30, 1), np.uint8), label, np.random.default_rng(seed), found)[1][1, 1]
+            for seed in range(400)
+        ]
+        seen[by] = np.bincount(centres, minlength=4)
+    assert seen["pixel"][2] < 10
+    assert seen["class"].tolist() == pytest.approx([0, 200, 200, 0], abs=50)
+
+
 def test_the_stream_hands_on_the_recipes_ignored_value(disc_recipe: Recipe):
     class Ignoring(Recipe):
         @property

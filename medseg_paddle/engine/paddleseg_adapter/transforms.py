@@ -19,7 +19,7 @@ from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
 from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, write_planes
-from medseg_paddle.preprocess.foreground import Foreground
+from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
 _PATCH_BORDER = 255  # what RandomAffinePatch with border "ignore" writes into a label beyond the image
 
@@ -56,7 +56,7 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | Foreground,
+        foreground: NDArray[Any] | Foreground | ForegroundClasses,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """CHW float32 image and HW int64 label from an HWC image 0..255, uint8 or float32, and its HW label.
 
@@ -76,7 +76,7 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | Foreground,
+        foreground: NDArray[Any] | Foreground | ForegroundClasses,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """HWC image 0..255, uint8 or float32, and HW label, through all steps but a last Normalize.
 
@@ -101,10 +101,11 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | Foreground | None,
+        foreground: NDArray[Any] | Foreground | ForegroundClasses | None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        if foreground is None and step.foreground > 0:
-            foreground = Foreground(label, self._ignore_index)
+        kind = foreground_kind(step)
+        if step.foreground > 0 and (foreground is None or kind is ForegroundClasses is not type(foreground)):
+            foreground = kind(label, self._ignore_index)
         if step.border != "ignore" or self._ignore_index == _PATCH_BORDER:
             return step(image, label, rng, foreground=foreground)
         # Moved beyond it, no value of the label can be taken for the border's.
@@ -114,6 +115,12 @@ class TrainingTransform:
         # OpenCV, which later steps use, knows no int64; float32 holds every integer up to 2**24.
         fits = np.can_cast(np.min_scalar_type(self._ignore_index), label.dtype)
         return image, result.astype(label.dtype if fits else np.float32)
+
+
+def foreground_kind(first: Transform | RandomAffinePatch | None) -> type[Foreground | ForegroundClasses]:
+    """What the first step wants to know of a label's foreground."""
+    by_class = getattr(first, "foreground_by", "pixel") == "class"
+    return ForegroundClasses if by_class else Foreground
 
 
 def sizes_after(specs: Sequence[Transform], sizes: Collection[Size]) -> frozenset[Size] | None:
