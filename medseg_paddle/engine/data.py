@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class Survey:
 
     pixels: tuple[int, ...]
     sizes: frozenset[tuple[int, int]]
+    only_ignored: tuple[Path, ...] = ()
+    """Labels with ignored pixels and none of a class."""
 
 
 def survey(
@@ -52,7 +55,7 @@ def survey(
         is no class.
     """
     pixels = np.zeros(recipe.num_classes, np.int64)
-    sizes = set()
+    sizes, only_ignored = set(), []
     for done, case in enumerate(cases, start=1):
         label = labelled(case, recipe)
         image = read_image(case.image, recipe.in_channels)
@@ -65,12 +68,15 @@ def survey(
         if 0 <= recipe.ignore_index < recipe.num_classes:
             counts[recipe.ignore_index] = 0
         pixels += counts
+        no_class = recipe.ignore_index > 0 and not counts[1:].any()
+        if case.label is not None and no_class and (label == recipe.ignore_index).any():
+            only_ignored.append(case.label)
         sizes.add(label.shape)
         if decoded is not None:
             decoded.keep(*_packed(case, image, label, recipe))
         if progress is not None:
             progress(done, len(cases), "images and labels read")
-    return Survey(tuple(int(n) for n in pixels), frozenset(sizes))
+    return Survey(tuple(int(n) for n in pixels), frozenset(sizes), tuple(only_ignored))
 
 
 def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:

@@ -40,12 +40,17 @@ from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
 
+_NAMED = 3  # labels in a message
+
 
 class Listener(Protocol):
     """Who wants to know how the training goes."""
 
     def surveyed(self, done: int, total: int, what: str) -> None:
         """A label was looked at before the start."""
+
+    def doubted(self, what: str) -> None:
+        """Something found before the start may be wrong, and may be meant."""
 
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """The loop begins."""
@@ -370,8 +375,11 @@ def inspect(
     require_stackable(recipe, found)
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
+    _doubt(found, "training", recipe, listener)
     if val:
-        _require_foreground(survey(val, recipe, listener.surveyed), f"the validation set ({len(val)} images)")
+        scored = survey(val, recipe, listener.surveyed)
+        _require_foreground(scored, f"the validation set ({len(val)} images)")
+        _doubt(scored, "validation", recipe, listener)
     with paddle.utils.unique_name.guard():
         build_model(recipe)
     return found
@@ -382,6 +390,19 @@ def _require_foreground(found: Survey, where: str) -> None:
         raise DataError(
             f"no foreground pixel in {where}: every label is background",
             hint="check the labels' values (0 and 255 need `label_map: {255: 1}` in prepare) and the list of labels",
+        )
+
+
+def _doubt(found: Survey, which: str, recipe: Recipe, listener: Listener) -> None:
+    """Tell of labels that may have been exported with the ignored value for an object: nobody else would."""
+    labels = found.only_ignored
+    if labels:
+        named = ", ".join(str(path) for path in labels[:_NAMED])
+        more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+        listener.doubted(
+            f"{len(labels)} of the {which} labels hold the ignored value {recipe.ignore_index} and no class: "
+            f"{named}{more}. If it is an object there, it is neither learned nor scored: write "
+            f"`label_map: {{{recipe.ignore_index}: 1}}` in prepare, and prepare again"
         )
 
 
