@@ -250,6 +250,13 @@ def _require_right_after(normalized: Normalize, transform: Transform, at: _At) -
 
 def _require_one_ignore_index(recipe: Recipe) -> None:
     ignored = recipe.ignore_index
+    if 0 < ignored < recipe.num_classes:  # PaddleSeg's recipes may ignore the background
+        free = _IGNORED_LABEL if recipe.num_classes <= _IGNORED_LABEL else -1
+        raise inconsistent(
+            f"label {ignored} is ignored, but is one of {recipe.num_classes} classes (0..{recipe.num_classes - 1})",
+            at=("train_dataset", "ignore_index"),
+            hint=f"write `ignore_index: {free}` in the data sets, or fewer `num_classes`",
+        )
     for name, dataset in _datasets(recipe):
         its = getattr(dataset, "ignore_index", 255)
         if its != ignored:

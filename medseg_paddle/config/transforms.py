@@ -257,6 +257,10 @@ class RandomAffinePatch(Spec):
     flip_vertical: Probability = Field(0, description="probability of a top-bottom flip")
     rotate90: Probability = Field(0, description="probability of a turn by 90, 180 or 270 degrees")
     foreground: Probability = Field(0, description="share of patches centred on a foreground pixel")
+    foreground_by: Literal["pixel", "class"] = Field(
+        "pixel",
+        description="drawn among all foreground pixels, or a class of the label first, then its pixels",
+    )
     border: Literal["reflect", "ignore"] = Field(
         "reflect", description="beyond the image: reflected, or ignored"
     )

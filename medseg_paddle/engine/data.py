@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,22 @@ from numpy.typing import NDArray
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.loading import Allocate
-from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
+from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, foreground_kind, sizes_after
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.preprocess.augment import mixup
-from medseg_paddle.preprocess.foreground import Foreground
+from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the labels of a data set hold: pixels per class, and the sizes of the images."""
+    """What the labels of a data set hold: pixels per class, those ignored left out, and the sizes of the images."""
 
     pixels: tuple[int, ...]
     sizes: frozenset[tuple[int, int]]
+    only_ignored: tuple[Path, ...] = ()
+    """Labels with ignored pixels and none of a class."""
 
 
 def survey(
@@ -52,7 +55,7 @@ def survey(
         is no class.
     """
     pixels = np.zeros(recipe.num_classes, np.int64)
-    sizes = set()
+    sizes, only_ignored = set(), []
     for done, case in enumerate(cases, start=1):
         label = labelled(case, recipe)
         image = read_image(case.image, recipe.in_channels)
@@ -61,13 +64,19 @@ def survey(
                 f"{case.image} is {image.shape[:2]} pixels (rows, columns), its label {case.label} {label.shape}",
                 hint="export image and label at the same size; a stretched mask would teach the wrong border",
             )
-        pixels += np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
+        counts = np.bincount(label.ravel(), minlength=recipe.num_classes)[: recipe.num_classes]
+        if 0 <= recipe.ignore_index < recipe.num_classes:
+            counts[recipe.ignore_index] = 0
+        pixels += counts
+        no_class = recipe.ignore_index > 0 and not counts[1:].any()
+        if case.label is not None and no_class and (label == recipe.ignore_index).any():
+            only_ignored.append(case.label)
         sizes.add(label.shape)
         if decoded is not None:
-            decoded.keep(*_packed(case, image, label, recipe.ignore_index))
+            decoded.keep(*_packed(case, image, label, recipe))
         if progress is not None:
             progress(done, len(cases), "images and labels read")
-    return Survey(tuple(int(n) for n in pixels), frozenset(sizes))
+    return Survey(tuple(int(n) for n in pixels), frozenset(sizes), tuple(only_ignored))
 
 
 def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:
@@ -133,13 +142,16 @@ def label_dtype(ignore_index: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if 0 <= ignore_index <= 255 else np.int32)
 
 
-def _packed(
-    case: Case, image: NDArray[np.float32], label: NDArray[Any], ignore_index: int
-) -> tuple[Any, ...]:
+def _foreground(recipe: Recipe) -> type[Foreground | ForegroundClasses]:
+    steps = recipe.train_dataset.transforms
+    return foreground_kind(steps[0] if steps else None)
+
+
+def _packed(case: Case, image: NDArray[np.float32], label: NDArray[Any], recipe: Recipe) -> tuple[Any, ...]:
     """Key and arrays of a case as they are kept: 8 bits where the picture has no more, a quarter of the room."""
     narrow = image.astype(np.uint8)
     kept = narrow if np.array_equal(narrow, image) else image
-    return (case.image, case.label), kept, label, Foreground(label, ignore_index).ends
+    return (case.image, case.label), kept, label, *_foreground(recipe)(label, recipe.ignore_index).kept
 
 
 class TrainingStream:
@@ -160,6 +172,7 @@ class TrainingStream:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe, self._decoded = tuple(cases), recipe, decoded
         self._transform = TrainingTransform(recipe.train_dataset.transforms, recipe.ignore_index)
+        self._foreground = _foreground(recipe)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         mixing = recipe.train_dataset.mixup
         self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
@@ -171,6 +184,10 @@ class TrainingStream:
     def case_at(self, position: int) -> Case:
         """The case that stands at a position of the stream."""
         return self._cases[self._index(position)]
+
+    def names(self, positions: Sequence[int]) -> list[str]:
+        """The files of the images at these positions."""
+        return [str(self.case_at(position).image) for position in positions]
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
         """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
@@ -228,11 +245,12 @@ class TrainingStream:
         held = None if self._decoded is None else self._decoded.get((case.image, case.label))
         if held is None:
             read = read_image(case.image, self._recipe.in_channels)
-            _, image, label, ends = _packed(case, read, labelled(case, self._recipe), self.ignore_index)
+            _, image, label, *found = _packed(case, read, labelled(case, self._recipe), self._recipe)
         else:
-            image, label, ends = held
+            image, label, *found = held
         rng = np.random.default_rng([self._recipe.seed, 1, position])
-        return self._transform.augmented(image, label, rng, Foreground(label, self.ignore_index, ends))
+        foreground = self._foreground(label, self.ignore_index, *found)
+        return self._transform.augmented(image, label, rng, foreground)
 
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, len(self._cases))

@@ -6,7 +6,9 @@ import contextlib
 import mmap
 import multiprocessing
 import signal
+import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -23,6 +25,8 @@ from medseg_paddle.errors import MedsegError, SetupError
 # While a training runs, its name in Paddle stands for what loads from here.
 _PaddleLoader = paddle.io.DataLoader
 _ALIGNMENT = 64
+_PATIENCE = 10  # seconds until a process whose pipe is closed has ended
+_NAMED = 8  # images of a batch in a message
 
 Allocate = Callable[[str, tuple[int, ...], Any], NDArray[Any]]
 """Name, shape and dtype of an array of a batch -> the array to write to."""
@@ -33,6 +37,9 @@ class Stream(Protocol):
 
     def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, NDArray[Any]]:
         """Return the batch of these positions, in arrays from `allocate`."""
+
+    def names(self, positions: Sequence[int]) -> Sequence[str]:
+        """What a message calls the images of these positions."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,11 @@ class _Processes:
         size = -(-room_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         memory = memoryview(mmap.mmap(-1, size * AHEAD * num_workers))
         self._rooms = [_Room(memory[start : start + size]) for start in range(0, len(memory), size)]
+        self._stream, self._asked = stream, deque[Sequence[int]]()
         self._pipes: list[Connection] = []
         self._processes: list[multiprocessing.process.BaseProcess] = []
+        # The thread that reads asks how a process ended, and the training ends them all: only one may wait for one.
+        self._waiting = threading.Lock()
         forking = multiprocessing.get_context("fork")  # the stream, with what it has decoded, is not copied
         for number in range(num_workers):
             ours, theirs = forking.Pipe()
@@ -130,10 +140,8 @@ class _Processes:
         try:
             answer = self._pipe(self._received).recv()
         except (EOFError, OSError) as error:
-            raise SetupError(  # the kernel does it where memory runs out
-                "a process that loads images was killed",
-                hint="give more memory, or set a lower num_workers or batch_size; then go on with --resume",
-            ) from error
+            raise self._lost() from error
+        self._asked.popleft()
         self._received += 1
         if isinstance(answer, Exception):
             raise answer
@@ -146,21 +154,55 @@ class _Processes:
         """End the processes; they hold nothing that a kill could damage."""
         for process in self._processes:
             process.kill()
-        for process in self._processes:
-            process.join()
+        with self._waiting:
+            for process in self._processes:
+                process.join()
+                process.close()  # else its file descriptors stay until a collection of garbage
+            self._processes.clear()
         for pipe in self._pipes:
             pipe.close()
+
+    def _lost(self) -> SetupError:
+        """Why there is no answer to the oldest order; a process takes its orders one after another."""
+        with self._waiting:
+            if not self._processes:
+                raise StopIteration  # they have all been ended, on purpose
+            process = self._processes[self._received % len(self._processes)]
+            process.join(_PATIENCE)
+            return _ended(process.exitcode, self._stream.names(self._asked[0]))
 
     def _order(self) -> None:
         positions = next(self._orders, None)
         if positions is None:
             return
+        self._asked.append(positions)
         number, self._sent = self._sent, self._sent + 1
         with contextlib.suppress(OSError):  # a process that was killed is noticed where its answer is read
             self._pipe(number).send((number % len(self._rooms), positions))
 
     def _pipe(self, number: int) -> Connection:
         return self._pipes[number % len(self._pipes)]
+
+
+def _ended(exit_code: int | None, images: Sequence[str]) -> SetupError:
+    """The error for a process that is gone, by how it ended (`Process.exitcode`) and what it had to load."""
+    listed = ", ".join(images[:_NAMED]) + (
+        f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
+    )
+    if exit_code == -signal.SIGKILL:
+        return SetupError(
+            f"a process that loads images was killed (signal 9) while it had to load {listed}",
+            hint="the system does so where memory runs out: give the machine or the container more, or set a lower "
+            "num_workers",
+        )
+    if exit_code is not None and exit_code < 0:
+        how = f"crashed (signal {-exit_code}, {signal.strsignal(-exit_code)})"
+    else:
+        how = f"ended (exit code {exit_code})"
+    return SetupError(
+        f"a process that loads images {how} while it had to load {listed}",
+        hint="this is no lack of memory: see whether these images open in a viewer, and export again what does not",
+    )
 
 
 def _work(stream: Stream, rooms: Sequence[_Room], pipe: Connection, inherited: Sequence[Connection]) -> None:
@@ -241,7 +283,8 @@ def loaded(
     Raises
     ------
     MedsegError
-        What the stream raised, where the batch was to be read; SetupError where a process was killed.
+        What the stream raised, where the batch was to be read; SetupError where a process was killed or
+        crashed.
     """
     batches: _Here | _Processes
     if num_workers:

@@ -29,7 +29,7 @@ from medseg_paddle.engine.data import (
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.models import ForwardFunction, build_model, count_parameters, load_weights
 from medseg_paddle.engine.optimizers import build_optimizer
-from medseg_paddle.engine.paddleseg_adapter.loop import run_train
+from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.scoring import Scored, score_cases
 from medseg_paddle.engine.shared_memory import require_shared_memory
@@ -40,12 +40,17 @@ from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
 
+_NAMED = 3  # labels in a message
+
 
 class Listener(Protocol):
     """Who wants to know how the training goes."""
 
     def surveyed(self, done: int, total: int, what: str) -> None:
         """A label was looked at before the start."""
+
+    def doubted(self, what: str) -> None:
+        """Something found before the start may be wrong, and may be meant."""
 
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """The loop begins."""
@@ -59,7 +64,7 @@ class Listener(Protocol):
         """The validation cases were scored."""
 
     def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
-        """A signal has ended the training; its state after `step` is saved."""
+        """A signal, or images that cannot be loaded any more, ended the training; its state after `step` is saved."""
 
 
 class Validation:
@@ -222,7 +227,8 @@ def fit(
     Raises
     ------
     MedsegError
-        Something in the data does not fit the recipe, or the disk is full.
+        Something in the data does not fit the recipe, or the disk is full. Where images can no longer be
+        loaded, the state after the last finished iteration is saved first.
     """
     recipe = run.recipe
     checkpoint = latest_whole(run) if resume else None
@@ -280,35 +286,43 @@ def fit(
             _catch_up(run, checkpoint, model, validation)
         if first_iter < recipe.iters:
             with stop.deferred():
-                ended = run_train(
-                    model,
-                    TrainingStream(train_cases, recipe, decoded),
-                    cases=len(train_cases),
-                    batch_bytes=batch_bytes(recipe, found),
-                    evaluate=validation,
-                    after_step=after_step,
-                    writer=writer,
-                    log=log,
-                    first_iter=first_iter,
-                    iters=recipe.iters,
-                    resume_from=checkpoint,
-                    batch_size=recipe.batch_size,
-                    val_dataset=val_cases or None,
-                    optimizer=optimizer,
-                    save_dir=str(run.checkpoints),
-                    save_interval=recipe.save_interval,
-                    log_iters=log_iters,
-                    num_workers=recipe.num_workers,
-                    losses=build_losses(recipe.loss, recipe.ignore_index),
-                    keep_checkpoint_max=recipe.keep_checkpoint_max,
-                    use_ema=recipe.use_ema,
-                    precision=recipe.precision,
-                    amp_level=recipe.amp_level,
-                    to_static_training=recipe.to_static_training,
-                )
-                if not ended:
+                ended, lost = False, None
+                try:
+                    ended = run_train(
+                        model,
+                        TrainingStream(train_cases, recipe, decoded),
+                        cases=len(train_cases),
+                        batch_bytes=batch_bytes(recipe, found),
+                        evaluate=validation,
+                        after_step=after_step,
+                        writer=writer,
+                        log=log,
+                        first_iter=first_iter,
+                        iters=recipe.iters,
+                        resume_from=checkpoint,
+                        batch_size=recipe.batch_size,
+                        val_dataset=val_cases or None,
+                        optimizer=optimizer,
+                        save_dir=str(run.checkpoints),
+                        save_interval=recipe.save_interval,
+                        log_iters=log_iters,
+                        num_workers=recipe.num_workers,
+                        losses=build_losses(
+                            recipe.loss, recipe.ignore_index, mixed=recipe.train_dataset.mixup is not None
+                        ),
+                        keep_checkpoint_max=recipe.keep_checkpoint_max,
+                        use_ema=recipe.use_ema,
+                        precision=recipe.precision,
+                        amp_level=recipe.amp_level,
+                        to_static_training=recipe.to_static_training,
+                    )
+                except LoadingFailed as failed:
+                    lost = failed.error
+                if not ended and (lost is None or validation.iteration > first_iter):
                     save_checkpoint(run, validation.iteration, model, optimizer)
                     listener.stopped(validation.iteration, recipe.iters, resumable=not recipe.use_ema)
+                if lost is not None:
+                    raise lost
         if graph is not None and not stop.wanted:
             model_graph.wait(graph)
 
@@ -361,8 +375,11 @@ def inspect(
     require_stackable(recipe, found)
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
+    _doubt(found, "training", recipe, listener)
     if val:
-        _require_foreground(survey(val, recipe, listener.surveyed), f"the validation set ({len(val)} images)")
+        scored = survey(val, recipe, listener.surveyed)
+        _require_foreground(scored, f"the validation set ({len(val)} images)")
+        _doubt(scored, "validation", recipe, listener)
     with paddle.utils.unique_name.guard():
         build_model(recipe)
     return found
@@ -373,6 +390,19 @@ def _require_foreground(found: Survey, where: str) -> None:
         raise DataError(
             f"no foreground pixel in {where}: every label is background",
             hint="check the labels' values (0 and 255 need `label_map: {255: 1}` in prepare) and the list of labels",
+        )
+
+
+def _doubt(found: Survey, which: str, recipe: Recipe, listener: Listener) -> None:
+    """Tell of labels that may have been exported with the ignored value for an object: nobody else would."""
+    labels = found.only_ignored
+    if labels:
+        named = ", ".join(str(path) for path in labels[:_NAMED])
+        more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+        listener.doubted(
+            f"{len(labels)} of the {which} labels hold the ignored value {recipe.ignore_index} and no class: "
+            f"{named}{more}. If it is an object there, it is neither learned nor scored: write "
+            f"`label_map: {{{recipe.ignore_index}: 1}}` in prepare, and prepare again"
         )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from medseg_paddle.io.memory import free_memory, lies_in_memory
+
 _ALIGNMENT = 64  # bytes; every type may start there
 _MIB = 2**20
 
@@ -34,12 +36,14 @@ class DecodedImages:
     files, none is ever stale, and nothing has to be tidied up: the file is gone with the last process that has
     it open, however that ends. It is filled by plain writes and mapped after that, so that a full disk is an
     error of a write, and not a bus error of a read: what found no room is just not held. The system keeps in
-    memory what is in use, once for all processes, and may drop it, since the file has it.
+    memory what is in use, once for all processes, and may drop it, since the file has it; but where the folder
+    itself lies in memory (tmpfs, as /tmp often does in a container), nothing can be dropped.
 
     Parameters
     ----------
     limit : int
-        Most bytes of the file. It never takes more than half of what is free in the temporary folder.
+        Most bytes of the file. It never takes more than half of what is free in the temporary folder, nor, where
+        that lies in memory, more than half of the free memory.
 
     Attributes
     ----------
@@ -111,14 +115,13 @@ class DecodedImages:
         if self._file is None:
             try:
                 folder = Path(tempfile.gettempdir())
-                half = shutil.disk_usage(folder).free // 2
+                bounds = _bounds(folder)
                 # Without a buffer, so that each write says whether there was room. Closed by __exit__.
                 self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
             except OSError as error:
                 self.shortage = f"no temporary folder can be written ({error.strerror or error})"
                 return False
-            if half < self._limit:
-                self._limit, self._reason = half, f"half of what {folder} has free is {half / _MIB:,.0f} MiB"
+            self._limit, self._reason = min((self._limit, self._reason), *bounds)
         if self._end + room > self._limit:
             # A smaller picture might still fit; a first shortage ends it, so that what is held is easy to tell.
             self.shortage = self._reason
@@ -135,6 +138,19 @@ class DecodedImages:
         end = offset + _padded(array.nbytes)
         self._file.truncate(end)  # a map must not reach beyond the file
         return end
+
+
+def _bounds(folder: Path) -> list[tuple[int, str]]:
+    """Most bytes that a file in `folder` is to have, and why, in words."""
+    half = shutil.disk_usage(folder).free // 2
+    found = [(half, f"half of what {folder} has free is {half / _MIB:,.0f} MiB")]
+    free = free_memory() if lies_in_memory(folder) else None
+    if free is not None:
+        half = free // 2
+        found.append(
+            (half, f"{folder} lies in memory, and half of what that has free is {half / _MIB:,.0f} MiB")
+        )
+    return found
 
 
 def _padded(size: int) -> int:

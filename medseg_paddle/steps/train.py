@@ -241,6 +241,10 @@ class _TrainingProgress:
         """See :class:`medseg_paddle.engine.training.Listener`."""
         self._bar.advance(done, total, what)
 
+    def doubted(self, what: str) -> None:
+        """See :class:`medseg_paddle.engine.training.Listener`."""
+        self._bar.say(f"warning: {what}")
+
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.training.Listener`."""
         self._bar.__exit__(None, None, None)

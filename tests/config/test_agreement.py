@@ -176,6 +176,29 @@ def test_all_sets_ignore_the_same_label(tmp_path: Path) -> None:
         assert f"{split}_dataset ignores label 254, train_dataset 255" in refusal(tmp_path, data)
 
 
+@pytest.mark.parametrize(
+    ("ignored", "classes", "words"),
+    [
+        (1, 2, "label 1 is ignored, but is one of 2 classes"),
+        (4, 5, "label 4 is ignored, but is one of 5 classes"),
+        (255, 256, "label 255 is ignored, but is one of 256 classes"),
+        (5, 5, None),
+        (0, 2, None),  # the background may be
+        (-1, 256, None),
+        (255, 255, None),
+    ],
+)
+def test_no_class_but_the_background_is_ignored(
+    tmp_path: Path, ignored: int, classes: int, words: str | None
+) -> None:
+    sets = {f"{s}_dataset": listed(s, ignore_index=ignored, num_classes=classes) for s in ("train", "val")}
+    if words is None:
+        assert loaded(tmp_path, recipe(**sets)).ignore_index == ignored
+    else:
+        assert words in (told := refusal(tmp_path, recipe(**sets)))
+        assert f"`ignore_index: {-1 if classes == 256 else 255}`" in told
+
+
 CROP = {"type": "RandomPaddingCrop", "crop_size": [64, 64]}
 PATCH = {"type": "RandomAffinePatch", "size": [64, 64]}
 CUTOUT = {"type": "RandomCutout"}

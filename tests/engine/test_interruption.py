@@ -23,7 +23,7 @@ import pytest
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine import training
 from medseg_paddle.engine.interruption import StopSignals
-from medseg_paddle.errors import SetupError
+from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.run import Run
 from medseg_paddle.steps.train import train
 
@@ -103,6 +103,44 @@ def test_a_run_that_is_stopped_at_any_time_ends_like_one_that_was_not(
         assert digests(run.checkpoints / name) == digests(whole.checkpoints / name)
     assert (run.path / "validation.jsonl").read_text() == (whole.path / "validation.jsonl").read_text()
     assert len(saved(run.path)) == 3
+
+
+def test_a_run_that_loses_a_loader_process_keeps_all_it_has_learned(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    length = ["iters=60", "save_interval=60", "log_iters=10"]
+    whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=length)
+    command = Command(disc_recipe_file, tmp_path / "run", [*length, "num_workers=2"])
+    command.wait_for("training: ")
+    time.sleep(0.1)
+    psutil.Process(command.process.pid).children(recursive=True)[-1].kill()
+    code, said = command.end()
+    print(said)  # noqa: T201  (shown where the test fails)
+    assert code == 5
+    assert "was killed (signal 9)" in said
+    assert ".png" in said
+    assert "Traceback" not in said
+    (done,) = re.findall(r"^stopped at iteration (\d+) of 60; go on with --resume$", said, re.MULTILINE)
+    assert saved(tmp_path / "run") == [f"iter_{done}"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=length, resume=True)
+    assert digests(run.checkpoints / "iter_60") == digests(whole.checkpoints / "iter_60")
+
+
+def test_an_image_that_is_lost_amid_a_training_costs_nothing_that_was_learned(
+    disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, read = training.TrainingStream.batch, []
+
+    def lose(stream: training.TrainingStream, positions: Any, *rest: Any) -> Any:
+        read.append(positions)
+        if len(read) == 9:
+            raise DataError("scan.png is cut off", hint="copy it again")
+        return batch(stream, positions, *rest)
+
+    monkeypatch.setattr(training.TrainingStream, "batch", lose)
+    with pytest.raises(DataError, match="cut off"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["num_workers=0"])
+    assert "iter_8" in saved(tmp_path / "run")
 
 
 def test_a_run_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_been(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -9,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ OURS = (
     "{type: RandomIntensity, contrast: 0.3, noise: 0.1}, "
     "{type: Normalize, mean: [0.4, 0.5, 0.6], std: [0.2, 0.25, 0.3]}]"
 )
+BY_CLASS = OURS.replace("foreground: 0.5", "foreground: 0.5, foreground_by: class")
 THEIRS = "[{type: RandomPaddingCrop, crop_size: [32, 32]}, {type: RandomDistort}, {type: Normalize}]"
 
 
@@ -62,7 +65,7 @@ def assert_equal(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]])
             np.testing.assert_array_equal(a[name], b[name], strict=True)
 
 
-@pytest.mark.parametrize("transforms", [OURS, THEIRS], ids=["ours", "PaddleSeg's"])
+@pytest.mark.parametrize("transforms", [OURS, BY_CLASS, THEIRS], ids=["ours", "by class", "PaddleSeg's"])
 def test_same_stream_for_any_number_of_processes_and_after_resume(
     disc_recipe_file: Path, transforms: str
 ) -> None:
@@ -139,6 +142,9 @@ class Failing:
     def __init__(self, error: Exception, at: int = 5) -> None:
         self.error, self.at = error, at
 
+    def names(self, positions: Sequence[int]) -> list[str]:
+        return [f"scan_{position}.png" for position in positions]
+
     def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, Any]:
         if self.at in positions:
             raise self.error
@@ -194,12 +200,72 @@ def test_nothing_runs_on_after_the_last_batch_or_an_early_end(workers: int) -> N
         assert early or seen == 120
 
 
-def test_a_killed_process_is_an_error_that_says_what_to_do() -> None:
-    with loaded(Failing(KeyError(), -1), orders(0, 10**6), num_workers=2, batch_bytes=64) as served:
-        next(served)
-        multiprocessing.active_children()[0].kill()
-        with pytest.raises(SetupError, match="was killed"):
-            deque(served)
+class Fatal(Failing):
+    """Ends its process at a position: by a signal, or with an exit code."""
+
+    def __init__(self, number: int, at: int = 13) -> None:
+        super().__init__(KeyError(), -1)
+        self.number, self.fatal = number, at
+
+    def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, Any]:
+        if self.fatal in positions:
+            faulthandler.disable()  # pytest's, which would write a screenful
+            os.kill(os.getpid(), self.number) if self.number > 0 else os._exit(-self.number)
+        return super().batch(positions, allocate)
+
+
+@pytest.mark.parametrize(
+    ("number", "how", "advice"),
+    [
+        (signal.SIGKILL, r"was killed \(signal 9\)", "memory runs out"),
+        (signal.SIGSEGV, r"crashed \(signal 11, Segmentation fault\)", "no lack of memory"),
+        (-3, r"ended \(exit code 3\)", "no lack of memory"),
+    ],
+)
+def test_a_process_that_is_lost_is_an_error_that_says_how_and_at_which_images(
+    number: int, how: str, advice: str
+) -> None:
+    seen: list[int] = []
+    with (
+        pytest.raises(
+            SetupError, match=rf"{how} while it had to load scan_12.png, scan_13.png, scan_14.png\n"
+        ) as caught,
+        loaded(Fatal(number), orders(0, 10**6), num_workers=3, batch_bytes=64) as served,
+    ):
+        seen.extend(number for batch in served for number in batch["img"].tolist())
+    assert seen == list(range(12))
+    assert advice in caught.value.hint
+
+
+@pytest.mark.parametrize("how", ["whole", "early", "error", "lost"])
+def test_no_file_descriptor_is_left_however_it_ends(how: str) -> None:
+    def load() -> None:
+        stream = {
+            "error": Failing(DataError("cut off", hint="copy it"), 9),
+            "lost": Fatal(signal.SIGKILL, 9),
+        }.get(how, Failing(KeyError(), -1))
+        with loaded(stream, orders(0, 8), num_workers=3, batch_bytes=64) as served:
+            for _ in served:
+                if how == "early":
+                    return
+
+    with contextlib.suppress(DataError, SetupError):
+        load()
+    gc.collect()
+    gc.disable()
+    try:
+        before = psutil.Process().num_fds()
+        for _ in range(3):
+            with contextlib.suppress(DataError, SetupError):
+                load()
+        assert psutil.Process().num_fds() == before
+    finally:
+        gc.enable()
+
+
+def test_a_message_names_eight_images_of_a_large_batch() -> None:
+    with pytest.raises(SetupError, match=r"scan_7\.png and 12 more\n"):
+        batches(Fatal(signal.SIGKILL, 3), orders(0, 2, 20), 1)
 
 
 def test_processes_end_when_the_training_is_killed() -> None:
@@ -209,6 +275,8 @@ from medseg_paddle.engine.startup import start_paddle
 start_paddle()
 from medseg_paddle.engine.loading import loaded
 class Numbers:
+    def names(self, positions):
+        return []
     def batch(self, positions, allocate):
         batch = allocate("img", (1,), np.int64)
         batch[:] = positions

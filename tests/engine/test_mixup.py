@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from medseg_paddle.config import load_recipe
 from medseg_paddle.engine.data import TrainingStream, batch_bytes, survey
 from medseg_paddle.engine.loading import loaded
+from medseg_paddle.engine.paddleseg_adapter import losses as losses_module
 from medseg_paddle.engine.paddleseg_adapter.loop import StreamSampler
 from medseg_paddle.engine.paddleseg_adapter.losses import CrossEntropyLoss, DiceLoss, MixedLoss
 from medseg_paddle.errors import RecipeError
@@ -97,11 +99,11 @@ def test_another_seed_mixes_otherwise(disc_recipe_file):
 
 
 LOSSES = {
-    "ce": CrossEntropyLoss(),
-    "weighted ce": CrossEntropyLoss(weight=(1.0, 2.0, 5.0)),
-    "dice": DiceLoss(),
-    "dice of foreground": DiceLoss(weight=(1.0, 2.0, 5.0), background=False),
-    "another ignored value": CrossEntropyLoss(ignore_index=2),
+    "ce": CrossEntropyLoss(mixed=True),
+    "weighted ce": CrossEntropyLoss(weight=(1.0, 2.0, 5.0), mixed=True),
+    "dice": DiceLoss(mixed=True),
+    "dice of foreground": DiceLoss(weight=(1.0, 2.0, 5.0), background=False, mixed=True),
+    "another ignored value": CrossEntropyLoss(ignore_index=2, mixed=True),
 }
 
 
@@ -126,7 +128,7 @@ def test_cross_entropy_of_a_mixture_by_hand():
     # softmax of (0, ln 3) is (1/4, 3/4); three quarters of the weight are on class 1
     logits = paddle.to_tensor(np.array([[[[0.0]], [[np.log(3)]]]], np.float32))
     label = packed(np.ones((1, 1, 1)), np.zeros((1, 1, 1)), 0.75, 255)
-    value = float(CrossEntropyLoss()(logits, paddle.to_tensor(label))[0])
+    value = float(CrossEntropyLoss(mixed=True)(logits, paddle.to_tensor(label))[0])
     assert value == pytest.approx(-(0.75 * np.log(3 / 4) + 0.25 * np.log(1 / 4)), rel=1e-6)
 
 
@@ -134,9 +136,31 @@ def test_the_parts_of_a_mixed_loss_are_mixed_each():
     rng = np.random.default_rng(1)
     logits = paddle.to_tensor(rng.normal(size=(2, 2, 4, 4)).astype(np.float32))
     label = paddle.to_tensor(packed(*rng.integers(0, 2, (2, 2, 4, 4)), 0.375, 255))
-    parts = MixedLoss([CrossEntropyLoss(), DiceLoss()], (0.5, 2.0))(logits, label)
-    assert float(parts[0][0]) == pytest.approx(0.5 * float(CrossEntropyLoss()(logits, label)[0]), rel=1e-6)
-    assert float(parts[1][0]) == pytest.approx(2.0 * float(DiceLoss()(logits, label)[0]), rel=1e-6)
+    parts = MixedLoss([CrossEntropyLoss(mixed=True), DiceLoss(mixed=True)], (0.5, 2.0))(logits, label)
+    assert float(parts[0][0]) == pytest.approx(
+        0.5 * float(CrossEntropyLoss(mixed=True)(logits, label)[0]), rel=1e-6
+    )
+    assert float(parts[1][0]) == pytest.approx(2.0 * float(DiceLoss(mixed=True)(logits, label)[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("mixup", [None, {"alpha": 1.0}])
+def test_only_a_training_with_mixup_reads_labels_back_from_the_device(
+    disc_recipe_file, tmp_path, monkeypatch, mixup
+):
+    """On a GPU that waits for all that was asked of it; the recipe's two losses of a batch would do it twice."""
+    from medseg_paddle.steps.train import train
+
+    read, number = [], paddle.Tensor.__int__
+
+    def note(tensor):
+        read.append(sys._getframe(1).f_code.co_filename)
+        return number(tensor)
+
+    monkeypatch.setattr(paddle.Tensor, "__int__", note)
+    losses = "[{type: MixedLoss, losses: [{type: CrossEntropyLoss}, {type: DiceLoss}], coef: [1, 1]}]"
+    settings = ["iters=4", f"loss.types={losses}", f"train_dataset.mixup={mixup or 'null'}"]
+    train(disc_recipe_file, output=tmp_path / "run", overrides=settings)
+    assert read.count(losses_module.__file__) == (0 if mixup is None else 2 * 4)
 
 
 def test_a_training_with_mixup_ends_with_scores_and_resumes_to_the_same_weights(disc_recipe_file, tmp_path):

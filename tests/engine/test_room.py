@@ -19,6 +19,7 @@ from medseg_paddle.engine.data import TrainingStream, batch_bytes, survey
 from medseg_paddle.engine.loading import loaded
 from medseg_paddle.engine.shared_memory import require_shared_memory
 from medseg_paddle.errors import SetupError
+from medseg_paddle.io import memory
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.train import train
 
@@ -114,12 +115,12 @@ def test_free_memory_is_what_machine_and_container_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, container = tmp_path / "meminfo", tmp_path / "group"
-    monkeypatch.setattr(shared_memory, "_MEMINFO", machine)
-    monkeypatch.setattr(shared_memory, "_CGROUP", container)
-    assert shared_memory.free_memory() is None
+    monkeypatch.setattr(memory, "_MEMINFO", machine)
+    monkeypatch.setattr(memory, "_CGROUP", container)
+    assert memory.free_memory() is None
     require_shared_memory(10**15, 2)
     machine.write_text("MemTotal:  900 kB\nMemAvailable:     300 kB\n")
-    assert shared_memory.free_memory() == 300 * 1024
+    assert memory.free_memory() == 300 * 1024
     container.mkdir()
     for name, text in (
         ("memory.max", "204800\n"),
@@ -127,13 +128,13 @@ def test_free_memory_is_what_machine_and_container_leave(
         ("memory.stat", "anon 1\ninactive_file 50000\nactive_file 1000\nactive_anon 7\n"),
     ):
         (container / name).write_text(text)
-    assert shared_memory.free_memory() == 204800 - 102400 + 51000
+    assert memory.free_memory() == 204800 - 102400 + 51000
     require_shared_memory(153_400 // 4, 2)
     with pytest.raises(SetupError, match=r"num_workers: 2 needs 0\.1 MiB .* 0\.1 MiB are free"):
         require_shared_memory(153_404 // 4, 2)
     require_shared_memory(10**9, 0)
     (container / "memory.max").write_text("max\n")
-    assert shared_memory.free_memory() == 300 * 1024
+    assert memory.free_memory() == 300 * 1024
 
 
 def test_the_memory_foretold_is_the_memory_used(disc_recipe: Recipe) -> None:

@@ -13,9 +13,10 @@ from pydantic_core import PydanticCustomError
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.transforms import Transform
-from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable
+from medseg_paddle.engine.data import Survey, TrainingStream, require_stackable, survey
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, sizes_after
 from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.io.cases import load_cases
 from medseg_paddle.preprocess import foreground_indices
 
 WANTED: dict[str, dict[str, Any]] = {  # with settings under which each one does something
@@ -237,13 +238,29 @@ def test_the_recipes_ignored_value_is_no_foreground(first):
         assert seen[1, 1] == 1
 
 
+@pytest.mark.parametrize("first", [[], ["RandomHorizontalFlip"]], ids=["alone", "after another"])
+def test_patches_by_class_show_the_small_class_as_often(first):
+    """Class 2 has one pixel beside 400 of class 1, and 3 is what the recipe ignores."""
+    label = np.zeros((30, 30), np.uint8)
+    label[5:25, 5:25], label[28, 28], label[28, 1] = 1, 2, 3
+    seen, found = {}, foreground_indices(label, 3)
+    for by in ("pixel", "class"):
+        patch = {"type": "RandomAffinePatch", "size": (3, 3), "foreground": 1, "foreground_by": by}
+        transform = TrainingTransform(specs(*first, patch), ignore_index=3)
+        centres = [
+            transform(np.zeros((30, 30, 1), np.uint8), label, np.random.default_rng(seed), found)[1][1, 1]
+            for seed in range(400)
+        ]
+        seen[by] = np.bincount(centres, minlength=4)
+    assert seen["pixel"][2] < 10
+    assert seen["class"].tolist() == pytest.approx([0, 200, 200, 0], abs=50)
+
+
 def test_the_stream_hands_on_the_recipes_ignored_value(disc_recipe: Recipe):
     class Ignoring(Recipe):
         @property
         def ignore_index(self) -> int:
             return 9
-
-    from medseg_paddle.io.cases import load_cases
 
     patch = {"type": "RandomAffinePatch", "size": (64, 64), "border": "ignore"}
     data = disc_recipe.train_dataset.model_copy(update={"transforms": specs(patch)})
@@ -251,6 +268,19 @@ def test_the_stream_hands_on_the_recipes_ignored_value(disc_recipe: Recipe):
     recipe = Ignoring.model_construct(**{**fields, "train_dataset": data})
     label = TrainingStream(load_cases(disc_recipe.train_dataset), recipe)[0]["label"]
     assert set(np.unique(label)) == {0, 1, 9}
+
+
+def test_the_survey_counts_no_ignored_pixel(disc_recipe: Recipe):
+    class Ignoring(Recipe):
+        @property
+        def ignore_index(self) -> int:
+            return 1
+
+    fields = {name: getattr(disc_recipe, name) for name in Recipe.model_fields}
+    cases = load_cases(disc_recipe.train_dataset)
+    background, disc = survey(cases, disc_recipe).pixels
+    assert disc > 0
+    assert survey(cases, Ignoring.model_construct(**fields)).pixels == (background, 0)
 
 
 def test_an_error_made_from_text_alone_says_where_to_look():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medseg_paddle.io import memory
 from medseg_paddle.io.decoded import DecodedImages
 
 RNG = np.random.default_rng(0)
@@ -106,6 +107,41 @@ def small_disk(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
+def test_in_memory_it_leaves_half_of_that_to_others(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert memory.lies_in_memory(small_disk)
+    with_room = shutil.disk_usage(small_disk)._replace(free=2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: with_room)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    machine = small_disk / "meminfo"
+    machine.write_text("MemAvailable:     4 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", machine)
+    monkeypatch.setattr(memory, "_CGROUP", small_disk / "none")
+    with DecodedImages(2**30) as decoded:
+        assert [decoded.keep(n, np.zeros(640, np.uint8)) for n in range(5)] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert f"{small_disk} lies in memory" in decoded.shortage
+
+
+def test_a_folder_on_a_disk_lies_not_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = f"{os.major(folder.stat().st_dev)}:{os.minor(folder.stat().st_dev)}"
+    mounts = folder / "mountinfo"
+    monkeypatch.setattr(memory, "_MOUNTS", mounts)
+    for kind, answer in (("ext4", False), ("tmpfs", True), ("overlay", False)):
+        # As in proc(5): optional fields before the dash, and another mount before.
+        mounts.write_text(
+            "20 1 0:9999 / /run rw,nosuid - tmpfs tmpfs rw\n"
+            f"36 35 {number} / {folder} rw,noatime master:1 - {kind} x rw\n"
+        )
+        assert memory.lies_in_memory(folder) is answer
+
+
 def test_a_full_disk_is_a_shortage_and_what_was_kept_stays(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +179,7 @@ def test_a_process_forked_later_reads_the_same(folder: Path) -> None:
 def test_two_at_once_and_a_kill_leave_nothing(folder: Path) -> None:
     program = """
 import sys, numpy as np, signal, tempfile, os
+from medseg_paddle.io import memory
 from medseg_paddle.io.decoded import DecodedImages
 decoded = DecodedImages(2**30)
 decoded.keep(0, np.full(2**20, int(sys.argv[1]), np.uint8))

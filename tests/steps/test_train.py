@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medseg_paddle.core import LabelSet, Manifest
 from medseg_paddle.errors import DataError, RecipeError
@@ -172,3 +174,25 @@ def test_the_advice_asks_for_no_more_processes_than_there_are_cores(
 ) -> None:
     assert words in waiting_advice(0.42, workers, cores)
     assert waiting_advice(0.42, workers, cores).startswith("42% of the time")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_that_hold_the_ignored_value_and_no_class_are_told(
+    disc_recipe_file: Path, discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    labels = sorted((discs / "labels").glob(f"{split}*.png"))
+    half = np.asarray(Image.open(labels[2])).copy()
+    half[0, 0] = 255  # a part is ignored, but a class is there
+    Image.fromarray(half).save(labels[2])
+    train(disc_recipe_file, output=tmp_path / "one", overrides=["iters=2"])
+    assert "warning" not in capsys.readouterr().out
+    for path in labels[:2]:
+        Image.fromarray(np.asarray(Image.open(path)) * np.uint8(255)).save(path)
+    train(disc_recipe_file, output=tmp_path / "two", overrides=["iters=2"])
+    said = capsys.readouterr().out
+    which = {"train": "training", "val": "validation"}[split]
+    assert (
+        f"warning: 2 of the {which} labels hold the ignored value 255 and no class: {labels[0]}, {labels[1]}."
+        in said
+    )
+    assert "label_map: {255: 1}" in said

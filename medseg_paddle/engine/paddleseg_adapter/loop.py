@@ -35,6 +35,20 @@ class Writer(Protocol):
         """Flush and close."""
 
 
+class LoadingFailed(Exception):  # noqa: N818  (it carries the error)
+    """Images cannot be loaded any more; the model is as it was after the last finished iteration.
+
+    Attributes
+    ----------
+    error : Exception
+        Why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
     """Positions ``first_iter * batch * ranks, ...`` of an endless stream, in order.
 
@@ -120,6 +134,11 @@ def run_train(
     -------
     bool
         Whether the training went on to its end.
+
+    Raises
+    ------
+    LoadingFailed
+        A batch could not be loaded.
     """
     done = first_iter
 
@@ -130,7 +149,7 @@ def run_train(
         _dataset: Any, *, batch_sampler: StreamSampler, **_: Any
     ) -> Iterator[dict[str, paddle.Tensor]]:
         batches = loaded(stream, batch_sampler, num_workers=num_workers, batch_bytes=batch_bytes)
-        return running.enter_context(batches)
+        return _told_apart(running.enter_context(batches))
 
     def count(_profiler_options: Any) -> None:
         nonlocal done
@@ -163,3 +182,15 @@ def run_train(
         )
         return True
     return False
+
+
+def _told_apart(batches: Iterator[dict[str, paddle.Tensor]]) -> Iterator[dict[str, paddle.Tensor]]:
+    """The batches; an error of loading them is none of the training."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise LoadingFailed(error) from error
+        yield batch

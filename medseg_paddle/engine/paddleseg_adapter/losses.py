@@ -15,10 +15,15 @@ from medseg_paddle.preprocess.augment import mixup
 
 
 class _LabelLoss(nn.Layer):  # type: ignore[misc]
-    """A loss to a label, or to the two of a mixture (see :mod:`medseg_paddle.preprocess.augment.mixup`)."""
+    """A loss to a label; with `mixed` also to the two of a mixture (:mod:`medseg_paddle.preprocess.augment.mixup`).
 
-    def __init__(self, weight: tuple[float, ...] | None, ignore_index: int) -> None:
+    Which of both a batch has stands in its labels, and to read it there makes a GPU finish what it was asked for:
+    so only a training with mixup is `mixed`.
+    """
+
+    def __init__(self, weight: tuple[float, ...] | None, ignore_index: int, *, mixed: bool) -> None:
         super().__init__()
+        self._mixed = mixed
         self._weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
         self._ignore_index = ignore_index
 
@@ -27,6 +32,8 @@ class _LabelLoss(nn.Layer):  # type: ignore[misc]
 
         Of a mixture it is ``w * loss(first) + (1 - w) * loss(second)``; the weight is one for the batch.
         """
+        if not self._mixed:
+            return self.of(logits, labels)
         pixel = int(labels[0, 0, 0])
         if pixel < mixup.MIXTURE:
             return self.of(logits, labels)
@@ -54,8 +61,10 @@ class CrossEntropyLoss(_LabelLoss):
     ignored gives 0 with zero gradients.
     """
 
-    def __init__(self, weight: tuple[float, ...] | None = None, ignore_index: int = 255) -> None:
-        super().__init__(weight, ignore_index)
+    def __init__(
+        self, weight: tuple[float, ...] | None = None, ignore_index: int = 255, *, mixed: bool = False
+    ) -> None:
+        super().__init__(weight, ignore_index, mixed=mixed)
 
     def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """Loss of shape [1] from logits ``[N, K, H, W]`` and plain labels int64 ``[N, H, W]``."""
@@ -84,8 +93,9 @@ class DiceLoss(_LabelLoss):
         smooth: float = 1.0,
         *,
         background: bool = True,
+        mixed: bool = False,
     ) -> None:
-        super().__init__(weight, ignore_index)
+        super().__init__(weight, ignore_index, mixed=mixed)
         self._smooth, self._background = smooth, background
 
     def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
@@ -116,10 +126,10 @@ class MixedLoss(nn.Layer):  # type: ignore[misc]
         return [coef * loss(logits, labels) for coef, loss in zip(self._coef, self.losses, strict=True)]
 
 
-def build_losses(spec: Loss, ignore_index: int) -> dict[str, list[Any]]:
-    """The ``losses`` argument of `train()`: one loss per output of the model."""
+def build_losses(spec: Loss, ignore_index: int, *, mixed: bool) -> dict[str, list[Any]]:
+    """The ``losses`` argument of `train()`: one loss per output of the model; `mixed` where batches may be mixtures."""
     types = spec.types * len(spec.coef) if len(spec.types) == 1 else spec.types
-    return {"types": [_build(loss, ignore_index) for loss in types], "coef": list(spec.coef)}
+    return {"types": [_build(loss, ignore_index, mixed=mixed) for loss in types], "coef": list(spec.coef)}
 
 
 def part_names(spec: Loss) -> list[str]:
@@ -132,13 +142,13 @@ def part_names(spec: Loss) -> list[str]:
     return names
 
 
-def _build(spec: optimisation.LossType, ignore_index: int) -> nn.Layer:
+def _build(spec: optimisation.LossType, ignore_index: int, *, mixed: bool) -> nn.Layer:
     if isinstance(spec, optimisation.MixedLoss):
-        return MixedLoss([_build(loss, ignore_index) for loss in spec.losses], spec.coef)
+        return MixedLoss([_build(loss, ignore_index, mixed=mixed) for loss in spec.losses], spec.coef)
     arguments = component_arguments(spec)
     if arguments["ignore_index"] is None:
         arguments["ignore_index"] = ignore_index
-    return {"CrossEntropyLoss": CrossEntropyLoss, "DiceLoss": DiceLoss}[spec.type](**arguments)
+    return {"CrossEntropyLoss": CrossEntropyLoss, "DiceLoss": DiceLoss}[spec.type](**arguments, mixed=mixed)
 
 
 def _without_ignored(labels: paddle.Tensor, ignore_index: int) -> tuple[paddle.Tensor, paddle.Tensor]:

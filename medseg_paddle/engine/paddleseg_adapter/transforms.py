@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import paddleseg.transforms  # noqa: F401  (registers PaddleSeg's transforms with the manager)
 from numpy.typing import NDArray
@@ -18,8 +17,9 @@ from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
+from medseg_paddle.preprocess.augment.arrays import resized_label
 from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, write_planes
-from medseg_paddle.preprocess.foreground import Foreground
+from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
 _PATCH_BORDER = 255  # what RandomAffinePatch with border "ignore" writes into a label beyond the image
 
@@ -56,7 +56,7 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | Foreground,
+        foreground: NDArray[Any] | Foreground | ForegroundClasses,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """CHW float32 image and HW int64 label from an HWC image 0..255, uint8 or float32, and its HW label.
 
@@ -76,7 +76,7 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | Foreground,
+        foreground: NDArray[Any] | Foreground | ForegroundClasses,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """HWC image 0..255, uint8 or float32, and HW label, through all steps but a last Normalize.
 
@@ -101,10 +101,11 @@ class TrainingTransform:
         image: NDArray[Any],
         label: NDArray[Any],
         rng: np.random.Generator,
-        foreground: NDArray[Any] | Foreground | None,
+        foreground: NDArray[Any] | Foreground | ForegroundClasses | None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        if foreground is None and step.foreground > 0:
-            foreground = Foreground(label, self._ignore_index)
+        kind = foreground_kind(step)
+        if step.foreground > 0 and (foreground is None or kind is ForegroundClasses is not type(foreground)):
+            foreground = kind(label, self._ignore_index)
         if step.border != "ignore" or self._ignore_index == _PATCH_BORDER:
             return step(image, label, rng, foreground=foreground)
         # Moved beyond it, no value of the label can be taken for the border's.
@@ -114,6 +115,12 @@ class TrainingTransform:
         # OpenCV, which later steps use, knows no int64; float32 holds every integer up to 2**24.
         fits = np.can_cast(np.min_scalar_type(self._ignore_index), label.dtype)
         return image, result.astype(label.dtype if fits else np.float32)
+
+
+def foreground_kind(first: Transform | RandomAffinePatch | None) -> type[Foreground | ForegroundClasses]:
+    """What the first step wants to know of a label's foreground."""
+    by_class = getattr(first, "foreground_by", "pixel") == "class"
+    return ForegroundClasses if by_class else Foreground
 
 
 def sizes_after(specs: Sequence[Transform], sizes: Collection[Size]) -> frozenset[Size] | None:
@@ -205,11 +212,56 @@ def _built(spec: Transform) -> Any:
         return ours(**arguments)
     arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
     step = manager.TRANSFORMS[spec.type](**arguments)
-    return _WithNearestLabel(step) if isinstance(spec, spec_of.ScalePadding) else step
+    if isinstance(spec, spec_of.ScalePadding):
+        return _Squared(step)
+    if isinstance(spec, spec_of.RandomScaleAspect):
+        return _Cropped(step)
+    # With NEAREST both are taken from the same corner.
+    nearest = isinstance(spec, spec_of.Resize) and spec.interp == "NEAREST"
+    return _Resized(step) if isinstance(spec, _RESIZING) and not nearest else step
 
 
-class _WithNearestLabel:
-    """PaddleSeg's ScalePadding, whose cubic interpolation of labels invents classes between two classes."""
+# Of s pixels that become one, PaddleSeg's labels take the first, where the image shows the middle.
+_RESIZING = (
+    spec_of.Resize,
+    spec_of.ResizeByLong,
+    spec_of.ResizeByShort,
+    spec_of.LimitLong,
+    spec_of.ResizeRangeScaling,
+    spec_of.ResizeStepScaling,
+)
+
+
+class _Resized:
+    """One of PaddleSeg's that resize the whole; the label goes where the image goes."""
+
+    def __init__(self, step: Any) -> None:
+        self._step = step
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        image = copy.copy(self._step)({**data, "gt_fields": []})
+        return {**image, "label": resized_label(data["label"], image["img"].shape[:2])}
+
+
+class _Cropped:
+    """PaddleSeg's RandomScaleAspect, with a label that goes where the image goes."""
+
+    def __init__(self, step: Any) -> None:
+        self._step = step
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        label = data["label"]
+        # What it crops it tells nobody; the first and the last number that is left do.
+        numbers = np.arange(label.size, dtype=np.float64).reshape(label.shape)
+        image = self._step({**data, "numbers": numbers, "gt_fields": ["numbers"]})
+        left = image.pop("numbers")
+        (top, first), (bottom, last) = (divmod(int(n), label.shape[1]) for n in (left[0, 0], left[-1, -1]))
+        crop = label[top : bottom + 1, first : last + 1]
+        return {**image, "label": resized_label(crop, label.shape)}
+
+
+class _Squared:
+    """PaddleSeg's ScalePadding, but for the label: cubic interpolation makes classes between two classes."""
 
     def __init__(self, step: Any) -> None:
         self._step = step
@@ -221,9 +273,8 @@ class _WithNearestLabel:
         top, left = (side - rows) // 2, (side - columns) // 2
         square = np.full((side, side), self._step.label_padding_value, label.dtype)
         square[top : top + rows, left : left + columns] = label
-        size = tuple(self._step.target_size)
-        data["label"] = cv2.resize(square, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        return {**self._step({**data, "gt_fields": []}), "label": data["label"]}
+        columns, rows = self._step.target_size
+        return {**self._step({**data, "gt_fields": []}), "label": resized_label(square, (rows, columns))}
 
 
 def _stock(step: Any, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[np.float32], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,3 +65,32 @@ def _groups(channels: int) -> Iterator[tuple[int, int]]:
         size = 4 if left >= 4 else 3 if left == 3 else 1
         yield first, first + size
         first += size
+
+
+def resized_label(label: LabelArray, size: tuple[int, int]) -> LabelArray:
+    """The label at another size (rows, columns): to each pixel's centre the nearest pixel of before.
+
+    That is where OpenCV's linear and cubic interpolations take an image from. A centre amid two pixels takes the one
+    and the other by turns, along the line that crosses its axis; always the same one would move the label, at half
+    the size by a quarter of a pixel of the result.
+    """
+    if label.shape == size:
+        return label
+    (rows, above), (columns, before) = (_nearest(*sides) for sides in zip(label.shape, size, strict=True))
+    if rows is above and columns is before:
+        return label.take(rows, axis=0).take(columns, axis=1)
+    result = np.empty(size, label.dtype)
+    for odd_row, odd_column in itertools.product((0, 1), (0, 1)):
+        row, column = (
+            (rows if odd_column else above)[odd_row::2],
+            (columns if odd_row else before)[odd_column::2],
+        )
+        result[odd_row::2, odd_column::2] = label.take(row, axis=0).take(column, axis=1)
+    return result
+
+
+def _nearest(before: int, after: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each of `after` pixels the nearest of `before`: the later and the earlier one, where two are as near."""
+    later, rest = np.divmod((2 * np.arange(after, dtype=np.int64) + 1) * before, 2 * after)
+    amid = rest == 0
+    return later, later - amid if amid.any() else later

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess import specs as spec_of
 from medseg_paddle.preprocess.augment.arrays import IGNORE, Image, LabelArray, happens, in_groups
-from medseg_paddle.preprocess.foreground import Foreground
+from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
 _FLIPS = {(-1, 1): 0, (1, -1): 1, (-1, -1): -1}  # cv2.flip's codes, by the signs along rows and columns
 _OPENCV_MOVES = (np.uint8, np.uint16, np.int16, np.float32)
@@ -49,6 +49,9 @@ class RandomAffinePatch:
     foreground : float
         Share of patches with a random foreground pixel in the centre (before the shift); the others
         lie anywhere inside the image.
+    foreground_by : {"pixel", "class"}
+        Every foreground pixel alike, or every class that the label holds alike and then its pixels: a small one is
+        else as rare among the patches as its pixels are.
     border : {"reflect", "ignore"}
         Beyond the image: its reflection, or black with label 255 (ignored by loss and scores).
     rotation_prob, scale_prob, shift_prob : float
@@ -67,6 +70,7 @@ class RandomAffinePatch:
     rotation_prob: float = 1.0
     scale_prob: float = 1.0
     shift_prob: float = 1.0
+    foreground_by: Literal["pixel", "class"] = "pixel"
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -86,15 +90,22 @@ class RandomAffinePatch:
             spec_of.number(getattr(self, key), f"{name}.{key}", 0, 1)
         if self.border not in ("reflect", "ignore"):
             raise RecipeError(f"{name}.border '{self.border}' is unknown", hint="use reflect or ignore")
+        if self.foreground_by not in ("pixel", "class"):
+            raise RecipeError(
+                f"{name}.foreground_by '{self.foreground_by}' is unknown", hint="use pixel or class"
+            )
 
     def __call__(
         self,
         image: Image,
         label: LabelArray,
         rng: np.random.Generator,
-        foreground: NDArray[np.integer] | Foreground | None = None,
+        foreground: NDArray[np.integer] | Foreground | ForegroundClasses | None = None,
     ) -> tuple[Image, LabelArray]:
-        """Draw a patch; `foreground`, found once for a case, is else looked for in `label`."""
+        """Draw a patch; `foreground`, found once for a case, is else looked for in `label`.
+
+        With ``foreground_by="class"`` only :class:`ForegroundClasses` spares the search.
+        """
         turns = int(rng.integers(1, 4)) if rng.random() < self.rotate90 else 0
         rows, columns = self.size if turns % 2 == 0 else self.size[::-1]
         magnification, angle = 1.0, 0.0
@@ -123,10 +134,17 @@ class RandomAffinePatch:
         return self._warped(image, label, to_source[:2])
 
     def _foreground_centre(
-        self, label: LabelArray, rng: np.random.Generator, foreground: NDArray[np.integer] | Foreground | None
+        self,
+        label: LabelArray,
+        rng: np.random.Generator,
+        foreground: NDArray[np.integer] | Foreground | ForegroundClasses | None,
     ) -> tuple[int, int] | None:
         if rng.random() >= self.foreground:
             return None
+        if self.foreground_by == "class" and not isinstance(foreground, ForegroundClasses):
+            foreground = ForegroundClasses(label, IGNORE)
+        if isinstance(foreground, ForegroundClasses):
+            return foreground.draw(rng)
         foreground = Foreground(label, IGNORE) if foreground is None else foreground
         if len(foreground) == 0:
             return None
