@@ -146,6 +146,14 @@ def test_lines_of_a_list(blobs):
     assert "line 2 and in line 5" in the(result, "listed-twice").message
 
 
+@pytest.mark.parametrize(("split", "severity"), [("train", Severity.ERROR), ("val", Severity.NOTE)])
+def test_a_list_without_a_line(blobs, split, severity):
+    (blobs.lists / f"{split}_list.txt").write_text("\n \n")
+    finding = the(check(blobs.lists), "empty-list")
+    assert finding.severity is severity
+    assert f"{split}_list.txt" in finding.message
+
+
 # --- labels -----------------------------------------------------------------------------------------------
 
 
@@ -165,6 +173,51 @@ def test_lists_of_0_and_255_would_train_on_nothing(blobs):
     finding = the(check(blobs.lists), "undeclared-values")
     assert finding.severity is Severity.ERROR
     assert "{0: 0, 255: 1}" in finding.remedy
+
+
+def with_lists_recipe(blobs):
+    """The recipe without its `prepare`, so that lists are compared with its classes."""
+    text = blobs.recipe.read_text()
+    blobs.recipe.write_text(text[: text.index("prepare:")] + text[text.index("train_dataset:") :])
+    return blobs.recipe
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("many", [1, 6, 12])
+def test_masks_of_0_and_255_among_others_would_be_left_out(blobs, named, many):
+    names = [path.stem for path in sorted((blobs.lists / "labels").glob("*.png"))][:many]
+    for name in names:
+        Image.fromarray(blobs.label(name) * 255).save(blobs.lists / f"labels/{name}.png")
+    result = check(blobs.lists, with_lists_recipe(blobs) if named else None)
+    finding = the(result, "undeclared-values")
+    assert finding.severity is Severity.ERROR
+    assert "`label_map: {0: 0, 255: 1}`" in finding.remedy
+    if many < 12:
+        assert finding.cases == tuple(f"images/{name}" for name in names)
+
+
+def test_255_beside_classes_elsewhere_may_mean_unclear(blobs):
+    unclear = blobs.label(OTHER)
+    unclear[:5] = 255
+    blobs.write_label(OTHER, unclear)
+    blobs.write_label(TRAIN, blobs.label(TRAIN) * 255)
+    finding = the(check(blobs.lists), "undeclared-values")
+    assert (finding.severity, finding.cases) == (Severity.WARNING, (f"images/{TRAIN}",))
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"), [(("train", "val", "test"), "whole"), (("val",), "val"), (("train",), "train")]
+)
+def test_a_set_without_any_foreground_cannot_be_trained_on(blobs, splits, said):
+    for split in splits:
+        for line in (blobs.lists / f"{split}_list.txt").read_text().splitlines():
+            name = Path(line.split()[0]).stem
+            blobs.write_label(name, blobs.label(name) * 0)
+    result = check(blobs.lists)
+    assert f"the {said} set" in the(result, "no-foreground").message
+    assert not result.is_fit()
+    if said == "whole":
+        assert "no-foreground" in loud(check(blobs.source, blobs.recipe))
 
 
 def test_empty_and_full_masks(blobs):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from medseg_paddle.config.prepare import IGNORE_INDEX
 from medseg_paddle.steps.check.facts import Facts
-from medseg_paddle.steps.check.findings import ClassShare, Finding, error, note, warning
+from medseg_paddle.steps.check.findings import ClassShare, Finding, Severity, error, note, warning
 from medseg_paddle.steps.check.inputs import Gathered
 
 _SOFT_VALUES = 12  # more values than this that nobody declared are grey levels, not classes
@@ -26,9 +26,13 @@ def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding
             "add the labels, or take these images out of the data set",
             lonely,
         )
-    yield from _values(facts, gathered)
+    values = [*_values(facts, gathered), *_left_out(facts, gathered)]
+    yield from values
+    bare = list(_bare(facts)) if not any(one.severity is Severity.ERROR for one in values) else []
+    yield from bare
     yield from _extremes(facts)
-    yield from _balance(facts, gathered)
+    if not bare:
+        yield from _balance(facts, gathered)
 
 
 def class_shares(facts: Sequence[Facts], gathered: Gathered) -> tuple[ClassShare, ...]:
@@ -112,6 +116,51 @@ def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
             "name the recipe with --config so that they can be compared with its classes, or prepare the data with a "
             "`label_map`",
             values={str(value): count for value, count in counts.items()},
+        )
+
+
+def _left_out(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
+    """Masks of 0 and 255 alone, whose objects would be left out. Where 255 lies beside a class, it may be meant."""
+    suspects = [
+        one.unit.id for one in facts if IGNORE_INDEX in one.classes and one.pixels and not one.foreground
+    ]
+    classed = any(one.foreground for one in facts)
+    if not suspects or not (classed or gathered.mapping is not None):
+        return  # lists of nothing but 0 and 255, and nobody names classes: said with the values
+    meant = any(one.foreground and IGNORE_INDEX in one.classes for one in facts)
+    judge = error if gathered.kind == "lists" and not meant else warning
+    beside = ", while others hold a class" if classed else " and no class"
+    yield judge(
+        "undeclared-values",
+        f"the labels of {_cases(len(suspects))} hold 0 and {IGNORE_INDEX}{beside}; {IGNORE_INDEX} is left out of "
+        "training and scores",
+        f"if {IGNORE_INDEX} is the class there, store it as 1, or prepare the data with "
+        f"`label_map: {{0: 0, {IGNORE_INDEX}: 1}}`; see that it is not meant as 'unclear'",
+        suspects,
+    )
+
+
+def _bare(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """A set, or a split that a run cannot do without, that has no pixel of any class."""
+    labelled = [one for one in facts if one.labelled]
+    if not labelled:
+        return
+    splits = {split: [one for one in labelled if one.unit.split == split] for split in ("train", "val")}
+    if not any(one.foreground for one in labelled):
+        bare = {"the whole set": labelled}
+    else:
+        bare = {
+            f"the {split} set": members
+            for split, members in splits.items()
+            if members and not any(one.foreground for one in members)
+        }
+    for where, members in bare.items():
+        yield error(
+            "no-foreground",
+            f"no label of {where} holds a pixel of any class ({_cases(len(members))}): there is nothing to "
+            f"{'score' if 'val' in where else 'learn'}",
+            "see that the labels are the right ones; deal out anew if another split holds the annotated cases",
+            [one.unit.id for one in members],
         )
 
 
