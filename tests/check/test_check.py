@@ -124,6 +124,43 @@ def test_image_and_mask_exchanged(blobs):
     assert the(check(blobs.lists), "swapped").cases == (f"images/{TRAIN}",)
 
 
+def store(path, array, **options):
+    Image.fromarray(np.ascontiguousarray(array)).save(path, **options)
+
+
+@pytest.mark.parametrize("how", ["jpeg photographs", "colour", "mask as jpeg"])
+def test_exchanged_in_any_file_format(blobs, how):
+    """One remedy, whatever the reader of labels thinks of a photograph."""
+    rows = []
+    for name in [TRAIN] if how == "mask as jpeg" else [f"P{number:02d}_1" for number in range(1, 13)]:
+        mask, picture = blobs.label(name), blobs.image(name)
+        if how == "jpeg photographs":
+            store(blobs.lists / f"{name}-photo.jpg", picture)
+            rows.append(f"labels/{name}.png {name}-photo.jpg")
+        elif how == "colour":
+            store(blobs.lists / f"images/{name}.png", np.dstack([picture, picture // 2, 255 - picture]))
+            rows.append(f"labels/{name}.png images/{name}.png")
+        else:
+            store(blobs.lists / f"{name}-mask.jpg", mask * 255)
+            store(blobs.lists / f"labels/{name}.png", picture // 4)  # fewer than 64 values
+            rows = (blobs.lists / "train_list.txt").read_text().splitlines()
+            rows[0] = f"{name}-mask.jpg labels/{name}.png"
+    (blobs.lists / "train_list.txt").write_text("\n".join(rows))
+    if how != "mask as jpeg":
+        for split in ("val", "test"):
+            (blobs.lists / f"{split}_list.txt").unlink()
+    result = check(blobs.lists)
+    assert len(the(result, "swapped").cases) == (1 if how == "mask as jpeg" else 12)
+    assert loud(result) == ["swapped"]
+
+
+def test_numbered_objects_on_a_black_and_white_picture_are_not_exchanged(blobs):
+    rows, columns = np.mgrid[:160, :160]
+    blobs.write_label(TRAIN, (rows // 20 * 8 + columns // 20).astype(np.uint8))
+    blobs.write_image(TRAIN, ((rows // 20 + columns // 20) % 2 * 200).astype(np.uint8))
+    assert "swapped" not in loud(check(blobs.lists))
+
+
 def test_a_picture_in_no_list_is_noted(blobs):
     shutil.copy(blobs.lists / f"images/{TRAIN}.png", blobs.lists / "images/extra.png")
     assert the(check(blobs.lists), "not-listed").cases == ("images/extra.png",)
@@ -266,6 +303,26 @@ def test_few_levels_stretched_over_many_show_as_a_comb(blobs):
         (f"images/{OTHER}",),
     }
     assert found(result, "mixed-depth")
+
+
+@pytest.mark.parametrize("names", [[TRAIN], [f"P{number:02d}_1" for number in range(1, 13)]])
+def test_four_bits_of_eight_are_few(blobs, names):
+    for name in names:
+        blobs.write_image(name, blobs.image(name) // 16)
+    finding = the(check(blobs.lists), "squeezed-depth")
+    assert finding.cases == tuple(f"images/{name}" for name in names)
+    assert max(finding.figures["levels"].values()) <= 16
+
+
+def test_a_mask_in_the_place_of_the_image(blobs):
+    blobs.write_image(TRAIN, blobs.label(TRAIN) * 255)
+    blobs.write_image(OTHER, blobs.label(OTHER))
+    black_and_white = (blobs.image(VAL) > 120).astype(np.uint8) * 255
+    blobs.write_image(VAL, black_and_white)
+    result = check(blobs.lists)
+    assert the(result, "image-is-label").cases == (f"images/{TRAIN}", f"images/{OTHER}")
+    assert the(result, "binary-image").cases == (f"images/{VAL}",)
+    assert set(loud(result)) <= {"image-is-label", "binary-image"}
 
 
 def test_without_centres_there_is_one_with_the_intensities_of_all(blobs):

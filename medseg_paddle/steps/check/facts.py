@@ -20,13 +20,13 @@ from medseg_paddle.io.images import read_label, read_samples
 from medseg_paddle.io.volumes import is_volume, read_label_volume, read_volume
 from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.preprocess.shift import Fit, Shift, fit, mean_fit, shift_of, turn_of
+from medseg_paddle.steps.check.exchanged import FEW_VALUES, are_exchanged, files_are_exchanged
 from medseg_paddle.steps.check.findings import Finding, error
 from medseg_paddle.steps.check.inputs import Look, Part, Unit
 from medseg_paddle.steps.check.intensity import Intensity, Levels
 
 _MOST_VALUES = 64
 _MOST_COUNTED = 65535
-_FEW_VALUES, _MANY_VALUES = 4, 64
 _MOST_OUTLINED = 32  # a label map with more values numbers objects; their common outline is taken
 _FITS_WELL = 0.4
 _FITS_NEAR = 3.0
@@ -61,8 +61,8 @@ class Facts:
         To compare pictures by how they look.
     shift : Shift or None
     turn : str or None
-    swapped : bool
-        Whether the image looks like a mask and the mask like an image.
+    is_label : bool
+        Whether every image is its own label, in other values.
     """
 
     unit: Unit
@@ -79,7 +79,7 @@ class Facts:
     appearance: Appearance | None = None
     shift: Shift | None = None
     turn: str | None = None
-    swapped: bool = False
+    is_label: bool = False
 
     @property
     def foreground(self) -> int:
@@ -126,7 +126,10 @@ def examine(unit: Unit, mapping: Mapping[int, int] | None) -> tuple[Facts, Fit |
             for look in part.read():
                 troubles += found.add(look, part)
         except DataError as failure:
-            troubles.append(error(_code(part), failure.message, failure.hint, (part.id,)))
+            if _are_exchanged(part):
+                troubles.append(_exchanged(part.id, part))
+            else:
+                troubles.append(error(_code(part), failure.message, failure.hint, (part.id,)))
     shift, turn, together = found.displacement()
     return found.facts(unit, troubles, shift, turn), together
 
@@ -146,14 +149,17 @@ class _Measured:
         self._turn_votes: Counter[str | None] = Counter()
         self._turn: str | None = None
         self._pictures = 0
-        self._labelled = self._swapped = False
+        self._labelled = False
+        self._own_labels = 0
         self._slicing: Slicing | None = None
         self._appearance: Appearance | None = None
         self._most_foreground = -1
 
     def add(self, look: Look, part: Part) -> list[Finding]:
-        self._pictures += 1
         image, label = look.image, look.label
+        if label is not None and label.shape == image.shape[:2] and are_exchanged(image, label):
+            return [_exchanged(look.id, part)]
+        self._pictures += 1
         channels = 1 if image.ndim == 2 else image.shape[2]
         self._sizes.add((image.shape[0], image.shape[1]))
         self._kinds.add((channels, 8 * image.dtype.itemsize))
@@ -169,27 +175,12 @@ class _Measured:
             return [_size_mismatch(look.id, image.shape[:2], label.shape)]
         self._labelled = True
         counts = _counts(label)
-        if self._is_swapped(image, counts):
-            self._swapped = True
-            return [
-                error(
-                    "swapped",
-                    f"{look.id}: the image has {_FEW_VALUES} values or fewer, its label {len(counts)}: "
-                    "they look exchanged",
-                    "exchange the two, or correct the patterns or the list",
-                    (part.id,),
-                )
-            ]
+        self._own_labels += _is_own_label(image, label)
         self._count(counts)
         classes = self._outlined(counts)
         self._describe(image, sum(counts[value] for value in classes))
         self._lay_over(image, label, classes)
         return []
-
-    def _is_swapped(self, image: NDArray[Any], counts: Mapping[int, int]) -> bool:
-        if image.ndim == 3 or len(counts) < _MANY_VALUES:
-            return False
-        return len(np.unique(image)) <= _FEW_VALUES
 
     def _count(self, counts: Mapping[int, int]) -> None:
         for value, count in counts.items():
@@ -252,7 +243,7 @@ class _Measured:
             appearance=self._appearance,
             shift=shift,
             turn=turn,
-            swapped=self._swapped,
+            is_label=0 < self._pictures == self._own_labels,
         )
 
 
@@ -263,6 +254,26 @@ def _counts(label: NDArray[Any]) -> dict[int, int]:
         return dict(zip(values.tolist(), pixels.tolist(), strict=True))
     pixels = np.bincount(label.ravel())
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
+
+
+def _is_own_label(image: NDArray[Any], label: NDArray[Any]) -> bool:
+    """Whether image and label are the same picture but for what each value is called."""
+    plain = image.reshape(*image.shape[:2], -1)
+    first = plain[:, :, 0]
+    values = np.flatnonzero(np.bincount(first.ravel()))
+    if not 2 <= len(values) <= FEW_VALUES or np.any(plain != plain[:, :, :1]):
+        return False
+    called = [np.unique(label[first == value]) for value in values]
+    return all(len(one) == 1 for one in called) and len({int(one[0]) for one in called}) == len(values)
+
+
+def _exchanged(name: str, part: Part) -> Finding:
+    return error(
+        "swapped",
+        f"{name}: the image looks like a mask and the label like an image: they look exchanged",
+        "exchange the two, or correct the patterns or the list",
+        (part.id,),
+    )
 
 
 def _size_mismatch(name: str, image: tuple[int, ...], label: tuple[int, ...]) -> Finding:
@@ -276,6 +287,12 @@ def _size_mismatch(name: str, image: tuple[int, ...], label: tuple[int, ...]) ->
         image=list(image),
         label=list(label),
     )
+
+
+def _are_exchanged(part: Part) -> bool:
+    if part.label is None or is_volume(part.image) or is_volume(part.label):
+        return False
+    return files_are_exchanged(part.image, part.label)
 
 
 def _code(part: Part) -> str:

@@ -15,8 +15,9 @@ RESULT_VERSION = 1
 
 CODES = frozenset(
     (
-        "case-twice", "centres-differ", "class-missing", "constant-image", "dark-sixteen-bit",
-        "empty-list", "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask", "jpeg-mask",
+        "binary-image", "case-twice", "centres-differ", "class-missing", "constant-image", "dark-sixteen-bit",
+        "empty-list", "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask", "image-is-label",
+        "jpeg-mask",
         "left-out", "list-broken", "list-line", "listed-twice", "look-alike", "manifest-broken", "mask-shifted",
         "mask-turned", "masks-shifted", "missing-file", "mixed-channels", "mixed-depth", "no-foreground", "no-label",
         "no-list", "not-listed", "patient-in-two-splits", "patient-spelled-twice", "patients-unknown",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_paddle.steps.check.exchanged import FEW_VALUES
+
 _LEAST_PIXELS = 4096  # a smaller picture has too few samples to speak of missing levels
 _LEAST_SPAN = 48
 _WHITE_SPIKE = 4.0
@@ -41,6 +43,11 @@ class Levels:
     distinct: int
     gaps: float
     saturated: float
+
+    @property
+    def binary(self) -> bool:
+        """Whether a few values are all there is, as in a mask."""
+        return 1 < self.distinct <= FEW_VALUES
 
     @property
     def unit(self) -> float:
