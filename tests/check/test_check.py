@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from medseg_paddle.cli import main
+from medseg_paddle.cli.check_table import check_table
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.check import Severity, check
 from medseg_paddle.steps.check.findings import CODES
@@ -31,6 +33,12 @@ def found(result, code):
 def the(result, code):
     (only,) = found(result, code)
     return only
+
+
+def printed(result):
+    console = Console(width=300, file=io.StringIO())
+    console.print(check_table(result))
+    return console.file.getvalue()
 
 
 def loud(result):
@@ -257,6 +265,33 @@ def test_a_set_without_any_foreground_cannot_be_trained_on(blobs, splits, said):
         assert "no-foreground" in loud(check(blobs.source, blobs.recipe))
 
 
+def test_smoothed_masks_in_lists_are_one_finding(blobs):
+    for name in (TRAIN, OTHER):
+        soft = Image.fromarray(blobs.label(name) * 255).resize((80, 80), 2).resize((160, 160), 2)
+        store(blobs.lists / f"labels/{name}.png", np.array(soft))
+    result = check(blobs.lists)
+    finding = the(result, "undeclared-values")
+    assert finding.severity is Severity.ERROR
+    assert "grey levels of smoothed" in finding.remedy
+    assert finding.cases == (f"images/{TRAIN}", f"images/{OTHER}")
+    assert loud(result) == ["undeclared-values"]
+    assert not [one for one in result.findings if one.code == "rare-class"]
+
+
+def test_of_many_classes_a_dozen_are_listed(blobs, tmp_path):
+    rows, columns = np.mgrid[:160, :160]
+    for number in range(1, 13):
+        blobs.write_label(f"P{number:02d}_1", (rows // 32 * 5 + columns // 32).astype(np.uint8))  # 0..24
+    result = check(blobs.lists, page=tmp_path / "page.html")
+    assert len(result.classes) == 25
+    shown = printed(result)
+    assert "class 12 4.00%" in shown
+    assert "and 12 more" in shown
+    assert "class 13" not in shown
+    assert "<td>class 12" in (tmp_path / "page.html").read_text()
+    assert "<td>class 13" not in (tmp_path / "page.html").read_text()
+
+
 def test_empty_and_full_masks(blobs):
     blobs.write_label(TRAIN, blobs.label(TRAIN) * 0)
     blobs.write_label(OTHER, blobs.label(OTHER) * 0 + 1)
@@ -409,6 +444,28 @@ def test_a_mirrored_mask_is_found(blobs):
     finding = the(check(blobs.lists), "mask-turned")
     assert finding.figures["turn"] == "mirrored left to right"
     assert finding.cases == (f"images/{TRAIN}",)
+
+
+def test_what_cannot_be_measured_is_not_shown_as_measured(blobs, tmp_path):
+    """Masks of other patients have a best place as well; it means nothing."""
+    labels = [blobs.label(f"P{number:02d}_1") for number in range(1, 13)]
+    for number in range(1, 13):
+        blobs.write_label(f"P{number:02d}_1", labels[number % 12])
+    result = check(blobs.lists, page=tmp_path / "page.html")
+    assert result.set_shift.score < 0.25
+    for shown in (printed(result), (tmp_path / "page.html").read_text()):
+        assert "cannot be measured (the outlines fit no edges" in shown
+        assert str(result.set_shift) not in shown
+
+
+def test_turned_masks_are_named_once(blobs):
+    names = [f"P{number:02d}_1" for number in range(1, 5)]
+    for name in names:
+        blobs.write_label(name, blobs.label(name)[::-1])
+    result = check(blobs.lists)
+    assert len(the(result, "mask-turned").cases) == 4
+    shown = printed(result)
+    assert all(shown.count(name) == 1 for name in names)
 
 
 # --- volumes ----------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from medseg_paddle.preprocess.shift import Shift
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Finding, shift_json, warning
-from medseg_paddle.steps.check.labels import named
 
 LEAST_SCORE = 0.25
 """Mean cosine that an outline must reach at its best place, to tell anything."""
@@ -22,6 +21,7 @@ LEAST_SCORE = 0.25
 LEAST_DISTANCE = 0.75
 """Pixels that must be certain. Half a pixel is a convention (whether a pixel's centre or its corner counts)."""
 
+_WIDEST_MARGIN = 5.0  # pixels; a place known no better is none
 _LEAST_BLOCKS = 6
 _LEAST_CASES = 3
 _FEW_CASES = 8
@@ -62,6 +62,20 @@ def judge_displacement(facts: Sequence[Facts], together: Shift | None, cases: in
             tuple(off),
             shifts={name: shift_json(shift) for name, shift in off.items()},
         )
+
+
+def is_measured(shift: Shift) -> bool:
+    """Whether an estimate is one: outlines that fit no edge have a best place, too."""
+    return shift.inside and shift.score >= LEAST_SCORE and shift.margin <= _WIDEST_MARGIN
+
+
+def told(shift: Shift) -> str:
+    """A displacement for a reader, or why there is none."""
+    if is_measured(shift):
+        return str(shift)
+    if shift.score < LEAST_SCORE:
+        return f"cannot be measured (the outlines fit no edges: mean cosine {shift.score:.2f})"
+    return "cannot be measured (no place where the outlines fit best)"
 
 
 def set_is_off(together: Shift, cases: int) -> bool:
@@ -111,7 +125,7 @@ def _turned(facts: Sequence[Facts]) -> Iterator[Finding]:
     for way, names in ways.items():
         yield warning(
             "mask-turned",
-            f"{len(names)} mask(s) look {way}; undone, they fit their image: {named(names)}",
+            f"{len(names)} mask(s) look {way}; undone, they fit their image",
             "look at the pictures on the page; if so, export these masks again in the image's own orientation",
             names,
             turn=way,

@@ -1,4 +1,4 @@
-"""One case, measured: what the doctor judges afterwards. A few hundred bytes each, whatever the picture's size."""
+"""One case, measured: what the doctor judges afterwards. A few kilobytes at most, whatever the picture's size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from medseg_paddle.steps.check.findings import Finding, error
 from medseg_paddle.steps.check.inputs import Look, Part, Unit
 from medseg_paddle.steps.check.intensity import Intensity, Levels
 
-_MOST_VALUES = 64
+_MOST_VALUES = 256  # all of 8 bits; of numbered objects, the first
 _MOST_COUNTED = 65535
 _MOST_OUTLINED = 32  # a label map with more values numbers objects; their common outline is taken
 _FITS_WELL = 0.4

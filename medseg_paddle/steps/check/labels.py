@@ -11,7 +11,14 @@ from medseg_paddle.steps.check.findings import ClassShare, Finding, Severity, er
 from medseg_paddle.steps.check.inputs import Gathered
 
 _SOFT_VALUES = 12  # more values than this that nobody declared are grey levels, not classes
-_MOST_LISTED = 12
+_LEAST_GREY = 128  # the brightest value of a smoothed mask; few data sets number classes as high
+_SMOOTHED = (
+    "so many values are grey levels of smoothed or compressed masks, or numbered objects: export the masks "
+    "again without smoothing, or threshold them on purpose"
+)
+MOST_LISTED = 12
+"""Values or classes that are named one by one."""
+
 _RARE = 0.001
 _MANY_EMPTY = 0.1
 
@@ -31,7 +38,7 @@ def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding
     bare = list(_bare(facts)) if not any(one.severity is Severity.ERROR for one in values) else []
     yield from bare
     yield from _extremes(facts)
-    if not bare:
+    if not bare and not any(_is_soft(one.values) for one in facts):
         yield from _balance(facts, gathered)
 
 
@@ -64,20 +71,17 @@ def _values(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
     for one in facts:
         counts.update(one.values)
     if gathered.mapping is None:
-        yield from _undeclared_classes(counts)
+        yield from _undeclared_classes(facts, counts)
         return
     unknown = {value: counts[value] for value in sorted(counts) if value not in gathered.mapping}
     if not unknown:
         return
     holders = [one.unit.id for one in facts if not unknown.keys().isdisjoint(one.values)]
-    listed = ", ".join(f"{value} ({unknown[value]} pixels)" for value in list(unknown)[:_MOST_LISTED])
-    more = f" and {len(unknown) - _MOST_LISTED} more" if len(unknown) > _MOST_LISTED else ""
+    listed = ", ".join(f"{value} ({unknown[value]} pixels)" for value in list(unknown)[:MOST_LISTED])
+    more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
     message = f"label values that nobody declared, in {_cases(len(holders))}: {listed}{more}"
     if len(unknown) > _SOFT_VALUES:
-        remedy = (
-            "so many values are grey levels of smoothed or compressed masks, or numbered objects: export the masks "
-            "again without smoothing, or threshold them on purpose"
-        )
+        remedy = _SMOOTHED
     elif gathered.label_map_asked:
         line = ", ".join(f"{value}: {index}" for value, index in _proposal(counts, gathered.mapping).items())
         remedy = (
@@ -98,10 +102,10 @@ def _proposal(counts: Mapping[int, int], mapping: Mapping[int, int]) -> dict[int
     return {**{value: mapping[value] for value in present if value in mapping}, **dict.fromkeys(unknown, "?")}
 
 
-def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
+def _undeclared_classes(facts: Sequence[Facts], counts: Mapping[int, int]) -> Iterator[Finding]:
     """Lists say nothing of classes: the values must count 0, 1, 2, ... by themselves."""
     values = sorted(value for value in counts if value != IGNORE_INDEX)
-    listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in sorted(counts)[:_MOST_LISTED])
+    listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in sorted(counts)[:MOST_LISTED])
     if values in ([], [0]) and IGNORE_INDEX in counts:
         yield error(
             "undeclared-values",
@@ -109,7 +113,17 @@ def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
             "store the class as 1, or prepare the data with `label_map: {0: 0, 255: 1}`",
             values={str(value): count for value, count in counts.items()},
         )
-    elif values != list(range(len(values))):
+    elif values == list(range(len(values))):
+        return
+    elif soft := [one.unit.id for one in facts if _is_soft(one.values)]:
+        yield error(
+            "undeclared-values",
+            f"the labels of {_cases(len(soft))} hold more than {_SOFT_VALUES} values, up to "
+            f"{max(value for one in facts if _is_soft(one.values) for value in one.values)}",
+            f"{_SMOOTHED}; where they are classes, name the recipe with --config",
+            soft,
+        )
+    else:
         yield warning(
             "undeclared-values",
             f"the label values are not 0, 1, 2, ...: {listed}",
@@ -117,6 +131,10 @@ def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
             "`label_map`",
             values={str(value): count for value, count in counts.items()},
         )
+
+
+def _is_soft(values: Mapping[int, int]) -> bool:
+    return len(values) > _SOFT_VALUES and max(values) >= _LEAST_GREY
 
 
 def _left_out(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
