@@ -212,7 +212,7 @@ class _Measured:
         if found is None:
             return
         near = shift_of(found)
-        if near.score < _FITS_WELL or near.distance > _FITS_NEAR:
+        if near.score < _FITS_WELL or near.distance > _FITS_NEAR * near.scale:
             self._turn_votes[turn_of(image, label, classes)] += 1
         else:
             self._turn_votes[None] += 1

@@ -219,4 +219,5 @@ def shift_json(shift: Shift) -> dict[str, Any]:
         "least95": round(shift.least, 3),
         "score": round(shift.score, 3),
         "inside": shift.inside,
+        "scale": round(shift.scale, 3),
     }
