@@ -312,7 +312,8 @@ def _smaller(image: NDArray[np.generic], scale: float) -> NDArray[np.generic]:
 
 def _smaller_mask(inside: NDArray[np.bool_], scale: float) -> NDArray[np.float32]:
     """The share of each pixel that is inside; its border lies where the larger mask's lies."""
-    return _smaller(inside.astype(np.uint8) * np.uint8(255), scale).astype(np.float32) / np.float32(255)
+    share = _smaller(inside.astype(np.uint8) * np.uint8(255), scale).astype(np.float32) / 255
+    return np.asarray(share, dtype=np.float32)
 
 
 def _smaller_labels(labels: NDArray[np.generic], scale: float) -> NDArray[np.generic]:
@@ -365,7 +366,7 @@ def _normalised_gradient(
     inside = np.sum(insides, axis=0, dtype=np.float32)
     if not inside.any() or inside.min() >= 1:
         return None
-    top, bottom, left, right = _box(inside > 0, 2 * REACH)
+    top, bottom, left, right = _box(np.asarray(inside > 0), 2 * REACH)
     usual = max(float(np.median(steep[top:bottom, left:right])), 1e-3 * float(steep.max()), 1e-12)
     length = np.sqrt(steep**2 + usual**2)
     return columns / length, rows / length

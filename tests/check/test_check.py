@@ -300,6 +300,24 @@ def test_empty_and_full_masks(blobs):
     assert the(result, "full-mask").cases == (f"images/{OTHER}",)
 
 
+@pytest.mark.parametrize("many", [3, 12])
+def test_one_mask_under_several_images(blobs, many):
+    names = [f"P{number:02d}_1" for number in range(1, many + 1)]
+    for name in names:
+        blobs.write_label(name, blobs.label(names[0]))
+    finding = the(check(blobs.lists), "same-mask")
+    assert finding.cases == tuple(f"images/{name}" for name in names)
+
+
+@pytest.mark.parametrize("usual", ["small", "large"])
+def test_one_inverted_mask(blobs, usual):
+    for number in range(1, 13):
+        name = f"P{number:02d}_1"
+        if (name == TRAIN) == (usual == "small"):
+            blobs.write_label(name, 1 - blobs.label(name))
+    assert the(check(blobs.lists), "inverted-mask").cases == (f"images/{TRAIN}",)
+
+
 def test_a_class_that_a_split_lacks(blobs):
     blobs.write_label(VAL, blobs.label(VAL) * 2)
     result = check(blobs.lists)

@@ -21,6 +21,11 @@ MOST_LISTED = 12
 
 _RARE = 0.001
 _MANY_EMPTY = 0.1
+_LEAST_ALIKE = 3
+_LEAST_CASES = 8
+_FEW_INVERTED = 0.25
+_APART = 0.25
+_ROOM = 1.5
 
 
 def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
@@ -38,6 +43,8 @@ def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding
     bare = list(_bare(facts)) if not any(one.severity is Severity.ERROR for one in values) else []
     yield from bare
     yield from _extremes(facts)
+    yield from _alike(facts)
+    yield from _inverted(facts)
     if not bare and not any(_is_soft(one.values) for one in facts):
         yield from _balance(facts, gathered)
 
@@ -214,6 +221,49 @@ def _extremes(facts: Sequence[Facts]) -> Iterator[Finding]:
             f"{_cases(len(ignored))} with every pixel left out of training and scores ({IGNORE_INDEX})",
             "correct the labels, or take these cases out",
             ignored,
+        )
+
+
+def _alike(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """One mask under many images."""
+    groups: dict[str, list[Facts]] = {}
+    for one in facts:
+        if 0 < one.foreground < one.pixels:
+            groups.setdefault(one.label_digest, []).append(one)
+    for members in groups.values():
+        images = len({one.digest for one in members})
+        if images >= _LEAST_ALIKE:
+            yield warning(
+                "same-mask",
+                f"{_cases(len(members))} with {images} different images have the very same mask",
+                "see that the export wrote each case's own mask; only frames of a video may share one",
+                [one.unit.id for one in members],
+            )
+
+
+def _inverted(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Masks of one class whose background is as large as the others' class, where nothing lies between the two."""
+    shares = {one.unit.id: one.foreground / one.pixels for one in facts if 0 < one.foreground < one.pixels}
+    classes = {value for one in facts for value in one.classes} - {0, IGNORE_INDEX}
+    if len(shares) < _LEAST_CASES or len(classes) != 1:
+        return
+    if sum(share > 0.5 for share in shares.values()) > len(shares) / 2:
+        covered, how = {name: 1 - share for name, share in shares.items()}, "leaves out"
+    else:
+        covered, how = shares, "covers"
+    odd = [name for name, share in covered.items() if share > 0.5]
+    usual = max(share for share in covered.values() if share <= 0.5)
+    if (
+        0 < len(odd) <= _FEW_INVERTED * len(shares)
+        and min(covered[name] for name in odd) > usual + _APART
+        and 1 - min(covered[name] for name in odd) <= _ROOM * usual
+    ):
+        yield warning(
+            "inverted-mask",
+            f"{_cases(len(odd))} whose mask {how} {min(covered[name] for name in odd):.0%} of the picture or more; "
+            f"the others' {usual:.0%} at most",
+            "see whether background and class are exchanged there",
+            odd,
         )
 
 
