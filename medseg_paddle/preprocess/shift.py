@@ -23,6 +23,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_paddle.preprocess.reduction import smaller, smaller_labels, smaller_mask
+
 REACH = 15
 """Farthest displacement that is looked at, measured pixels along rows and along columns."""
 
@@ -137,8 +139,8 @@ def fit(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Sequen
         None where there is no outline: no such value, or nothing else.
     """
     scale = max(1.0, max(labels.shape) / LARGEST)
-    insides = [_smaller_mask(labels == value, scale) for value in classes]
-    evidence = _evidence(_grey(_smaller(image, scale)), insides, REACH)
+    insides = [smaller_mask(labels == value, scale) for value in classes]
+    evidence = _evidence(_grey(smaller(image, scale)), insides, REACH)
     return None if evidence is None else Fit(_resampled(*evidence), len(evidence[1]), scale)
 
 
@@ -221,7 +223,7 @@ def turn_of(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Se
         A key of :data:`TURNS`.
     """
     scale = max(1.0, max(labels.shape) / LARGEST)
-    image, labels = _smaller(image, scale), _smaller_labels(labels, scale)
+    image, labels = smaller(image, scale), smaller_labels(labels, scale)
     factor = max(1, round(max(labels.shape) / _TURN_SIZE))
     small, image = _reduced_labels(labels, factor), _reduced(_grey(image), factor)
     evidence = _turned_scores(image, small, classes)
@@ -297,39 +299,6 @@ def _grey(image: NDArray[np.generic]) -> NDArray[np.float32]:
     if plain.ndim == 3:
         plain = plain @ _LUMINANCE if plain.shape[2] == 3 else plain.mean(axis=2)
     return np.ascontiguousarray(plain)
-
-
-def _smaller(image: NDArray[np.generic], scale: float) -> NDArray[np.generic]:
-    """Reduce a picture as it is stored: in floating point, a large one would fill the memory."""
-    if scale == 1.0:
-        return image
-    if image.ndim == 3:
-        return np.stack([_smaller(image[:, :, place], scale) for place in range(image.shape[2])], axis=2)
-    return np.asarray(
-        cv2.resize(np.ascontiguousarray(image), _size(image.shape, scale), interpolation=cv2.INTER_AREA)
-    )
-
-
-def _smaller_mask(inside: NDArray[np.bool_], scale: float) -> NDArray[np.float32]:
-    """The share of each pixel that is inside; its border lies where the larger mask's lies."""
-    share = _smaller(inside.astype(np.uint8) * np.uint8(255), scale).astype(np.float32) / 255
-    return np.asarray(share, dtype=np.float32)
-
-
-def _smaller_labels(labels: NDArray[np.generic], scale: float) -> NDArray[np.generic]:
-    if scale == 1.0:
-        return labels
-    width, height = _size(labels.shape, scale)
-    rows, columns = (
-        ((np.arange(few) + 0.5) * (many / few)).astype(np.intp)
-        for few, many in zip((height, width), labels.shape, strict=True)
-    )
-    return labels[np.ix_(rows, columns)]
-
-
-def _size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
-    """Columns and rows, as OpenCV wants them."""
-    return max(1, round(shape[1] / scale)), max(1, round(shape[0] / scale))
 
 
 def _reduced(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from medseg_paddle.steps.check.intensity import Levels
 _FLAT = 3.0  # grey levels of 256
 _SATURATED = 0.25
 _GAPS = 0.3
-_LEAST_SPAN = 32  # grey levels of 256
+_FEW_LEVELS = 24  # of 256; the dimmest pictures of a microscope have 32
 _DARK = 65536 // 4
 _SPACING = 0.25  # as far as a bundle lets the pixels of a picture differ from those it was trained on
 _LEAST_CASES = 3
@@ -63,11 +63,10 @@ def _binary(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
 
 def _few_levels(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
     """Eight bits of which a few are used: 12 bits cut down to 8 without a window."""
-    shallow = [(one, levels) for one, levels in pictures if levels.bits == 8 and not _is_flat(levels)]
     few = {
         one.unit.id: levels.distinct
-        for one, levels in shallow
-        if levels.high - levels.low < _LEAST_SPAN and levels.distinct <= 2 * _LEAST_SPAN
+        for one, levels in pictures
+        if levels.bits == 8 and levels.distinct <= _FEW_LEVELS and not _is_flat(levels)
     }
     if few:
         yield warning(
