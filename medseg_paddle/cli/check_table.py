@@ -8,6 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from medseg_paddle.steps.check import Finding, Result, Severity
+from medseg_paddle.steps.check.displacement import told
+from medseg_paddle.steps.check.labels import MOST_LISTED
 
 _SIGNS = {
     Severity.ERROR: Text("error", style="bold red"),
@@ -41,15 +43,16 @@ def _cases(finding: Finding) -> str:
 def _summary(result: Result) -> list[RenderableType]:
     counted = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     lines = [f" cases: {counted or 'none'}"]
-    foreground = [one for one in result.classes if one.value]
+    foreground = [one for one in result.classes if one.value and one.name != "left out"]
     if foreground:
-        shares = ", ".join(f"{one.name} {one.share:.2%}" for one in foreground if one.name != "left out")
-        lines.append(f" share of the pixels: {shares}")
+        shares = ", ".join(f"{one.name} {one.share:.2%}" for one in foreground[:MOST_LISTED])
+        more = f" and {len(foreground) - MOST_LISTED} more" if len(foreground) > MOST_LISTED else ""
+        lines.append(f" share of the pixels: {shares}{more}")
     for one in result.centers:
         name = f" of {one.name}" if one.name else ""
         lines.append(f" intensities{name}: {one.low:.0f} to {one.high:.0f} of 255, middle {one.middle:.0f}")
     if result.set_shift is not None:
-        lines.append(f" masks against images: {result.set_shift}")
+        lines.append(f" masks against images: {told(result.set_shift)}")
     return [Text(line) for line in lines]
 
 

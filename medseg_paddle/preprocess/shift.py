@@ -23,8 +23,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_paddle.preprocess.reduction import smaller, smaller_labels, smaller_mask
+
 REACH = 15
-"""Farthest displacement that is looked at, pixels along rows and along columns."""
+"""Farthest displacement that is looked at, measured pixels along rows and along columns."""
+
+LARGEST = 600
+"""Long side, pixels, of the picture that is measured; larger ones are reduced to it. A border that is drawn half a
+pixel too high at 512 pixels is two pixels too high at 2048: what is far, is far by the picture's size."""
 
 REPLICATES = 200
 """Resamplings behind every statement of certainty."""
@@ -62,10 +68,13 @@ class Fit:
         ``[15, 15]`` is where it lies. The first is of all blocks, the others of blocks drawn with replacement.
     blocks : int
         Squares of the image that hold outline.
+    scale : float
+        Pixels of the picture that one measured pixel is: 1, and more for those larger than :data:`LARGEST`.
     """
 
     surfaces: NDArray[np.float32]
     blocks: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Shift:
         Whether the peak lies within the reach, not at its rim.
     blocks : int
         See :class:`Fit`; 0 for a set of cases.
+    scale : float
+        See :class:`Fit`; all lengths here are of the picture, so this is what a threshold is multiplied by.
     """
 
     down: float
@@ -98,6 +109,7 @@ class Shift:
     score: float
     inside: bool
     blocks: int = 0
+    scale: float = 1.0
 
     @property
     def distance(self) -> float:
@@ -126,33 +138,38 @@ def fit(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Sequen
     Fit or None
         None where there is no outline: no such value, or nothing else.
     """
-    evidence = _evidence(_grey(image), labels, classes, REACH)
-    return None if evidence is None else Fit(_resampled(*evidence), len(evidence[1]))
+    scale = max(1.0, max(labels.shape) / LARGEST)
+    insides = [smaller_mask(labels == value, scale) for value in classes]
+    evidence = _evidence(_grey(smaller(image, scale)), insides, REACH)
+    return None if evidence is None else Fit(_resampled(*evidence), len(evidence[1]), scale)
 
 
 def mean_fit(fits: Sequence[Fit]) -> Fit:
     """The fit of several slices of one volume together; blocks count alike."""
     weights = np.array([one.blocks for one in fits], np.float32)
     surfaces = np.tensordot(weights / weights.sum(), np.stack([one.surfaces for one in fits]), axes=1)
-    return Fit(surfaces.astype(np.float32), int(weights.sum()))
+    scale = float(np.average([one.scale for one in fits], weights=weights))
+    return Fit(surfaces.astype(np.float32), int(weights.sum()), scale)
 
 
 def shift_of(found: Fit) -> Shift:
     """Where the outlines fit best, and how certain that is."""
-    return _shift(found.surfaces, found.blocks)
+    return _shift(found.surfaces, found.blocks, found.scale)
 
 
 class SetFit:
     """The fits of many cases added up; memory does not grow with their number.
 
     Cases are resampled as well as the blocks within each (Poisson bootstrap: in each replicate a case counts
-    0, 1, 2 ... times), so that the certainty is that of a set with other cases of the same kind.
+    0, 1, 2 ... times), so that the certainty is that of a set with other cases of the same kind. Pictures of
+    several sizes are added up as they were measured, and the result is in pixels of their mean size.
     """
 
     def __init__(self) -> None:
         self._sum = np.zeros((1 + REPLICATES, _SIDE, _SIDE))
         self._weight = np.zeros(1 + REPLICATES)
         self._random = np.random.default_rng(_SEED)
+        self._scales = 0.0
         self.cases = 0
 
     def add(self, found: Fit) -> None:
@@ -160,6 +177,7 @@ class SetFit:
         counts = np.concatenate([[1.0], self._random.poisson(1.0, REPLICATES)])
         self._sum += counts[:, None, None] * found.surfaces
         self._weight += counts
+        self._scales += found.scale
         self.cases += 1
 
     def shift(self) -> Shift | None:
@@ -167,7 +185,8 @@ class SetFit:
         if self.cases == 0:
             return None
         drawn = self._weight > 0
-        return _shift((self._sum[drawn] / self._weight[drawn, None, None]).astype(np.float32), 0)
+        surfaces = (self._sum[drawn] / self._weight[drawn, None, None]).astype(np.float32)
+        return _shift(surfaces, 0, self._scales / self.cases)
 
 
 Turn = Callable[[NDArray[np.generic]], NDArray[np.generic]]
@@ -203,6 +222,8 @@ def turn_of(image: NDArray[np.generic], labels: NDArray[np.generic], classes: Se
     str or None
         A key of :data:`TURNS`.
     """
+    scale = max(1.0, max(labels.shape) / LARGEST)
+    image, labels = smaller(image, scale), smaller_labels(labels, scale)
     factor = max(1, round(max(labels.shape) / _TURN_SIZE))
     small, image = _reduced_labels(labels, factor), _reduced(_grey(image), factor)
     evidence = _turned_scores(image, small, classes)
@@ -240,22 +261,24 @@ def _turned_scores(
     image: NDArray[np.float32], labels: NDArray[np.generic], classes: Sequence[int]
 ) -> tuple[NDArray[np.float32], int] | None:
     """Best mean cosine near displacement 0, of all blocks and of each replicate; and how many blocks."""
-    evidence = _evidence(image, labels, classes, _TURN_REACH)
+    insides = [(labels == value).astype(np.float32) for value in classes]
+    evidence = _evidence(image, insides, _TURN_REACH)
     if evidence is None or len(evidence[1]) < _LEAST_TURNED_BLOCKS:
         return None
     return np.asarray(_resampled(*evidence).max(axis=(1, 2))), len(evidence[1])
 
 
 def _evidence(
-    image: NDArray[np.float32], labels: NDArray[np.generic], classes: Sequence[int], reach: int
+    image: NDArray[np.float32], insides: Sequence[NDArray[np.float32]], reach: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Agreement of outlines and gradient by block and displacement, and how much outline each block holds."""
-    gradient = _normalised_gradient(image, labels, classes)
+    """Agreement of outlines and gradient by block and displacement, and how much outline each block holds.
+
+    `insides` holds a mask of each class, 0..1: the share of a pixel that is inside.
+    """
+    gradient = _normalised_gradient(image, insides)
     if gradient is None:
         return None
-    blocks = [
-        block for value in classes for block in _signed(_blocks(gradient, _outline(labels == value), reach))
-    ]
+    blocks = [block for inside in insides for block in _signed(_blocks(gradient, _outline(inside), reach))]
     if not blocks:
         return None
     return np.stack([surface for surface, _ in blocks]), np.array(
@@ -300,7 +323,7 @@ def _slopes(array: NDArray[np.float32], blur: float) -> tuple[NDArray[np.float32
 
 
 def _normalised_gradient(
-    image: NDArray[np.float32], labels: NDArray[np.generic], classes: Sequence[int]
+    image: NDArray[np.float32], insides: Sequence[NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Gradient of an image, of length near 1 at what is an edge here, and near 0 at noise.
 
@@ -309,10 +332,10 @@ def _normalised_gradient(
     """
     columns, rows = _slopes(image, _IMAGE_BLUR)
     steep = cv2.magnitude(columns, rows)
-    inside = np.isin(labels, classes)
-    if not inside.any() or inside.all():
+    inside = np.sum(insides, axis=0, dtype=np.float32)
+    if not inside.any() or inside.min() >= 1:
         return None
-    top, bottom, left, right = _box(inside, 2 * REACH)
+    top, bottom, left, right = _box(np.asarray(inside > 0), 2 * REACH)
     usual = max(float(np.median(steep[top:bottom, left:right])), 1e-3 * float(steep.max()), 1e-12)
     length = np.sqrt(steep**2 + usual**2)
     return columns / length, rows / length
@@ -328,9 +351,9 @@ def _box(inside: NDArray[np.bool_], margin: int) -> tuple[int, int, int, int]:
     )
 
 
-def _outline(inside: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _outline(inside: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Vectors from outside to inside along a mask's border, 0 elsewhere; their sum over the border's width is 1."""
-    columns, rows = _slopes(inside.astype(np.float32), _MASK_BLUR)
+    columns, rows = _slopes(inside, _MASK_BLUR)
     flat = cv2.magnitude(columns, rows) < _LEAST_OUTLINE
     columns[flat] = rows[flat] = 0
     return columns, rows
@@ -390,21 +413,22 @@ def _draws(blocks: int) -> NDArray[np.float32]:
     return random.multinomial(blocks, np.full(blocks, 1 / blocks), REPLICATES).astype(np.float32)
 
 
-def _shift(surfaces: NDArray[np.float32], blocks: int) -> Shift:
+def _shift(surfaces: NDArray[np.float32], blocks: int, scale: float) -> Shift:
     peaks = np.array([_peak(surface) for surface in surfaces])
     here, drawn = -peaks[0], -peaks[1:]  # the mask lies off by the opposite of what brings it home
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     least = float(np.percentile(np.linalg.norm(drawn, axis=1), 2.5))
     first = surfaces[0]
     return Shift(
-        down=float(here[0]),
-        right=float(here[1]),
-        margin=float(((high - low) / 2).max()),
-        deviation=(float(drawn[:, 0].std()), float(drawn[:, 1].std())),
-        least=least,
+        down=scale * float(here[0]),
+        right=scale * float(here[1]),
+        margin=scale * float(((high - low) / 2).max()),
+        deviation=(scale * float(drawn[:, 0].std()), scale * float(drawn[:, 1].std())),
+        least=scale * least,
         score=float(first.max()),
         inside=bool(np.abs(here).max() < REACH - 1),
         blocks=blocks,
+        scale=scale,
     )
 
 

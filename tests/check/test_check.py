@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from medseg_paddle.cli import main
+from medseg_paddle.cli.check_table import check_table
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.check import Severity, check
 from medseg_paddle.steps.check.findings import CODES
@@ -31,6 +33,12 @@ def found(result, code):
 def the(result, code):
     (only,) = found(result, code)
     return only
+
+
+def printed(result):
+    console = Console(width=300, file=io.StringIO())
+    console.print(check_table(result))
+    return console.file.getvalue()
 
 
 def loud(result):
@@ -124,6 +132,43 @@ def test_image_and_mask_exchanged(blobs):
     assert the(check(blobs.lists), "swapped").cases == (f"images/{TRAIN}",)
 
 
+def store(path, array, **options):
+    Image.fromarray(np.ascontiguousarray(array)).save(path, **options)
+
+
+@pytest.mark.parametrize("how", ["jpeg photographs", "colour", "mask as jpeg"])
+def test_exchanged_in_any_file_format(blobs, how):
+    """One remedy, whatever the reader of labels thinks of a photograph."""
+    rows = []
+    for name in [TRAIN] if how == "mask as jpeg" else [f"P{number:02d}_1" for number in range(1, 13)]:
+        mask, picture = blobs.label(name), blobs.image(name)
+        if how == "jpeg photographs":
+            store(blobs.lists / f"{name}-photo.jpg", picture)
+            rows.append(f"labels/{name}.png {name}-photo.jpg")
+        elif how == "colour":
+            store(blobs.lists / f"images/{name}.png", np.dstack([picture, picture // 2, 255 - picture]))
+            rows.append(f"labels/{name}.png images/{name}.png")
+        else:
+            store(blobs.lists / f"{name}-mask.jpg", mask * 255)
+            store(blobs.lists / f"labels/{name}.png", picture // 4)  # fewer than 64 values
+            rows = (blobs.lists / "train_list.txt").read_text().splitlines()
+            rows[0] = f"{name}-mask.jpg labels/{name}.png"
+    (blobs.lists / "train_list.txt").write_text("\n".join(rows))
+    if how != "mask as jpeg":
+        for split in ("val", "test"):
+            (blobs.lists / f"{split}_list.txt").unlink()
+    result = check(blobs.lists)
+    assert len(the(result, "swapped").cases) == (1 if how == "mask as jpeg" else 12)
+    assert loud(result) == ["swapped"]
+
+
+def test_numbered_objects_on_a_black_and_white_picture_are_not_exchanged(blobs):
+    rows, columns = np.mgrid[:160, :160]
+    blobs.write_label(TRAIN, (rows // 20 * 8 + columns // 20).astype(np.uint8))
+    blobs.write_image(TRAIN, ((rows // 20 + columns // 20) % 2 * 200).astype(np.uint8))
+    assert "swapped" not in loud(check(blobs.lists))
+
+
 def test_a_picture_in_no_list_is_noted(blobs):
     shutil.copy(blobs.lists / f"images/{TRAIN}.png", blobs.lists / "images/extra.png")
     assert the(check(blobs.lists), "not-listed").cases == ("images/extra.png",)
@@ -144,6 +189,14 @@ def test_lines_of_a_list(blobs):
     assert result.splits["train"] == 2
     assert "line 3" in the(result, "list-line").message
     assert "line 2 and in line 5" in the(result, "listed-twice").message
+
+
+@pytest.mark.parametrize(("split", "severity"), [("train", Severity.ERROR), ("val", Severity.NOTE)])
+def test_a_list_without_a_line(blobs, split, severity):
+    (blobs.lists / f"{split}_list.txt").write_text("\n \n")
+    finding = the(check(blobs.lists), "empty-list")
+    assert finding.severity is severity
+    assert f"{split}_list.txt" in finding.message
 
 
 # --- labels -----------------------------------------------------------------------------------------------
@@ -167,12 +220,102 @@ def test_lists_of_0_and_255_would_train_on_nothing(blobs):
     assert "{0: 0, 255: 1}" in finding.remedy
 
 
+def with_lists_recipe(blobs):
+    """The recipe without its `prepare`, so that lists are compared with its classes."""
+    text = blobs.recipe.read_text()
+    blobs.recipe.write_text(text[: text.index("prepare:")] + text[text.index("train_dataset:") :])
+    return blobs.recipe
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("many", [1, 6, 12])
+def test_masks_of_0_and_255_among_others_would_be_left_out(blobs, named, many):
+    names = [path.stem for path in sorted((blobs.lists / "labels").glob("*.png"))][:many]
+    for name in names:
+        Image.fromarray(blobs.label(name) * 255).save(blobs.lists / f"labels/{name}.png")
+    result = check(blobs.lists, with_lists_recipe(blobs) if named else None)
+    finding = the(result, "undeclared-values")
+    assert finding.severity is Severity.ERROR
+    assert "`label_map: {0: 0, 255: 1}`" in finding.remedy
+    if many < 12:
+        assert finding.cases == tuple(f"images/{name}" for name in names)
+
+
+def test_255_beside_classes_elsewhere_may_mean_unclear(blobs):
+    unclear = blobs.label(OTHER)
+    unclear[:5] = 255
+    blobs.write_label(OTHER, unclear)
+    blobs.write_label(TRAIN, blobs.label(TRAIN) * 255)
+    finding = the(check(blobs.lists), "undeclared-values")
+    assert (finding.severity, finding.cases) == (Severity.WARNING, (f"images/{TRAIN}",))
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"), [(("train", "val", "test"), "whole"), (("val",), "val"), (("train",), "train")]
+)
+def test_a_set_without_any_foreground_cannot_be_trained_on(blobs, splits, said):
+    for split in splits:
+        for line in (blobs.lists / f"{split}_list.txt").read_text().splitlines():
+            name = Path(line.split()[0]).stem
+            blobs.write_label(name, blobs.label(name) * 0)
+    result = check(blobs.lists)
+    assert f"the {said} set" in the(result, "no-foreground").message
+    assert not result.is_fit()
+    if said == "whole":
+        assert "no-foreground" in loud(check(blobs.source, blobs.recipe))
+
+
+def test_smoothed_masks_in_lists_are_one_finding(blobs):
+    for name in (TRAIN, OTHER):
+        soft = Image.fromarray(blobs.label(name) * 255).resize((80, 80), 2).resize((160, 160), 2)
+        store(blobs.lists / f"labels/{name}.png", np.array(soft))
+    result = check(blobs.lists)
+    finding = the(result, "undeclared-values")
+    assert finding.severity is Severity.ERROR
+    assert "grey levels of smoothed" in finding.remedy
+    assert finding.cases == (f"images/{TRAIN}", f"images/{OTHER}")
+    assert loud(result) == ["undeclared-values"]
+    assert not [one for one in result.findings if one.code == "rare-class"]
+
+
+def test_of_many_classes_a_dozen_are_listed(blobs, tmp_path):
+    rows, columns = np.mgrid[:160, :160]
+    for number in range(1, 13):
+        blobs.write_label(f"P{number:02d}_1", (rows // 32 * 5 + columns // 32).astype(np.uint8))  # 0..24
+    result = check(blobs.lists, page=tmp_path / "page.html")
+    assert len(result.classes) == 25
+    shown = printed(result)
+    assert "class 12 4.00%" in shown
+    assert "and 12 more" in shown
+    assert "class 13" not in shown
+    assert "<td>class 12" in (tmp_path / "page.html").read_text()
+    assert "<td>class 13" not in (tmp_path / "page.html").read_text()
+
+
 def test_empty_and_full_masks(blobs):
     blobs.write_label(TRAIN, blobs.label(TRAIN) * 0)
     blobs.write_label(OTHER, blobs.label(OTHER) * 0 + 1)
     result = check(blobs.lists)
     assert the(result, "empty-mask").cases == (f"images/{TRAIN}",)
     assert the(result, "full-mask").cases == (f"images/{OTHER}",)
+
+
+@pytest.mark.parametrize("many", [3, 12])
+def test_one_mask_under_several_images(blobs, many):
+    names = [f"P{number:02d}_1" for number in range(1, many + 1)]
+    for name in names:
+        blobs.write_label(name, blobs.label(names[0]))
+    finding = the(check(blobs.lists), "same-mask")
+    assert finding.cases == tuple(f"images/{name}" for name in names)
+
+
+@pytest.mark.parametrize("usual", ["small", "large"])
+def test_one_inverted_mask(blobs, usual):
+    for number in range(1, 13):
+        name = f"P{number:02d}_1"
+        if (name == TRAIN) == (usual == "small"):
+            blobs.write_label(name, 1 - blobs.label(name))
+    assert the(check(blobs.lists), "inverted-mask").cases == (f"images/{TRAIN}",)
 
 
 def test_a_class_that_a_split_lacks(blobs):
@@ -213,6 +356,26 @@ def test_few_levels_stretched_over_many_show_as_a_comb(blobs):
         (f"images/{OTHER}",),
     }
     assert found(result, "mixed-depth")
+
+
+@pytest.mark.parametrize("names", [[TRAIN], [f"P{number:02d}_1" for number in range(1, 13)]])
+def test_four_bits_of_eight_are_few(blobs, names):
+    for name in names:
+        blobs.write_image(name, blobs.image(name) // 16)
+    finding = the(check(blobs.lists), "squeezed-depth")
+    assert finding.cases == tuple(f"images/{name}" for name in names)
+    assert max(finding.figures["levels"].values()) <= 16
+
+
+def test_a_mask_in_the_place_of_the_image(blobs):
+    blobs.write_image(TRAIN, blobs.label(TRAIN) * 255)
+    blobs.write_image(OTHER, blobs.label(OTHER))
+    black_and_white = (blobs.image(VAL) > 120).astype(np.uint8) * 255
+    blobs.write_image(VAL, black_and_white)
+    result = check(blobs.lists)
+    assert the(result, "image-is-label").cases == (f"images/{TRAIN}", f"images/{OTHER}")
+    assert the(result, "binary-image").cases == (f"images/{VAL}",)
+    assert set(loud(result)) <= {"image-is-label", "binary-image"}
 
 
 def test_without_centres_there_is_one_with_the_intensities_of_all(blobs):
@@ -299,6 +462,29 @@ def test_a_mirrored_mask_is_found(blobs):
     finding = the(check(blobs.lists), "mask-turned")
     assert finding.figures["turn"] == "mirrored left to right"
     assert finding.cases == (f"images/{TRAIN}",)
+
+
+def test_what_cannot_be_measured_is_not_shown_as_measured(blobs, tmp_path):
+    """Masks of other patients have a best place as well; it means nothing."""
+    labels = [blobs.label(f"P{number:02d}_1") for number in range(1, 13)]
+    for number in range(1, 13):
+        blobs.write_label(f"P{number:02d}_1", labels[number % 12])
+    result = check(blobs.lists, page=tmp_path / "page.html")
+    assert result.set_shift.score < 0.25
+    for shown in (printed(result), (tmp_path / "page.html").read_text()):
+        assert "cannot be measured (the outlines fit no edges" in shown
+        assert str(result.set_shift) not in shown
+
+
+def test_turned_masks_are_named_beneath_the_message_only(blobs):
+    names = [f"P{number:02d}_1" for number in range(1, 5)]
+    for name in names:
+        blobs.write_label(name, blobs.label(name)[::-1])
+    result = check(blobs.lists)
+    finding = the(result, "mask-turned")
+    assert finding.cases == tuple(f"images/{name}" for name in names)
+    assert not [name for name in names if name in finding.message]
+    assert ", ".join(finding.cases) in printed(result)
 
 
 # --- volumes ----------------------------------------------------------------------------------------------

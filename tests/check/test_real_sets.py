@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +32,27 @@ def test_sets_as_they_are_raise_no_alarm(real_data, folder, config, cases):
     assert sum(result.splits.values()) == cases
     assert not codes(result) & ABOUT_SHIFTS
     assert result.is_fit()
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_set_enlarged_raises_no_alarm_either(real_data, tmp_path, times):
+    """Its masks lie 0.6 px too high as they are; 1.2 and 1.8 px of the enlarged pictures, and as little of them."""
+    source = real_data / "isbi2012_membrane" / "train"
+    lines = []
+    for image in sorted((source / "image").iterdir())[:8]:
+        label = np.array(Image.open(source / "label" / image.name))
+        for name, array, how in (
+            (f"{image.stem}.png", np.array(Image.open(image)), cv2.INTER_CUBIC),
+            (f"{image.stem}-m.png", (label == 0).astype(np.uint8), cv2.INTER_NEAREST_EXACT),
+        ):
+            Image.fromarray(cv2.resize(array, None, fx=times, fy=times, interpolation=how)).save(
+                tmp_path / name
+            )
+        lines.append(f"{image.stem}.png {image.stem}-m.png")
+    (tmp_path / "train_list.txt").write_text("\n".join(lines))
+    result = check(tmp_path)
+    assert result.set_shift.down == pytest.approx(-0.6 * times, abs=0.25 * times)
+    assert not codes(result) & ABOUT_SHIFTS
 
 
 @pytest.fixture

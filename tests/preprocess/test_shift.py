@@ -56,6 +56,33 @@ def test_thin_structures_tell_as_well(down, right, seed):
     assert np.hypot(found.down - down, found.right - right) < 0.5
 
 
+@pytest.mark.parametrize("times", [3, 6])
+def test_an_enlarged_picture_is_measured_as_the_small_one(times):
+    """The same displacement, in pixels of the picture; and no pixel more of uncertainty than the enlargement makes."""
+    picture, mask = blob(np.random.default_rng(3), size=480)
+    mask = moved(mask, 7, -4)
+    small = shift_of(fit(picture, mask, [1]))
+    large = shift_of(
+        fit(
+            cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC),
+            cv2.resize(mask, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST_EXACT),
+            [1],
+        )
+    )
+    assert (small.scale, large.scale) == (1.0, pytest.approx(480 * times / 600))
+    assert large.inside
+    assert (large.down, large.right) == pytest.approx((7 * times, -4 * times), abs=0.4 * times)
+    assert large.margin < 1.5 * times * max(small.margin, 0.2)
+
+
+def test_a_large_mirrored_mask_is_found():
+    picture, mask = blob(np.random.default_rng(3), size=160, centre=(60, 110))
+    picture, mask = (
+        cv2.resize(one, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST_EXACT) for one in (picture, mask)
+    )
+    assert turn_of(picture, mask[:, ::-1], [1]) == "mirrored left to right"
+
+
 def test_half_a_pixel_is_half_a_pixel():
     rng = np.random.default_rng(1)
     picture, mask = blob(rng, size=256, noise=0)

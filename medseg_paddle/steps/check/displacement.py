@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from medseg_paddle.preprocess.shift import Shift
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Finding, shift_json, warning
-from medseg_paddle.steps.check.labels import named
 
 LEAST_SCORE = 0.25
 """Mean cosine that an outline must reach at its best place, to tell anything."""
 
 LEAST_DISTANCE = 0.75
-"""Pixels that must be certain. Half a pixel is a convention (whether a pixel's centre or its corner counts)."""
+"""Measured pixels that must be certain. Half a pixel is a convention: a pixel's centre counts, or its corner."""
 
+_WIDEST_MARGIN = 5.0  # measured pixels; a place known no better is none
 _LEAST_BLOCKS = 6
 _LEAST_CASES = 3
 _FEW_CASES = 8
@@ -64,20 +64,35 @@ def judge_displacement(facts: Sequence[Facts], together: Shift | None, cases: in
         )
 
 
+def is_measured(shift: Shift) -> bool:
+    """Whether an estimate is one: outlines that fit no edge have a best place, too."""
+    return shift.inside and shift.score >= LEAST_SCORE and shift.margin <= _WIDEST_MARGIN * shift.scale
+
+
+def told(shift: Shift) -> str:
+    """A displacement for a reader, or why there is none."""
+    if is_measured(shift):
+        return str(shift)
+    if shift.score < LEAST_SCORE:
+        return f"cannot be measured (the outlines fit no edges: mean cosine {shift.score:.2f})"
+    return "cannot be measured (no place where the outlines fit best)"
+
+
 def set_is_off(together: Shift, cases: int) -> bool:
     """Whether the masks of a set certainly lie beside their images."""
     return (
         cases >= _LEAST_CASES
         and together.inside
         and together.score >= LEAST_SCORE
-        and together.distance - _CERTAIN * max(together.deviation) > LEAST_DISTANCE
+        and together.distance - _CERTAIN * max(together.deviation) > LEAST_DISTANCE * together.scale
     )
 
 
 def off_cases(shifts: Mapping[str, Shift]) -> list[str]:
     """Names of the cases whose masks certainly lie elsewhere than those of the others."""
     measured = {name: shift for name, shift in shifts.items() if _tells(shift)}
-    places = np.array([(shift.down, shift.right) for shift in measured.values()]).reshape(-1, 2)
+    places = np.array([(shift.down / shift.scale, shift.right / shift.scale) for shift in measured.values()])
+    places = places.reshape(-1, 2)
     few = len(measured) < _FEW_CASES
     usual = np.zeros(2) if few else np.median(places, axis=0)
     spread = np.full(2, _SPREAD_OF_FEW)
@@ -91,11 +106,11 @@ def off_cases(shifts: Mapping[str, Shift]) -> list[str]:
 
 
 def _is_off(shift: Shift, apart: NDArray[np.float64], spread: NDArray[np.float64]) -> bool:
-    deviations = float(np.linalg.norm(apart / np.hypot(spread, np.array(shift.deviation))))
+    deviations = float(np.linalg.norm(apart / np.hypot(spread, np.array(shift.deviation) / shift.scale)))
     return (
         deviations > _DEVIATIONS
         and float(np.linalg.norm(apart)) > LEAST_DISTANCE
-        and shift.least > LEAST_DISTANCE
+        and shift.least > LEAST_DISTANCE * shift.scale
     )
 
 
@@ -111,7 +126,7 @@ def _turned(facts: Sequence[Facts]) -> Iterator[Finding]:
     for way, names in ways.items():
         yield warning(
             "mask-turned",
-            f"{len(names)} mask(s) look {way}; undone, they fit their image: {named(names)}",
+            f"{len(names)} mask(s) look {way}; undone, they fit their image",
             "look at the pictures on the page; if so, export these masks again in the image's own orientation",
             names,
             turn=way,

@@ -1,4 +1,4 @@
-"""One case, measured: what the doctor judges afterwards. A few hundred bytes each, whatever the picture's size."""
+"""One case, measured: what the doctor judges afterwards. A few kilobytes at most, whatever the picture's size."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from medseg_paddle.io.images import read_label, read_samples
 from medseg_paddle.io.volumes import is_volume, read_label_volume, read_volume
 from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.preprocess.shift import Fit, Shift, fit, mean_fit, shift_of, turn_of
+from medseg_paddle.steps.check.exchanged import FEW_VALUES, are_exchanged, files_are_exchanged
 from medseg_paddle.steps.check.findings import Finding, error
 from medseg_paddle.steps.check.inputs import Look, Part, Unit
-from medseg_paddle.steps.check.intensity import Intensity, Levels
+from medseg_paddle.steps.check.intensity import Intensity, Levels, counted
 
-_MOST_VALUES = 64
+_MOST_VALUES = 256  # all of 8 bits; of numbered objects, the first
 _MOST_COUNTED = 65535
-_FEW_VALUES, _MANY_VALUES = 4, 64
 _MOST_OUTLINED = 32  # a label map with more values numbers objects; their common outline is taken
 _FITS_WELL = 0.4
 _FITS_NEAR = 3.0
@@ -57,12 +57,14 @@ class Facts:
     slicing : Slicing or None
     digest : str
         Of all samples; the same for the same pictures in another file format.
+    label_digest : str
+        Of all label values.
     appearance : Appearance or None
         To compare pictures by how they look.
     shift : Shift or None
     turn : str or None
-    swapped : bool
-        Whether the image looks like a mask and the mask like an image.
+    is_label : bool
+        Whether every image is its own label, in other values.
     """
 
     unit: Unit
@@ -76,10 +78,11 @@ class Facts:
     levels: Levels | None = None
     slicing: Slicing | None = None
     digest: str = ""
+    label_digest: str = ""
     appearance: Appearance | None = None
     shift: Shift | None = None
     turn: str | None = None
-    swapped: bool = False
+    is_label: bool = False
 
     @property
     def foreground(self) -> int:
@@ -126,7 +129,10 @@ def examine(unit: Unit, mapping: Mapping[int, int] | None) -> tuple[Facts, Fit |
             for look in part.read():
                 troubles += found.add(look, part)
         except DataError as failure:
-            troubles.append(error(_code(part), failure.message, failure.hint, (part.id,)))
+            if _are_exchanged(part):
+                troubles.append(_exchanged(part.id, part))
+            else:
+                troubles.append(error(_code(part), failure.message, failure.hint, (part.id,)))
     shift, turn, together = found.displacement()
     return found.facts(unit, troubles, shift, turn), together
 
@@ -142,18 +148,22 @@ class _Measured:
         self._kinds: set[tuple[int, int]] = set()
         self._intensity = Intensity()
         self._digest = hashlib.blake2b(digest_size=16)
+        self._label_digest = hashlib.blake2b(digest_size=16)
         self._fits: list[Fit] = []
         self._turn_votes: Counter[str | None] = Counter()
         self._turn: str | None = None
         self._pictures = 0
-        self._labelled = self._swapped = False
+        self._labelled = False
+        self._own_labels = 0
         self._slicing: Slicing | None = None
         self._appearance: Appearance | None = None
         self._most_foreground = -1
 
     def add(self, look: Look, part: Part) -> list[Finding]:
-        self._pictures += 1
         image, label = look.image, look.label
+        if label is not None and label.shape == image.shape[:2] and are_exchanged(image, label):
+            return [_exchanged(look.id, part)]
+        self._pictures += 1
         channels = 1 if image.ndim == 2 else image.shape[2]
         self._sizes.add((image.shape[0], image.shape[1]))
         self._kinds.add((channels, 8 * image.dtype.itemsize))
@@ -168,28 +178,15 @@ class _Measured:
             self._describe(image, 0)
             return [_size_mismatch(look.id, image.shape[:2], label.shape)]
         self._labelled = True
+        self._label_digest.update(repr(label.shape).encode())
+        self._label_digest.update(np.ascontiguousarray(label).data)
         counts = _counts(label)
-        if self._is_swapped(image, counts):
-            self._swapped = True
-            return [
-                error(
-                    "swapped",
-                    f"{look.id}: the image has {_FEW_VALUES} values or fewer, its label {len(counts)}: "
-                    "they look exchanged",
-                    "exchange the two, or correct the patterns or the list",
-                    (part.id,),
-                )
-            ]
+        self._own_labels += _is_own_label(image, label)
         self._count(counts)
         classes = self._outlined(counts)
         self._describe(image, sum(counts[value] for value in classes))
         self._lay_over(image, label, classes)
         return []
-
-    def _is_swapped(self, image: NDArray[Any], counts: Mapping[int, int]) -> bool:
-        if image.ndim == 3 or len(counts) < _MANY_VALUES:
-            return False
-        return len(np.unique(image)) <= _FEW_VALUES
 
     def _count(self, counts: Mapping[int, int]) -> None:
         for value, count in counts.items():
@@ -221,7 +218,7 @@ class _Measured:
         if found is None:
             return
         near = shift_of(found)
-        if near.score < _FITS_WELL or near.distance > _FITS_NEAR:
+        if near.score < _FITS_WELL or near.distance > _FITS_NEAR * near.scale:
             self._turn_votes[turn_of(image, label, classes)] += 1
         else:
             self._turn_votes[None] += 1
@@ -249,20 +246,44 @@ class _Measured:
             levels=self._intensity.levels() if self._pictures else None,
             slicing=self._slicing,
             digest=self._digest.hexdigest() if self._pictures else "",
+            label_digest=self._label_digest.hexdigest() if self._labelled else "",
             appearance=self._appearance,
             shift=shift,
             turn=turn,
-            swapped=self._swapped,
+            is_label=0 < self._pictures == self._own_labels,
         )
 
 
 def _counts(label: NDArray[Any]) -> dict[int, int]:
     """Pixels by value."""
-    if label.max(initial=0) > _MOST_COUNTED:  # colours as codes
+    most = int(label.max(initial=0))
+    if most > _MOST_COUNTED:  # colours as codes
         values, pixels = np.unique(label, return_counts=True)
         return dict(zip(values.tolist(), pixels.tolist(), strict=True))
-    pixels = np.bincount(label.ravel())
+    pixels = counted(label, most + 1)
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
+
+
+def _is_own_label(image: NDArray[Any], label: NDArray[Any]) -> bool:
+    """Whether image and label are the same picture but for what each value is called."""
+    plain = image.reshape(*image.shape[:2], -1)
+    first = plain[:, :, 0]
+    if len(np.unique(first[::16, ::16])) > FEW_VALUES:
+        return False  # as nearly all: at little cost
+    values = np.unique(first)
+    if not 2 <= len(values) <= FEW_VALUES or np.any(plain != plain[:, :, :1]):
+        return False
+    called = [np.unique(label[first == value]) for value in values]
+    return all(len(one) == 1 for one in called) and len({int(one[0]) for one in called}) == len(values)
+
+
+def _exchanged(name: str, part: Part) -> Finding:
+    return error(
+        "swapped",
+        f"{name}: the image looks like a mask and the label like an image: they look exchanged",
+        "exchange the two, or correct the patterns or the list",
+        (part.id,),
+    )
 
 
 def _size_mismatch(name: str, image: tuple[int, ...], label: tuple[int, ...]) -> Finding:
@@ -276,6 +297,12 @@ def _size_mismatch(name: str, image: tuple[int, ...], label: tuple[int, ...]) ->
         image=list(image),
         label=list(label),
     )
+
+
+def _are_exchanged(part: Part) -> bool:
+    if part.label is None or is_volume(part.image) or is_volume(part.label):
+        return False
+    return files_are_exchanged(part.image, part.label)
 
 
 def _code(part: Part) -> str:

@@ -15,12 +15,13 @@ RESULT_VERSION = 1
 
 CODES = frozenset(
     (
-        "case-twice", "centres-differ", "class-missing", "constant-image", "dark-sixteen-bit",
-        "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask", "jpeg-mask",
+        "binary-image", "case-twice", "centres-differ", "class-missing", "constant-image", "dark-sixteen-bit",
+        "empty-list", "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask",
+        "image-is-label", "inverted-mask", "jpeg-mask",
         "left-out", "list-broken", "list-line", "listed-twice", "look-alike", "manifest-broken", "mask-shifted",
-        "mask-turned", "masks-shifted", "missing-file", "mixed-channels", "mixed-depth", "no-label",
+        "mask-turned", "masks-shifted", "missing-file", "mixed-channels", "mixed-depth", "no-foreground", "no-label",
         "no-list", "not-listed", "patient-in-two-splits", "patient-spelled-twice", "patients-unknown",
-        "rare-class", "refused", "same-image", "saturated-image", "several-planes", "several-units",
+        "rare-class", "refused", "same-image", "same-mask", "saturated-image", "several-planes", "several-units",
         "size-mismatch", "sizes-vary", "spacing-outlier", "squeezed-depth", "swapped",
         "undeclared-values", "unpaired", "unreadable",
     )
@@ -218,4 +219,5 @@ def shift_json(shift: Shift) -> dict[str, Any]:
         "least95": round(shift.least, 3),
         "score": round(shift.score, 3),
         "inside": shift.inside,
+        "scale": round(shift.scale, 3),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from medseg_paddle.steps.check.exchanged import FEW_VALUES
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Centre, Finding, error, note, warning
 from medseg_paddle.steps.check.inputs import Gathered
@@ -13,6 +14,7 @@ from medseg_paddle.steps.check.intensity import Levels
 _FLAT = 3.0  # grey levels of 256
 _SATURATED = 0.25
 _GAPS = 0.3
+_FEW_LEVELS = 24  # of 256; the dimmest pictures of a microscope have 32
 _DARK = 65536 // 4
 _SPACING = 0.25  # as far as a bundle lets the pixels of a picture differ from those it was trained on
 _LEAST_CASES = 3
@@ -22,13 +24,63 @@ _OVERLAP = 0.5
 def judge_images(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
     """What is wrong with the images, over the whole set."""
     read = [(one, one.levels) for one in facts if one.levels is not None]
+    yield from _own_labels(facts)
+    read = [(one, levels) for one, levels in read if not one.is_label]
     yield from _flat(read)
     pictures = [(one, levels) for one, levels in read if one.slicing is None]  # a window saturates on purpose
+    yield from _binary(pictures)
+    pictures = [(one, levels) for one, levels in pictures if not levels.binary]
     yield from _saturated(pictures)
     yield from _squeezed(pictures, gathered)
+    yield from _few_levels(pictures)
     yield from _mixed(facts)
     yield from _spacing(facts)
     yield from _centres(facts)
+
+
+def _own_labels(facts: Sequence[Facts]) -> Iterator[Finding]:
+    same = [one.unit.id for one in facts if one.is_label]
+    if same:
+        yield error(
+            "image-is-label",
+            f"{len(same)} image(s) that are their own label, in other values: a copy of the mask lies where the image "
+            "should",
+            "put the images there, or correct the patterns or the list",
+            same,
+        )
+
+
+def _binary(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
+    some = [one.unit.id for one, levels in pictures if levels.binary and not _is_flat(levels)]
+    if some:
+        yield warning(
+            "binary-image",
+            f"{len(some)} image(s) of {FEW_VALUES} values or fewer, as a mask has",
+            "see that they are the images, and that nothing thresholded them on the way",
+            some,
+        )
+
+
+def _few_levels(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
+    """Eight bits of which a few are used: 12 bits cut down to 8 without a window."""
+    few = {
+        one.unit.id: levels.distinct
+        for one, levels in pictures
+        if levels.bits == 8 and levels.distinct <= _FEW_LEVELS and not _is_flat(levels)
+    }
+    if few:
+        yield warning(
+            "squeezed-depth",
+            f"{len(few)} image(s) of 8 bits with {min(few.values())} to {max(few.values())} grey levels in all",
+            "export them again from the original, with 16 bits or with a window; what is left is too coarse for a "
+            "faint border",
+            tuple(few),
+            levels=few,
+        )
+
+
+def _is_flat(levels: Levels) -> bool:
+    return levels.least < levels.most and levels.high - levels.low < _FLAT * levels.unit
 
 
 def _flat(read: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
@@ -40,11 +92,7 @@ def _flat(read: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
             "export them again; for volumes see that the window fits",
             constant,
         )
-    flat = [
-        one.unit.id
-        for one, levels in read
-        if levels.least < levels.most and levels.high - levels.low < _FLAT * levels.unit
-    ]
+    flat = [one.unit.id for one, levels in read if _is_flat(levels)]
     if flat:
         yield warning(
             "flat-image",

@@ -205,7 +205,13 @@ def _from_lists(root: Path, lists: Mapping[str, Path], recipe: Recipe | None) ->
         if not path.is_file():
             findings.append(note("no-list", f"there is no {path.name}, so no {split} set"))
             continue
+        before = len(findings)
         found = list(_listed(root, path, findings))
+        if not found and len(findings) == before:
+            judge = error if split == "train" else note
+            findings.append(
+                judge("empty-list", f"{path.name} names no image", "write `image label` lines, one a case")
+            )
         units.extend(
             Unit(
                 name,

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg_paddle.steps.check.exchanged import FEW_VALUES
+
 _LEAST_PIXELS = 4096  # a smaller picture has too few samples to speak of missing levels
 _LEAST_SPAN = 48
+_PIECE = 1 << 20
 _WHITE_SPIKE = 4.0
 
 
@@ -43,6 +46,11 @@ class Levels:
     saturated: float
 
     @property
+    def binary(self) -> bool:
+        """Whether a few values are all there is, as in a mask."""
+        return 1 < self.distinct <= FEW_VALUES
+
+    @property
     def unit(self) -> float:
         """What one grey level of 256 is."""
         return 257.0 if self.bits == 16 else 1.0
@@ -57,7 +65,7 @@ class Intensity:
     def add(self, image: NDArray[Any]) -> None:
         """Count one picture's samples, all channels together."""
         bits = 8 * image.dtype.itemsize
-        counts = np.bincount(image.ravel(), minlength=1 << bits)
+        counts = counted(image, 1 << bits)
         self._counts[bits] = self._counts.get(bits, np.zeros(1 << bits, np.int64)) + counts
 
     def levels(self) -> Levels:
@@ -82,3 +90,12 @@ class Intensity:
             gaps=float((span == 0).mean()) if tells else 0.0,
             saturated=top / float(total) if top > _WHITE_SPIKE * before else 0.0,
         )
+
+
+def counted(array: NDArray[Any], values: int) -> NDArray[np.int64]:
+    """How often each of 0..values - 1 occurs; a piece at a time, since every sample takes eight bytes here."""
+    flat = array.reshape(-1)
+    counts = np.zeros(values, np.int64)
+    for start in range(0, flat.size, _PIECE):
+        counts += np.bincount(flat[start : start + _PIECE], minlength=values)
+    return counts

@@ -7,13 +7,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from medseg_paddle.config.prepare import IGNORE_INDEX
 from medseg_paddle.steps.check.facts import Facts
-from medseg_paddle.steps.check.findings import ClassShare, Finding, error, note, warning
+from medseg_paddle.steps.check.findings import ClassShare, Finding, Severity, error, note, warning
 from medseg_paddle.steps.check.inputs import Gathered
 
 _SOFT_VALUES = 12  # more values than this that nobody declared are grey levels, not classes
-_MOST_LISTED = 12
+_LEAST_GREY = 128  # the brightest value of a smoothed mask; few data sets number classes as high
+_SMOOTHED = (
+    "so many values are grey levels of smoothed or compressed masks, or numbered objects: export the masks "
+    "again without smoothing, or threshold them on purpose"
+)
+MOST_LISTED = 12
+"""Values or classes that are named one by one."""
+
 _RARE = 0.001
 _MANY_EMPTY = 0.1
+_LEAST_ALIKE = 3
+_LEAST_CASES = 8
+_FEW_INVERTED = 0.25
+_APART = 0.25
+_ROOM = 1.5
 
 
 def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
@@ -26,9 +38,15 @@ def judge_labels(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding
             "add the labels, or take these images out of the data set",
             lonely,
         )
-    yield from _values(facts, gathered)
+    values = [*_values(facts, gathered), *_left_out(facts, gathered)]
+    yield from values
+    bare = list(_bare(facts)) if not any(one.severity is Severity.ERROR for one in values) else []
+    yield from bare
     yield from _extremes(facts)
-    yield from _balance(facts, gathered)
+    yield from _alike(facts)
+    yield from _inverted(facts)
+    if not bare and not any(_is_soft(one.values) for one in facts):
+        yield from _balance(facts, gathered)
 
 
 def class_shares(facts: Sequence[Facts], gathered: Gathered) -> tuple[ClassShare, ...]:
@@ -60,20 +78,17 @@ def _values(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
     for one in facts:
         counts.update(one.values)
     if gathered.mapping is None:
-        yield from _undeclared_classes(counts)
+        yield from _undeclared_classes(facts, counts)
         return
     unknown = {value: counts[value] for value in sorted(counts) if value not in gathered.mapping}
     if not unknown:
         return
     holders = [one.unit.id for one in facts if not unknown.keys().isdisjoint(one.values)]
-    listed = ", ".join(f"{value} ({unknown[value]} pixels)" for value in list(unknown)[:_MOST_LISTED])
-    more = f" and {len(unknown) - _MOST_LISTED} more" if len(unknown) > _MOST_LISTED else ""
+    listed = ", ".join(f"{value} ({unknown[value]} pixels)" for value in list(unknown)[:MOST_LISTED])
+    more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
     message = f"label values that nobody declared, in {_cases(len(holders))}: {listed}{more}"
     if len(unknown) > _SOFT_VALUES:
-        remedy = (
-            "so many values are grey levels of smoothed or compressed masks, or numbered objects: export the masks "
-            "again without smoothing, or threshold them on purpose"
-        )
+        remedy = _SMOOTHED
     elif gathered.label_map_asked:
         line = ", ".join(f"{value}: {index}" for value, index in _proposal(counts, gathered.mapping).items())
         remedy = (
@@ -94,10 +109,10 @@ def _proposal(counts: Mapping[int, int], mapping: Mapping[int, int]) -> dict[int
     return {**{value: mapping[value] for value in present if value in mapping}, **dict.fromkeys(unknown, "?")}
 
 
-def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
+def _undeclared_classes(facts: Sequence[Facts], counts: Mapping[int, int]) -> Iterator[Finding]:
     """Lists say nothing of classes: the values must count 0, 1, 2, ... by themselves."""
     values = sorted(value for value in counts if value != IGNORE_INDEX)
-    listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in sorted(counts)[:_MOST_LISTED])
+    listed = ", ".join(f"{value} ({counts[value]} pixels)" for value in sorted(counts)[:MOST_LISTED])
     if values in ([], [0]) and IGNORE_INDEX in counts:
         yield error(
             "undeclared-values",
@@ -105,13 +120,72 @@ def _undeclared_classes(counts: Mapping[int, int]) -> Iterator[Finding]:
             "store the class as 1, or prepare the data with `label_map: {0: 0, 255: 1}`",
             values={str(value): count for value, count in counts.items()},
         )
-    elif values != list(range(len(values))):
+    elif values == list(range(len(values))):
+        return
+    elif soft := [one.unit.id for one in facts if _is_soft(one.values)]:
+        yield error(
+            "undeclared-values",
+            f"the labels of {_cases(len(soft))} hold more than {_SOFT_VALUES} values, up to "
+            f"{max(value for one in facts if _is_soft(one.values) for value in one.values)}",
+            f"{_SMOOTHED}; where they are classes, name the recipe with --config",
+            soft,
+        )
+    else:
         yield warning(
             "undeclared-values",
             f"the label values are not 0, 1, 2, ...: {listed}",
             "name the recipe with --config so that they can be compared with its classes, or prepare the data with a "
             "`label_map`",
             values={str(value): count for value, count in counts.items()},
+        )
+
+
+def _is_soft(values: Mapping[int, int]) -> bool:
+    return len(values) > _SOFT_VALUES and max(values) >= _LEAST_GREY
+
+
+def _left_out(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding]:
+    """Masks of 0 and 255 alone, whose objects would be left out. Where 255 lies beside a class, it may be meant."""
+    suspects = [
+        one.unit.id for one in facts if IGNORE_INDEX in one.classes and one.pixels and not one.foreground
+    ]
+    classed = any(one.foreground for one in facts)
+    if not suspects or not (classed or gathered.mapping is not None):
+        return  # lists of nothing but 0 and 255, and nobody names classes: said with the values
+    meant = any(one.foreground and IGNORE_INDEX in one.classes for one in facts)
+    judge = error if gathered.kind == "lists" and not meant else warning
+    beside = ", while others hold a class" if classed else " and no class"
+    yield judge(
+        "undeclared-values",
+        f"the labels of {_cases(len(suspects))} hold 0 and {IGNORE_INDEX}{beside}; {IGNORE_INDEX} is left out of "
+        "training and scores",
+        f"if {IGNORE_INDEX} is the class there, store it as 1, or prepare the data with "
+        f"`label_map: {{0: 0, {IGNORE_INDEX}: 1}}`; see that it is not meant as 'unclear'",
+        suspects,
+    )
+
+
+def _bare(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """A set, or a split that a run cannot do without, that has no pixel of any class."""
+    labelled = [one for one in facts if one.labelled]
+    if not labelled:
+        return
+    splits = {split: [one for one in labelled if one.unit.split == split] for split in ("train", "val")}
+    if not any(one.foreground for one in labelled):
+        bare = {"the whole set": labelled}
+    else:
+        bare = {
+            f"the {split} set": members
+            for split, members in splits.items()
+            if members and not any(one.foreground for one in members)
+        }
+    for where, members in bare.items():
+        yield error(
+            "no-foreground",
+            f"no label of {where} holds a pixel of any class ({_cases(len(members))}): there is nothing to "
+            f"{'score' if 'val' in where else 'learn'}",
+            "see that the labels are the right ones; deal out anew if another split holds the annotated cases",
+            [one.unit.id for one in members],
         )
 
 
@@ -147,6 +221,49 @@ def _extremes(facts: Sequence[Facts]) -> Iterator[Finding]:
             f"{_cases(len(ignored))} with every pixel left out of training and scores ({IGNORE_INDEX})",
             "correct the labels, or take these cases out",
             ignored,
+        )
+
+
+def _alike(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """One mask under many images."""
+    groups: dict[str, list[Facts]] = {}
+    for one in facts:
+        if 0 < one.foreground < one.pixels:
+            groups.setdefault(one.label_digest, []).append(one)
+    for members in groups.values():
+        images = len({one.digest for one in members})
+        if images >= _LEAST_ALIKE:
+            yield warning(
+                "same-mask",
+                f"{_cases(len(members))} with {images} different images have the very same mask",
+                "see that the export wrote each case's own mask; only frames of a video may share one",
+                [one.unit.id for one in members],
+            )
+
+
+def _inverted(facts: Sequence[Facts]) -> Iterator[Finding]:
+    """Masks of one class whose background is as large as the others' class, where nothing lies between the two."""
+    shares = {one.unit.id: one.foreground / one.pixels for one in facts if 0 < one.foreground < one.pixels}
+    classes = {value for one in facts for value in one.classes} - {0, IGNORE_INDEX}
+    if len(shares) < _LEAST_CASES or len(classes) != 1:
+        return
+    if sum(share > 0.5 for share in shares.values()) > len(shares) / 2:
+        covered, how = {name: 1 - share for name, share in shares.items()}, "leaves out"
+    else:
+        covered, how = shares, "covers"
+    odd = [name for name, share in covered.items() if share > 0.5]
+    usual = max(share for share in covered.values() if share <= 0.5)
+    if (
+        0 < len(odd) <= _FEW_INVERTED * len(shares)
+        and min(covered[name] for name in odd) > usual + _APART
+        and 1 - min(covered[name] for name in odd) <= _ROOM * usual
+    ):
+        yield warning(
+            "inverted-mask",
+            f"{_cases(len(odd))} whose mask {how} {min(covered[name] for name in odd):.0%} of the picture or more; "
+            f"the others' {usual:.0%} at most",
+            "see whether background and class are exchanged there",
+            odd,
         )
 
 

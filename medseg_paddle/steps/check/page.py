@@ -9,9 +9,11 @@ from pathlib import Path
 
 from medseg_paddle.io.files import write_text
 from medseg_paddle.preprocess.shift import Shift
+from medseg_paddle.steps.check.displacement import is_measured, told
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Finding, Result, Severity
 from medseg_paddle.steps.check.inputs import Gathered
+from medseg_paddle.steps.check.labels import MOST_LISTED
 from medseg_paddle.steps.check.page_style import STYLE
 from medseg_paddle.steps.check.scatter import scatter
 from medseg_paddle.steps.check.thumbnails import Thumbnail, thumbnail
@@ -184,12 +186,11 @@ def _shifts(result: Result) -> Iterator[str]:
         return
     off = {name for one in result.findings if one.code == "mask-shifted" for name in one.cases}
     yield "<section><h2>Masks against images</h2><div class='shift'>"
-    yield scatter(result.shifts, result.set_shift, off)
-    together = (
-        "" if result.set_shift is None else f"<p>All together: <b>{escape(str(result.set_shift))}</b>.</p>"
-    )
+    together = result.set_shift
+    yield scatter(result.shifts, together if together is not None and is_measured(together) else None, off)
+    said = "" if together is None else f"<p>All together: <b>{escape(told(together))}</b>.</p>"
     yield (
-        f"<div>{together}<p>Each dot is a mask: how far it lies from where its outline fits the image's edges best. "
+        f"<div>{said}<p>Each dot is a mask: how far it lies from where its outline fits the image's edges best. "
         "Blurred edges and few edges scatter the dots; only those that certainly lie elsewhere are marked.</p>"
         "</div>"
     )
@@ -201,10 +202,11 @@ def _tables(result: Result) -> Iterator[str]:
         splits = sorted(result.splits, key=lambda split: _split_order((split, 0)))
         yield "<section><h2>Classes</h2><div class='wide'><table><tr><th>class<th>name<th>share of pixels"
         yield "".join(f"<th>{escape(split)} cases" for split in splits) + "</tr>"
-        for one in result.classes:
+        for one in result.classes[: MOST_LISTED + 1]:
             cells = "".join(f"<td>{one.cases.get(split, 0)}" for split in splits)
             yield f"<tr><td>{one.value}<td>{escape(one.name)}<td>{one.share:.2%}{cells}</tr>"
-        yield "</table></div></section>\n"
+        more = len(result.classes) - MOST_LISTED - 1
+        yield "</table></div>" + (f"<p>And {more} more.</p>" if more > 0 else "") + "</section>\n"
     if result.centers:
         yield (
             "<section><h2>Intensities</h2><div class='wide'><table><tr><th>centre<th>cases<th>1st percentile<th>middle"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from html import escape
 
@@ -9,7 +10,7 @@ from medseg_paddle.preprocess.shift import REACH, Shift
 
 _SIDE = 320
 _MOST_DOTS = 1500
-_STEPS = (2, 5, 10, REACH)
+_STEPS = (2, 5, 10, REACH, 30, 60)
 
 
 def scatter(shifts: Mapping[str, Shift], together: Shift | None, off: Collection[str]) -> str:
@@ -29,7 +30,7 @@ def scatter(shifts: Mapping[str, Shift], together: Shift | None, off: Collection
     shown = [item for place, item in enumerate(known) if item[0] in off or place % step == 0]
     shown.sort(key=lambda item: item[0] in off)
     farthest = max((max(abs(one.right), abs(one.down)) for _, one in shown), default=0.0)
-    limit = next(one for one in _STEPS if one >= min(farthest, REACH))
+    limit = next((one for one in _STEPS if one >= farthest - 0.5), math.ceil(farthest))
     scale = (_SIDE / 2 - 14) / limit
     middle = _SIDE / 2
     parts = [

@@ -22,7 +22,7 @@ WHERE_IT_FITS = (86, 180, 233)
 """Okabe and Ito's orange and sky blue: told apart by colour-blind readers, and seen on grey and on red."""
 
 _SIDE = 560
-_MARGIN = 28
+_MARGIN, _LARGEST_WINDOW = 28, 200  # measured pixels
 _LARGEST_ENLARGEMENT = 6
 _QUALITY = 84
 _CROWDED = 6.0  # outline, in half circumferences of the picture
@@ -78,7 +78,7 @@ def thumbnail(facts: Facts, home: Shift | None = None) -> Thumbnail | None:
         outlines.append((inside, AS_STORED))
     top, bottom, left, right = 0, picture.shape[0], 0, picture.shape[1]
     if home is not None and outlines and outlines[-1][0].any():
-        top, bottom, left, right = _surroundings(outlines[-1][0])
+        top, bottom, left, right = _surroundings(outlines[-1][0], home.scale)
     picture = picture[top:bottom, left:right]
     scale = min(_SIDE / max(picture.shape[:2]), _LARGEST_ENLARGEMENT)
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
@@ -128,10 +128,11 @@ def _moved(inside: NDArray[np.bool_], shift: Shift) -> NDArray[np.bool_]:
     return np.asarray(moved > 0)
 
 
-def _surroundings(inside: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def _surroundings(inside: NDArray[np.bool_], scale: float) -> tuple[int, int, int, int]:
     """A square window: all of a small mask, of a large one the middle."""
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    side = min(max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 2 * _MARGIN, 200)
+    margin, most = round(_MARGIN * scale), round(_LARGEST_WINDOW * scale)
+    side = min(max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 2 * margin, most)
     places = []
     for middle, length in zip(
         (int(rows[0] + rows[-1]) // 2, int(columns[0] + columns[-1]) // 2), inside.shape, strict=True
