@@ -81,7 +81,7 @@ def write_dataset(
     """
     require_place(source, destination, overwrite=overwrite)
     rules = LabelRules.of(spec, labels)
-    found = look(spec, source)
+    found = look(spec, source, labels)
     sources = require_sound(found)
     spec.deal(units(sources))  # before anything is read: most that can be wrong with it is known already
     if say is not None:

@@ -7,10 +7,12 @@ from importlib import import_module
 from pathlib import Path
 
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.dataset_groups import Member, grouped
 from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
 from medseg_paddle.steps.sources.names import listed, stem
+from medseg_paddle.steps.sources.value_names import name_problems
 
 __all__ = ["Found", "Picture", "Source", "find_sources", "look", "stem"]
 
@@ -29,10 +31,11 @@ _READERS = {
 }
 
 
-def look(spec: PrepareSpec, root: Path) -> Found:
+def look(spec: PrepareSpec, root: Path, labels: LabelSet | None = None) -> Found:
     """Everything that a source folder holds by the rules of a recipe, with all that is wrong.
 
-    Images are paired by name; no picture is opened, of DICOM files the headers.
+    Images are paired by name; no picture is opened, of DICOM files and NRRD labels the headers. Where files name
+    their label values, the names must agree, with those of `labels` as well.
 
     Raises
     ------
@@ -47,6 +50,7 @@ def look(spec: PrepareSpec, root: Path) -> Found:
     sources = [source for part in spec.sets for source in find(search, part)]
     _note_equal_names(search, sources)
     _note_unlisted(search, sources)
+    search.problems += name_problems(spec, search.value_names, labels)
     sources = _grouped(search, sources)
     return Found(
         tuple(sources), tuple(search.problems), tuple(search.left_out), tuple(dict.fromkeys(search.indexes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -109,6 +109,7 @@ class Search:
     problems: list[DataError] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     indexes: list[Path] = field(default_factory=list)
+    value_names: list[tuple[Path, Mapping[int, str]]] = field(default_factory=list)  # what files call values
     unlisted: dict[Path, str] = field(default_factory=dict)  # image to the list that does not name it
 
     def fault(self, message: str, *, hint: str) -> None:

@@ -29,6 +29,8 @@ def coco(search: Search, part: PrepareSet) -> Iterator[Source]:
         search.problems.append(error)
         return
     _require_categories(search, said)
+    used = {one.category_id for objects in said.objects.values() for one in objects}
+    search.value_names.append((path, {one: said.categories[one] for one in sorted(used)}))
     images, gone = _named(search, said, pictures)
     if gone and pictures:
         search.fault(

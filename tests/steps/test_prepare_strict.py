@@ -1,0 +1,237 @@
+"""Source folders that could be read wrongly in silence: every one is refused, or read as it means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import nrrd
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.sr.codedict import codes
+
+from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.core import LabelSet, Manifest
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.images import read_label
+from medseg_paddle.phantom import write_phantom
+from medseg_paddle.steps.dataset import write_dataset
+from medseg_paddle.steps.dry_run import dry_run
+
+ORGANS = ("background", "liver", "tumour")
+SIZE = 16
+
+
+def picture(path: Path, number: int, dtype: Any = np.uint8, high: int = 255) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(number)
+    Image.fromarray(rng.integers(0, high, (SIZE, SIZE), dtype=dtype, endpoint=True)).save(path)
+
+
+def drawn(number: int, value: int = 1) -> np.ndarray:
+    label = np.zeros((SIZE, SIZE), np.uint8)
+    label[2 : 5 + number % 8, 1:6] = value
+    return label
+
+
+def mask(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def problems(root: Path, section: dict[str, Any], names: tuple[str, ...] = ORGANS) -> list[DataError]:
+    """What the dry run finds; preparing must end with the first of it, and with no data set."""
+    spec, labels = PrepareSpec.model_validate(section), LabelSet.from_names(names)
+    found = dry_run(spec, source=root, labels=labels, workers=1)
+    out = root.parent / "out"
+    if found.problems:
+        with pytest.raises(DataError) as caught:
+            write_dataset(spec, source=root, destination=out, labels=labels, name="set", workers=1)
+        assert caught.value.message in {one.message for one in found.problems}
+    return list(found.problems)
+
+
+def written(root: Path, section: dict[str, Any], names: tuple[str, ...] = ORGANS, **options: Any) -> Manifest:
+    return write_dataset(
+        PrepareSpec.model_validate(section),
+        source=root,
+        destination=root.parent / "out",
+        labels=LabelSet.from_names(names),
+        name="set",
+        workers=1,
+        **options,
+    )
+
+
+def label(manifest: Manifest, case: str) -> np.ndarray:
+    (found,) = [one for cases in manifest.splits.values() for one in cases if one.id == case]
+    assert found.label is not None
+    return read_label(found.label)
+
+
+# --- names of label values --------------------------------------------------------------------------------
+
+
+def coco_file(path: Path, numbers: range, categories: dict[int, str], corner: int = 2) -> None:
+    """One square of each category in every picture."""
+    annotations = []
+    for number in numbers:
+        for place, category in enumerate(categories):
+            x, y = 1 + 7 * place, corner
+            square = [[x, y, x + 5, y, x + 5, y + 5, x, y + 5]]
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": category,
+                                "iscrowd": 0, "segmentation": square})  # fmt: skip
+    images = [{"id": one, "file_name": f"{one}.png", "height": SIZE, "width": SIZE} for one in numbers]
+    listed = [{"id": number, "name": name} for number, name in categories.items()]
+    path.write_text(json.dumps({"images": images, "categories": listed, "annotations": annotations}))
+
+
+COCO = {
+    "reader": "coco",
+    "sets": [
+        {"split": "train", "images": "im/*.png", "index": "train.json"},
+        {"split": "val", "images": "im/*.png", "index": "val.json"},
+    ],
+}
+
+
+def coco_folder(root: Path, train: dict[int, str], val: dict[int, str]) -> Path:
+    for number in range(6):
+        picture(root / "im" / f"{number}.png", number)
+    coco_file(root / "train.json", range(4), train)
+    coco_file(root / "val.json", range(4, 6), val)
+    return root
+
+
+@pytest.mark.parametrize("rules", [{}, {"label_map": {1: 1, 2: 2}}])
+def test_coco_files_that_number_their_categories_differently_are_refused(tmp_path, rules):
+    root = coco_folder(tmp_path / "in", {1: "liver", 2: "tumour"}, {1: "tumour", 2: "liver"})
+    found = problems(root, COCO | rules)
+    assert [one.message for one in found] == [
+        f"'tumour' is label value 2 in {root}/train.json and 1 in {root}/val.json",
+        f"'liver' is label value 1 in {root}/train.json and 2 in {root}/val.json",
+    ]
+
+
+def test_coco_categories_are_those_of_the_recipe_s_classes(tmp_path):
+    root = coco_folder(tmp_path / "in", {1: "Tumour", 2: "liver"}, {1: "tumour", 2: "liver"})
+    (found,) = problems(root, COCO)
+    assert (
+        found.message == f"label value 1 is 'Tumour' in {root}/train.json; in the recipe class 1 is 'liver'"
+    )
+    assert "`label_map: {0: 0, 1: 2, 2: 1}`" in found.hint
+    manifest = written(root, COCO | {"label_map": {0: 0, 1: 2, 2: 1}})
+    assert label(manifest, "0")[3, 2] == 2
+
+
+def test_one_category_with_two_names_is_refused(tmp_path):
+    root = coco_folder(tmp_path / "in", {1: "liver"}, {1: "spleen"})
+    (found,) = problems(root, COCO, ("background", "organ"))
+    assert "label value 1 is 'liver' in" in found.message
+    assert "and 'spleen' in" in found.message
+
+
+def nnunet_folder(root: Path, **content: Any) -> Path:
+    for number in range(4):
+        picture(root / "imagesTr" / f"c{number}_0000.png", number)
+        mask(root / "labelsTr" / f"c{number}.png", drawn(number))
+    said = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "tumour": 1, "liver": 2},
+            "numTraining": 4, "file_ending": ".png"}  # fmt: skip
+    (root / "dataset.json").write_text(json.dumps(said | content))
+    return root
+
+
+NNUNET = {"reader": "nnunet", "sets": [{"index": "dataset.json"}], "val_fraction": 0.25}
+
+
+def test_nnu_net_s_labels_in_another_order_are_refused(tmp_path):
+    root = nnunet_folder(tmp_path / "in")
+    (found,) = problems(root, NNUNET)
+    assert "label value 1 is 'tumour'" in found.message
+    assert not problems(root, NNUNET, ("background", "tumour", "liver"))
+
+
+def slicer(path: Path, names: dict[int, str]) -> None:
+    """A label volume with Slicer's names of its segments."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros((SIZE, SIZE, 2), np.uint8)
+    for place, value in enumerate(names):
+        values[1 + 7 * place : 6 + 7 * place, 2:9] = value
+    header: dict[str, Any] = {"space": "left-posterior-superior", "space directions": np.diag([0.7, 0.7, 3.0]),
+                              "space origin": np.zeros(3)}  # fmt: skip
+    for number, (value, name) in enumerate(names.items()):
+        header |= {f"Segment{number}_Name": name, f"Segment{number}_LabelValue": str(value)}
+    nrrd.write(str(path), values, header)
+
+
+VOLUMES = {
+    "reader": "volumes",
+    "sets": [{"split": "train", "images": "im/*.nrrd", "labels": "seg/*.nrrd"}],
+    "window": {"level": 1, "width": 4},
+}
+
+
+def test_slicer_s_segment_names_must_agree(tmp_path):
+    root = tmp_path / "in"
+    for number in range(3):
+        slicer(root / "im" / f"{number}.nrrd", {1: "Segment_1", 2: "Segment_2"})
+        slicer(root / "seg" / f"{number}.nrrd", {1: "liver", 2: "tumour"})
+    assert not problems(root, VOLUMES)
+    slicer(root / "seg" / "2.nrrd", {1: "tumour", 2: "liver"})
+    found = problems(root, VOLUMES)
+    assert f"'tumour' is label value 2 in {root}/seg/0.nrrd and 1 in {root}/seg/2.nrrd" in found[0].message
+    slicer(root / "seg" / "2.nrrd", {1: "hepar", 2: "tumour"})
+    (only,) = problems(root, VOLUMES)
+    assert "`label_map: {0: 0, 1: 1}`" in only.hint
+    assert not problems(root, VOLUMES | {"label_map": {0: 0, 1: 1, 2: 2}})
+
+
+def write_seg(path: Path, images: list[Path], names: list[str]) -> None:
+    """A square for each name, segments numbered from 1."""
+    headers = sorted((pydicom.dcmread(one) for one in images), key=lambda one: one.ImagePositionPatient[2])
+    about = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.Neoplasm,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+    pixels = np.zeros((len(headers), headers[0].Rows, headers[0].Columns), np.uint8)
+    pixels[:, 3:9, 3:9], pixels[:, 12:18, 3:9] = 1, 2
+    path.parent.mkdir()
+    hd.seg.Segmentation(
+        source_images=headers,
+        pixel_array=pixels,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=about,
+        series_instance_uid=hd.UID(),
+        series_number=9,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="n",
+        software_versions="1",
+        device_serial_number="1",
+    ).save_as(path)
+
+
+def test_segments_of_dicom_that_are_numbered_differently_are_refused(tmp_path):
+    root = tmp_path / "in"
+    write_phantom(root, patients=3, seed=3, size=32, slices=9)
+    for number, folder in enumerate(sorted(root.iterdir())):
+        names = ["liver", "tumour"] if number < 2 else ["tumour", "liver"]
+        write_seg(folder / "seg" / "seg.dcm", sorted((folder / "ct").iterdir()), names)
+    section = {
+        "reader": "dicom",
+        "sets": [{"split": "train", "images": "*/ct/*", "labels": "*/seg/*.dcm"}],
+        "window": {"level": 40, "width": 400},
+    }
+    found = problems(root, section)
+    assert "'tumour' is label value 2 in" in found[0].message
