@@ -83,6 +83,8 @@ def write_dataset(
     rules = LabelRules.of(spec, labels)
     found = look(spec, source, labels)
     sources = require_sound(found)
+    # Now, for what they said has just been read; by the end they may be others.
+    indexes = {path.relative_to(source).as_posix(): stamp(path) for path in found.indexes}
     spec.deal(units(sources))  # before anything is read: most that can be wrong with it is known already
     if say is not None:
         for line in found.left_out:
@@ -117,7 +119,7 @@ def write_dataset(
         }
         looks = [one for part in parts for one in part.looks]
         noted = {name: its for part in parts for name, its in part.files.items()}
-        noted.update({path.relative_to(source).as_posix(): stamp(path) for path in found.indexes})
+        noted.update(indexes)
         manifest = Manifest(
             name=name,
             labels=labels,
@@ -193,7 +195,7 @@ def require_sound_pictures(
     Raises
     ------
     DataError
-        Two have one name; their channels differ; those of 16 bits are nearly black.
+        Two have one name; their channels or their labels' palettes differ; those of 16 bits are nearly black.
     """
     written: set[str] = set()
     for source, own in zip(sources, pictures, strict=True):
@@ -205,6 +207,7 @@ def require_sound_pictures(
                 )
             written.add(one.id.casefold())
     _require_equal_channels(pictures)
+    _require_one_palette(pictures)
     if not spec.windows:
         _require_full_range([one.deepest for own in pictures for one in own if one.deepest >= 0])
 
@@ -221,6 +224,23 @@ def _require_equal_channels(pictures: Sequence[Sequence[Written]]) -> None:
             f"images have different numbers of channels: {listed}",
             hint="prepare those of one kind, or say with `channels` in `prepare` how many each has",
         )
+
+
+def _require_one_palette(pictures: Sequence[Sequence[Written]]) -> None:
+    """Refuse label values that are shown in different colours: their order is another in each file."""
+    first: dict[int, tuple[int, str]] = {}
+    for one in (one for own in pictures for one in own):
+        for value, color in one.palette:
+            before, name = first.setdefault(value, (color, one.id))
+            if before != color:
+                texts = [f"{code >> 16} {code >> 8 & 255} {code & 255}" for code in (before, color)]
+                raise DataError(
+                    f"the palettes of the labels differ: value {value} is the colour {texts[0]} in '{name}' and "
+                    f"{texts[1]} in '{one.id}'",
+                    hint="say in `prepare` which class each colour is, "
+                    f"`label_colors: {{{', '.join(f'{text}: ?' for text in texts)}}}`, or save the labels without "
+                    "palette",
+                )
 
 
 def _remove_others(folder: Path, parts: Iterable[Part]) -> None:

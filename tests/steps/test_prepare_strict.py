@@ -235,3 +235,109 @@ def test_segments_of_dicom_that_are_numbered_differently_are_refused(tmp_path):
     }
     found = problems(root, section)
     assert "'tumour' is label value 2 in" in found[0].message
+
+
+# --- gone on with, and again in one process ---------------------------------------------------------------
+
+
+class Stop(BaseException):
+    """As KeyboardInterrupt."""
+
+
+def interrupted(root: Path, section: dict[str, Any], names: tuple[str, ...]) -> None:
+    def stop(done: int, _total: int, _name: str) -> None:
+        if done == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        written(root, section, names, progress=stop)
+
+
+def test_polygons_that_were_corrected_after_an_interruption_are_drawn_anew(tmp_path):
+    root = coco_folder(tmp_path / "in", {1: "liver"}, {1: "liver"})
+    interrupted(root, COCO, ("background", "liver"))
+    coco_file(root / "train.json", range(4), {1: "liver"}, corner=8)
+    manifest = written(root, COCO, ("background", "liver"))
+    for number in range(4):
+        assert label(manifest, str(number)).nonzero()[0].min() == 8
+
+
+def test_channels_in_another_order_after_an_interruption_are_read_anew(tmp_path):
+    root = nnunet_folder(tmp_path / "in", channel_names={"0": "a", "1": "b"})
+    for number in range(4):
+        picture(root / "imagesTr" / f"c{number}_0001.png", 10 + number)
+
+    def order(*names: int) -> None:
+        content = json.loads((root / "dataset.json").read_text())
+        content["dataset"] = {
+            f"c{number}": {
+                "images": [f"imagesTr/c{number}_{name:04d}.png" for name in names],
+                "label": f"labelsTr/c{number}.png",
+            }
+            for number in range(4)
+        }
+        (root / "dataset.json").write_text(json.dumps(content))
+
+    names = ("background", "tumour", "liver")
+    order(1, 0)
+    interrupted(root, NNUNET, names)
+    order(0, 1)
+    manifest = written(root, NNUNET, names)
+    for case in (one for cases in manifest.splits.values() for one in cases):
+        first = np.asarray(Image.open(root / "imagesTr" / f"{case.id}_0000.png"))
+        np.testing.assert_array_equal(np.load(case.image)[:, :, 0], first)
+
+
+def test_a_second_preparation_in_one_process_reads_the_annotations_as_they_are_then(tmp_path):
+    root = coco_folder(tmp_path / "in", {1: "liver"}, {1: "liver"})
+    written(root, COCO, ("background", "liver"))
+    coco_file(root / "train.json", range(4), {1: "liver"}, corner=8)
+    manifest = written(root, COCO, ("background", "liver"), overwrite=True)
+    assert label(manifest, "0").nonzero()[0].min() == 8
+
+
+# --- palettes ---------------------------------------------------------------------------------------------
+
+PAIRS = {"sets": [{"images": "im/*.png", "labels": "lab/*.png"}], "val_fraction": 0.25}
+ONE = ("background", "object")
+
+
+def pairs(root: Path, save: Any = mask) -> Path:
+    for number in range(4):
+        picture(root / "im" / f"{number}.png", number)
+        save(root / "lab" / f"{number}.png", drawn(number))
+    return root
+
+
+def indexed(path: Path, label: np.ndarray, colors: list[int]) -> None:
+    """A palette picture; `colors` are red, green and blue of index 0, 1, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(label).convert("L")
+    image.putpalette(colors)
+    image.save(path)
+
+
+def test_a_mask_whose_palette_begins_with_white_is_not_taken_inverted(tmp_path):
+    def save(path: Path, label: np.ndarray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(label * 255).quantize(2).save(path)
+
+    root = pairs(tmp_path / "in", save)
+    assert (np.asarray(Image.open(root / "lab" / "0.png")) == 1 - drawn(0)).all()  # what Pillow does
+    found = problems(root, PAIRS, ONE)
+    assert "0 is grey 255, 1 is grey 0" in found[0].message
+    assert "`label_colors: {0 0 0: ?, 255 255 255: ?}`" in found[0].hint
+    manifest = written(root, PAIRS | {"label_colors": {"0 0 0": 0, "255 255 255": 1}}, ONE)
+    np.testing.assert_array_equal(label(manifest, "0"), drawn(0))
+
+
+def test_a_palette_that_differs_from_the_others_is_refused(tmp_path):
+    red, blue = [0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 0, 255]
+    root = pairs(tmp_path / "in", lambda path, array: indexed(path, array, red))
+    assert not problems(root, PAIRS, ONE)
+    indexed(root / "lab" / "2.png", drawn(2), blue)
+    (found,) = problems(root, PAIRS, ONE)
+    assert "value 1 is the colour 255 0 0 in '0' and 0 0 255 in '2'" in found.message
+    assert "`label_colors: {255 0 0: ?, 0 0 255: ?}`" in found.hint
+    numbered = PAIRS | {"instances": 1}
+    assert not problems(root, numbered, ONE)

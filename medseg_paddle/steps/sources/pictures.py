@@ -16,7 +16,7 @@ from medseg_paddle.errors import DataError
 from medseg_paddle.io.channels import read_channels
 from medseg_paddle.io.dicom import DICOM_SUFFIXES
 from medseg_paddle.io.dicom_pictures import read_dicom_picture
-from medseg_paddle.io.images import read_label, read_roi, read_samples
+from medseg_paddle.io.images import read_label, read_palette, read_roi, read_samples
 from medseg_paddle.io.objects import read_object_masks
 from medseg_paddle.preprocess.window import windowed_picture
 from medseg_paddle.steps.sources.base import Picture, Search, Source
@@ -185,7 +185,10 @@ def _read_pair(
     if roi_path is not None:
         roi = read_roi(roi_path)
         require_size(images[0], image.shape[:2], roi_path, roi.shape)
-    yield Picture(name, image, label, label_path, patient, roi)
+    # Where every value but 0 is one class, the others' colours tell objects apart and mean nothing.
+    colors = read_palette(label_path, label) if spec.label_colors is None else {}
+    colors = {value: color for value, color in colors.items() if value == 0 or spec.instances is None}
+    yield Picture(name, image, label, label_path, patient, roi, palette=colors)
 
 
 def _read_objects(
