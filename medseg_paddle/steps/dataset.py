@@ -107,6 +107,9 @@ def write_dataset(
                 if progress is not None:
                     progress(len(parts), len(sources), sources[len(parts) - 1].name)
         _remove_others(folder, parts)
+        if say is not None:
+            for line in missing_classes(labels, [part.pictures for part in parts]):
+                say(line)
         require_sound_pictures(spec, sources, [part.pictures for part in parts])
         places = spec.deal(units(sources, [part.pictures for part in parts]))
         cases = [
@@ -195,7 +198,8 @@ def require_sound_pictures(
     Raises
     ------
     DataError
-        Two have one name; their channels or their labels' palettes differ; those of 16 bits are nearly black.
+        All labels are empty; two have one name; their channels or their labels' palettes differ; those of 16
+        bits are nearly black.
     """
     written: set[str] = set()
     for source, own in zip(sources, pictures, strict=True):
@@ -206,10 +210,26 @@ def require_sound_pictures(
                     hint="set `key` (or `patient`) in `prepare` so that names differ",
                 )
             written.add(one.id.casefold())
+    if written and not any(index > 0 for own in pictures for one in own for index in one.classes):
+        raise DataError(
+            f"none of the {len(written)} labels has a pixel of any class but the background",
+            hint="see that `labels` in `prepare` names the labels, and what their values mean (`label_map`, "
+            "`label_colors`, `label_threshold`)",
+        )
     _require_equal_channels(pictures)
     _require_one_palette(pictures)
     if not spec.windows:
         _require_full_range([one.deepest for own in pictures for one in own if one.deepest >= 0])
+
+
+def missing_classes(labels: LabelSet, pictures: Sequence[Sequence[Written]]) -> list[str]:
+    """A line for every class that no label has a pixel of: a model cannot learn it."""
+    found = {index for own in pictures for one in own for index in one.classes}
+    return [
+        f"class {one.index} '{one.name}' is in no label"
+        for one in labels
+        if one.index > 0 and one.index not in found
+    ]
 
 
 def _require_equal_channels(pictures: Sequence[Sequence[Written]]) -> None:

@@ -341,3 +341,69 @@ def test_a_palette_that_differs_from_the_others_is_refused(tmp_path):
     assert "`label_colors: {255 0 0: ?, 0 0 255: ?}`" in found.hint
     numbered = PAIRS | {"instances": 1}
     assert not problems(root, numbered, ONE)
+
+
+# --- labels without objects -------------------------------------------------------------------------------
+
+
+def test_categories_counted_from_0_are_not_taken_for_background(tmp_path):
+    root = coco_folder(tmp_path / "in", {0: "liver", 1: "tumour"}, {0: "liver", 1: "tumour"})
+    said = [one for one in problems(root, COCO) if "counts its categories from 0" in one.message]
+    assert "4 objects are of 0 'liver'" in said[0].message
+    assert "`label_map: {0: 1, 1: 2}`" in said[0].hint
+    manifest = written(root, COCO | {"label_map": {0: 1, 1: 2}})
+    assert label(manifest, "0")[3, 2] == 1
+
+
+def test_labels_that_are_all_empty_are_refused(tmp_path):
+    root = pairs(tmp_path / "in", lambda path, array: mask(path, 0 * array))
+    (found,) = problems(root, PAIRS, ONE)
+    assert "none of the 4 labels has a pixel" in found.message
+
+
+def test_a_class_that_no_label_has_is_told_of(tmp_path):
+    root = pairs(tmp_path / "in")
+    said: list[str] = []
+    written(root, PAIRS, ORGANS, say=said.append)
+    assert "class 2 'tumour' is in no label" in said
+
+
+# --- files that lead out of the source folder, and hostile JSON ---------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["relative", "absolute"])
+def test_a_list_may_not_name_files_outside(tmp_path, form):
+    root = pairs(tmp_path / "in")
+    picture(tmp_path / "secret.png", 9)
+    mask(tmp_path / "secret-label.png", drawn(9))
+    above = ".." if form == "relative" else str(tmp_path)
+    lines = [f"im/{number}.png lab/{number}.png" for number in range(4)]
+    section = {"reader": "lists", "sets": [{"split": "train", "index": "list.txt"}]}
+    (root / "list.txt").write_text("\n".join([*lines, f"{above}/secret.png {above}/secret-label.png"]))
+    (found,) = problems(root, section, ONE)
+    assert f"list.txt, line 5: '{above}/secret.png" in found.message
+    inside = f"{root if form == 'absolute' else 'lab/..'}/im/3.png lab/3.png"
+    (root / "list.txt").write_text("\n".join([*lines[:3], inside]))
+    assert not problems(root, section, ONE)
+    assert "im/3.png" in written(root, section, ONE).source["files"]
+
+
+@pytest.mark.parametrize("form", ["relative", "absolute", "missing"])
+def test_a_dataset_json_may_not_name_files_outside(tmp_path, form):
+    picture(tmp_path / "secret.png", 9)
+    above = ".." if form == "relative" else str(tmp_path)
+    name = f"{above}/{'secret' if form != 'missing' else 'gone'}.png"
+    training = [{"image": name, "label": "labelsTr/c0.png"}]
+    root = nnunet_folder(tmp_path / "in", training=training, modality={"0": "grey"}, channel_names=None)
+    content = json.loads((root / "dataset.json").read_text())
+    del content["channel_names"]
+    (root / "dataset.json").write_text(json.dumps(content))
+    found = problems(root, NNUNET, ("background", "tumour", "liver"))
+    assert f"names '{name}', which is not below {root}" in found[0].message
+
+
+def test_a_dataset_json_without_end_is_refused(tmp_path):
+    root = nnunet_folder(tmp_path / "in")
+    (root / "dataset.json").write_text("[" * 200_000)
+    found, *_ = problems(root, NNUNET)
+    assert "is no dataset.json of nnU-Net (RecursionError" in found.message

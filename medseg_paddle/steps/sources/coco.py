@@ -52,7 +52,7 @@ def coco(search: Search, part: PrepareSet) -> Iterator[Source]:
 def _named(
     search: Search, said: CocoAnnotations, pictures: list[Path]
 ) -> tuple[dict[Path, CocoImage], list[str]]:
-    """Pictures with what the file says of them, and names without a picture; by the path's end, which names one alone."""
+    """Pictures with what the file says of them, and names without one; by the path's end, which names one alone."""
     by_name: dict[str, list[Path]] = {}
     for picture in pictures:
         by_name.setdefault(picture.name, []).append(picture)
@@ -81,6 +81,13 @@ def _require_categories(search: Search, said: CocoAnnotations) -> None:
     """Note categories with objects that are no class; without `label_map` their ids are the class indices."""
     found = Counter(one.category_id for objects in said.objects.values() for one in objects)
     declared = search.spec.label_map
+    if declared is None and found[0]:
+        rising = ", ".join(f"{one}: {index}" for index, one in enumerate(said.categories, start=1))
+        search.fault(
+            f"{said.path} counts its categories from 0: {found[0]} objects are of 0 '{said.categories[0]}', which is "
+            "the background's index",
+            hint=f"say in `prepare` which class each category is, such as `label_map: {{{rising}}}`",
+        )
     undeclared = [one for one in sorted(found) if declared is not None and one not in declared]
     if undeclared:
         counts = ", ".join(f"{one} '{said.categories[one]}' ({found[one]} objects)" for one in undeclared)

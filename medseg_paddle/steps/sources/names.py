@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,23 @@ def index_file(search: Search, name: str) -> Path | None:
         return None
     search.indexes.append(path)
     return path
+
+
+def below_root(root: Path, folder: Path, text: str) -> Path | None:
+    """The path that a file of the source folder names; None where it leads out of it, by name.
+
+    Parameters
+    ----------
+    root : Path
+        Source folder.
+    folder : Path
+        What a relative path is relative to; `root`, or below it.
+    text : str
+    """
+    if "\0" in text:
+        return None
+    path = os.path.relpath(folder / text, root)  # by name: a folder may be a link to elsewhere
+    return None if path == os.pardir or path.startswith(os.pardir + os.sep) else root / path
 
 
 def keyed(search: Search, pattern: str) -> dict[str, Path]:

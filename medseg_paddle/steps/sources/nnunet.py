@@ -20,7 +20,7 @@ from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import IMAGE_SUFFIXES
 from medseg_paddle.io.volumes import VOLUME_SUFFIXES, is_volume
 from medseg_paddle.steps.sources.base import Search, Source
-from medseg_paddle.steps.sources.names import index_file, listed
+from medseg_paddle.steps.sources.names import below_root, index_file, listed
 from medseg_paddle.steps.sources.pictures import source_of
 from medseg_paddle.steps.sources.volumes import volume_source
 
@@ -74,7 +74,16 @@ class DatasetJson:
             labels, regions = _labels(content["labels"])
             ending = str(content.get("file_ending") or _first_ending(path.parent, content))
             cases = _named_cases(content, version, ending, len(channels))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            StopIteration,
+            RecursionError,
+        ) as error:
             raise DataError(
                 f"{path} is no dataset.json of nnU-Net ({type(error).__name__}: {error})",
                 hint="it needs channel_names, labels and file_ending (version 2), or modality and labels (version 1)",
@@ -105,14 +114,7 @@ def nnunet(search: Search, part: PrepareSet) -> Iterator[Source]:
     search.value_names.append((path, {value: name for name, value in said.labels.items()}))
     images, labels = (path.parent / f"{kind}{part.part}" for kind in ("images", "labels"))
     named = said.cases if part.part == "Tr" else None
-    if named is not None:
-        cases = {
-            case: (tuple(_existing(path.parent / one, said.ending) for one in files), path.parent / label)
-            for case, (files, label) in named.items()
-        }
-        cases = dict(sorted(cases.items()))
-    else:
-        cases = _by_folder(search, said, images, labels)
+    cases = _by_folder(search, said, images, labels) if named is None else _by_name(search, said, named)
     gone = [one for files, label in cases.values() for one in (*files, label) if not one.is_file()]
     if gone:
         search.fault(
@@ -135,6 +137,25 @@ def nnunet(search: Search, part: PrepareSet) -> Iterator[Source]:
             yield from volume_source(search, part, case, files, label)
         else:
             yield from source_of(search, part, case, files, label, None)
+
+
+def _by_name(
+    search: Search, said: DatasetJson, named: Mapping[str, tuple[tuple[str, ...], str]]
+) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """The cases whose files the JSON names; those with files outside the source folder are a problem."""
+    cases = {}
+    for case, (files, label) in sorted(named.items()):
+        paths = [below_root(search.root, said.path.parent, one) for one in (*files, label)]
+        inside = [one for one in paths if one is not None]
+        if len(inside) < len(paths):
+            outside = next(name for name, one in zip((*files, label), paths, strict=True) if one is None)
+            search.fault(
+                f"{said.path}: case '{case}' names '{outside}', which is not below {search.root}",
+                hint="name files below the source folder, or prepare from a folder that holds all of them",
+            )
+            continue
+        cases[case] = (tuple(_existing(one, said.ending) for one in inside[:-1]), inside[-1])
+    return cases
 
 
 def _by_folder(
