@@ -101,6 +101,18 @@ def decode_pages(path: Path, *, keep_palette: bool = False) -> Iterator[NDArray[
             yield _page(picture, data, path, keep_palette=keep_palette)
 
 
+def samples(path: Path) -> int:
+    """How many samples a pixel has by a picture's header, without alpha; those of a palette have three.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or is no picture.
+    """
+    with _opened(path, read_data(path)) as picture:
+        return 3 if picture.mode == "P" else len(set(picture.getbands()) - {"A"})
+
+
 def palette(path: Path) -> NDArray[np.uint8] | None:
     """Colours of a palette picture by index, ``(entries, 3)``; None for a picture without palette.
 

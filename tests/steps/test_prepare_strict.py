@@ -393,7 +393,7 @@ def test_a_dataset_json_may_not_name_files_outside(tmp_path, form):
     picture(tmp_path / "secret.png", 9)
     above = ".." if form == "relative" else str(tmp_path)
     name = f"{above}/{'secret' if form != 'missing' else 'gone'}.png"
-    training = [{"image": name, "label": "labelsTr/c0.png"}]
+    training = [{"image": name, "label": f"labelsTr/{Path(name).name}"}]
     root = nnunet_folder(tmp_path / "in", training=training, modality={"0": "grey"}, channel_names=None)
     content = json.loads((root / "dataset.json").read_text())
     del content["channel_names"]
@@ -407,3 +407,118 @@ def test_a_dataset_json_without_end_is_refused(tmp_path):
     (root / "dataset.json").write_text("[" * 200_000)
     found, *_ = problems(root, NNUNET)
     assert "is no dataset.json of nnU-Net (RecursionError" in found.message
+
+
+# --- which image, which label -----------------------------------------------------------------------------
+
+
+def two_folders(root: Path) -> Path:
+    for place, folder in enumerate("AB"):
+        for number in range(3):
+            picture(root / folder / "im" / f"{number}.png", 10 * place + number)
+            mask(root / folder / "lab" / f"{number}.png", drawn(number))
+    return root
+
+
+FOLDERS = {
+    "key": r"^(.)/.*/(\d+)",
+    "sets": [{"images": "*/im/*.png", "labels": "*/lab/*.png", "only": "list.txt"}],
+    "val_fraction": 0.25,
+}
+
+
+def test_a_list_s_name_that_two_images_have_is_refused(tmp_path):
+    root = two_folders(tmp_path / "in")
+    (root / "list.txt").write_text("0.png\nB/im/1.png\n2\n")
+    said = [one.message for one in problems(root, FOLDERS, ONE)]
+    assert said[:2] == [
+        f"{root}/list.txt: '0.png' can be A/im/0.png, B/im/0.png",
+        f"{root}/list.txt: '2' can be A/im/2.png, B/im/2.png",
+    ]
+    (root / "list.txt").write_text("A/im/0.png A/lab/0.png\nB/im/1.png\n")
+    manifest = written(root, FOLDERS | {"val_fraction": 0.5}, ONE)
+    assert sorted(one.id for cases in manifest.splits.values() for one in cases) == ["A-0", "B-1"]
+
+
+def test_the_first_word_of_a_line_is_a_name_only_with_its_ending(tmp_path):
+    root = pairs(tmp_path / "in")
+    picture(root / "im" / "scan.png", 7)
+    mask(root / "lab" / "scan.png", drawn(7))
+    section = {**PAIRS, "sets": [{**PAIRS["sets"][0], "only": "list.txt"}]}  # type: ignore[index]
+    (root / "list.txt").write_text("0.png\n1.png\nscan 9.png\n")
+    (found,) = problems(root, section, ONE)
+    assert "list.txt names scan 9.png, not among the images" in found.message
+    (root / "list.txt").write_text("0.png\n1\nscan.png 9\n")
+    manifest = written(root, section, ONE)
+    assert sorted(one.id for cases in manifest.splits.values() for one in cases) == ["0", "1", "scan"]
+
+
+def test_a_row_of_a_table_is_not_that_of_two_images_with_one_name(tmp_path):
+    root = two_folders(tmp_path / "in")
+    section = {
+        **FOLDERS,
+        "sets": [{"images": "*/im/*.png", "labels": "*/lab/*.png"}],
+        "table": {"file": "t.csv", "id": "name", "patient": "who"},
+    }
+    (root / "t.csv").write_text("name,who\n0.png,P0\n1.png,P1\n2.png,P2\n")
+    found = problems(root, section, ONE)
+    assert found[0].message == f"table {root}/t.csv has one row '0.png' for A/im/0.png and B/im/0.png"
+    # By patient, a row is that of many images.
+    (root / "t.csv").write_text("name,where\nA,H1\nB,H2\n")
+    table = {"file": "t.csv", "id": "name", "center": "where"}
+    assert not problems(root, section | {"patient": "^(.)/", "table": table}, ONE)
+
+
+TUMOUR = ("background", "tumour", "liver")
+
+
+def test_one_grey_file_is_not_two_channels(tmp_path):
+    root = nnunet_folder(tmp_path / "in", channel_names={"0": "T1", "1": "T2"})
+    found = problems(root, NNUNET, TUMOUR)
+    assert "case 'c0' has channels [0], dataset.json names 2" in found[0].message
+    nnunet_folder(root, channel_names={"0": "R", "1": "G", "2": "B"})
+    assert "case 'c0' has channels [0], dataset.json names 3" in problems(root, NNUNET, TUMOUR)[0].message
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        colours = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(root / "imagesTr" / f"c{number}_0000.png")
+    assert not problems(root, NNUNET, TUMOUR)
+
+
+def nnunet_training(root: Path, *entries: tuple[int, int]) -> Path:
+    training = [
+        {"image": f"./imagesTr/c{image}.png", "label": f"./labelsTr/c{own}.png"} for image, own in entries
+    ]
+    nnunet_folder(root, training=training, modality={"0": "grey"})
+    content = json.loads((root / "dataset.json").read_text())
+    del content["channel_names"]
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_case_that_is_named_twice_or_with_another_s_label_is_refused(tmp_path):
+    root = nnunet_training(tmp_path / "in", (0, 0), (1, 1), (2, 2))
+    assert not problems(root, NNUNET, TUMOUR)
+    nnunet_training(root, (0, 0), (1, 1), (1, 1))
+    assert "names case 'c1' twice" in problems(root, NNUNET, TUMOUR)[0].message
+    nnunet_training(root, (0, 0), (1, 2))
+    assert (
+        "pairs image 'imagesTr/c1.png' with label 'labelsTr/c2.png'"
+        in problems(root, NNUNET, TUMOUR)[0].message
+    )
+
+
+def test_a_named_case_lacks_no_channel(tmp_path):
+    dataset = {
+        f"c{n}": {"images": [f"imagesTr/c{n}_0000.png"], "label": f"labelsTr/c{n}.png"} for n in range(4)
+    }
+    root = nnunet_folder(tmp_path / "in", dataset=dataset, channel_names={"0": "T1", "1": "T2"})
+    assert "case 'c0' has 1 images, channel_names 2" in problems(root, NNUNET, TUMOUR)[0].message
+
+
+def test_one_label_of_several_images_is_refused(tmp_path):
+    root = pairs(tmp_path / "in")
+    section = {"reader": "lists", "sets": [{"split": "train", "index": "list.txt"}]}
+    (root / "list.txt").write_text("".join(f"im/{number}.png lab/{number // 3}.png\n" for number in range(4)))
+    (found,) = problems(root, section, ONE)
+    assert found.message == f"{root}/lab/0.png is the label of 3 images: im/0.png, im/1.png, im/2.png"

@@ -50,6 +50,7 @@ def look(spec: PrepareSpec, root: Path, labels: LabelSet | None = None) -> Found
     sources = [source for part in spec.sets for source in find(search, part)]
     _note_equal_names(search, sources)
     _note_unlisted(search, sources)
+    _note_shared_labels(search, sources)
     search.problems += name_problems(spec, search.value_names, labels)
     sources = _grouped(search, sources)
     return Found(
@@ -97,6 +98,23 @@ def _note_unlisted(search: Search, sources: list[Source]) -> None:
     lists = ", ".join(dict.fromkeys(search.unlisted.values()))
     if left:
         search.left_out.append(f"{len(left)} images that are in none of the lists ({lists}): {listed(left)}")
+
+
+def _note_shared_labels(search: Search, sources: list[Source]) -> None:
+    """Note labels that a list or a dataset.json gives to several images."""
+    if search.spec.reader not in ("lists", "nnunet"):  # the others find labels by the images' names
+        return
+    images: dict[Path, list[str]] = {}
+    for source in sources:
+        names = images.setdefault(source.files[source.image_files], [])
+        if (name := search.below(source.files[0])) not in names:
+            names.append(name)
+    for label, names in images.items():
+        if len(names) > 1:
+            search.fault(
+                f"{label} is the label of {len(names)} images: {listed(names)}",
+                hint="name each image's own label; where equal ones are meant, such as empty ones, copy the file",
+            )
 
 
 def _note_equal_names(search: Search, sources: list[Source]) -> None:

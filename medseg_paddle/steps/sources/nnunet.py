@@ -18,6 +18,7 @@ from typing import Any
 from medseg_paddle.config.prepare import PrepareSet
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import IMAGE_SUFFIXES
+from medseg_paddle.io.pictures import samples
 from medseg_paddle.io.volumes import VOLUME_SUFFIXES, is_volume
 from medseg_paddle.steps.sources.base import Search, Source
 from medseg_paddle.steps.sources.names import below_root, index_file, listed
@@ -73,7 +74,7 @@ class DatasetJson:
             channels = tuple(str(names[key]) for key in sorted(names, key=int))
             labels, regions = _labels(content["labels"])
             ending = str(content.get("file_ending") or _first_ending(path.parent, content))
-            cases = _named_cases(content, version, ending, len(channels))
+            cases = _named_cases(path, content, version, ending, len(channels))
         except (
             OSError,
             ValueError,
@@ -145,16 +146,25 @@ def _by_name(
     """The cases whose files the JSON names; those with files outside the source folder are a problem."""
     cases = {}
     for case, (files, label) in sorted(named.items()):
-        paths = [below_root(search.root, said.path.parent, one) for one in (*files, label)]
-        inside = [one for one in paths if one is not None]
-        if len(inside) < len(paths):
-            outside = next(name for name, one in zip((*files, label), paths, strict=True) if one is None)
+        below = [below_root(search.root, said.path.parent, one) for one in (*files, label)]
+        inside = [one for one in below if one is not None]
+        if len(inside) < len(below):
+            outside = next(name for name, one in zip((*files, label), below, strict=True) if one is None)
             search.fault(
                 f"{said.path}: case '{case}' names '{outside}', which is not below {search.root}",
                 hint="name files below the source folder, or prepare from a folder that holds all of them",
             )
             continue
-        cases[case] = (tuple(_existing(one, said.ending) for one in inside[:-1]), inside[-1])
+        paths = [_existing(one, said.ending) for one in inside[:-1]]
+        if len(paths) != len(said.channels) and not (
+            len(paths) == 1 and paths[0].is_file() and _holds_all(search, said, paths[0])
+        ):
+            search.fault(
+                f"{said.path}: case '{case}' has {len(paths)} images, channel_names {len(said.channels)}",
+                hint="name one image for each channel",
+            )
+            continue
+        cases[case] = (tuple(paths), inside[-1])
     return cases
 
 
@@ -173,12 +183,10 @@ def _by_folder(
         case, channel = (match[1], int(match[2])) if match else (name, 0)
         channels.setdefault(case, {})[channel] = path
     cases = {}
-    # Pictures in colour are one file that holds three channels (version 2).
-    one_file = not said.is_volume and all(set(found) == {0} for found in channels.values())
-    wanted = {0} if one_file else set(range(len(said.channels)))
+    wanted = set(range(len(said.channels)))
     for case, found in channels.items():
         label = labels / f"{case}{said.ending}"
-        if set(found) != wanted:
+        if set(found) != wanted and not (set(found) == {0} and _holds_all(search, said, found[0])):
             search.fault(
                 f"{images}: case '{case}' has channels {sorted(found)}, dataset.json names {len(wanted)}",
                 hint="add the missing files, or correct channel_names",
@@ -197,6 +205,17 @@ def _by_folder(
             hint="add the missing images, or move these labels away",
         )
     return cases
+
+
+def _holds_all(search: Search, said: DatasetJson, path: Path) -> bool:
+    """Whether one picture holds all channels, as those in colour do (version 2)."""
+    if said.is_volume:
+        return False
+    try:
+        return samples(path) == len(said.channels)
+    except DataError as error:
+        search.problems.append(error)
+        return True  # what is wrong is said
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
@@ -240,7 +259,7 @@ def _first_ending(folder: Path, content: Mapping[str, Any]) -> str:
 
 
 def _named_cases(
-    content: Mapping[str, Any], version: int, ending: str, channels: int
+    path: Path, content: Mapping[str, Any], version: int, ending: str, channels: int
 ) -> dict[str, tuple[tuple[str, ...], str]] | None:
     if version == 2 and "dataset" in content:
         return {
@@ -249,10 +268,17 @@ def _named_cases(
         }
     if not content.get("training"):
         return None
-    cases = {}
+    cases: dict[str, tuple[tuple[str, ...], str]] = {}
     for entry in content["training"]:
         image, label = str(entry["image"]).removeprefix("./"), str(entry["label"]).removeprefix("./")
-        case = Path(image).name[: -len(ending)]
+        case, labelled = (Path(name).name[: -len(ending)] for name in (image, label))
+        if labelled not in (case, case.removesuffix(f"_{0:0{_DIGITS}d}")):
+            raise DataError(
+                f"{path} pairs image '{image}' with label '{label}'",
+                hint="correct the entry in `training`: an image and its label have the same name",
+            )
+        if case in cases:
+            raise DataError(f"{path} names case '{case}' twice", hint="keep one of its entries in `training`")
         base = image[: -len(ending)]
         files = (
             (image,) if channels == 1 else tuple(f"{base}_{n:0{_DIGITS}d}{ending}" for n in range(channels))
