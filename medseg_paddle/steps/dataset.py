@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median_high
 
 import medseg_paddle
 from medseg_paddle.config.prepare import PrepareSpec
@@ -303,14 +304,16 @@ def units(sources: Sequence[Source], pictures: Sequence[Sequence[Written]] | Non
 def _require_full_range(maxima: Sequence[int]) -> None:
     """Refuse 16-bit pictures that use little of their range, such as the 12 bits of a detector.
 
-    A model would see nearly black pictures: 0..255 is the range of 16 bits here as everywhere.
+    A model would see nearly black pictures: 0..255 is the range of 16 bits here as everywhere. The median, for
+    a single picture of another kind does not brighten the others.
     """
-    if maxima and max(maxima) < _LEAST_MAXIMUM:
+    if maxima and (middle := median_high(maxima)) < _LEAST_MAXIMUM:
         raise DataError(
-            f"none of the {len(maxima)} pictures with 16 bits has a value above {max(maxima)} of 65535: they are "
-            "nearly black",
+            f"of {len(maxima)} pictures with 16 bits {sum(one <= middle for one in maxima)} have (next to) no value "
+            f"above {middle} of 65535: they are nearly black",
             hint="multiply all by one factor that fills the range (16 for 12-bit values), and the pictures that are "
-            "predicted later by the same",
+            "predicted later by the same; or say in `prepare` what is black and white, for 12 bits "
+            "`window: {level: 2047.5, width: 4095}`",
         )
 
 

@@ -23,6 +23,7 @@ from medseg_paddle.steps.sources import Picture, Source
 from medseg_paddle.steps.sources.declared import LabelRules, classes_in
 
 JOURNAL = ".journal"
+_NOT_HOT = 0.9999  # share of a picture's samples that its depth is told by
 Stamp = dict[str, Any]  # size, mtime_ns and sha256 of a source file
 
 
@@ -39,7 +40,8 @@ class Written:
     classes : tuple of int
         That occur in the label.
     deepest : int
-        Largest value of a picture of 16 bits, -1 of others.
+        Value that at least 99.99 % of a 16-bit picture's samples do not exceed, for a hot pixel says nothing
+        of the range; -1 of others.
     channels : int
     palette : tuple of (int, int)
         Stored label value and its colour, where the label is indices into a palette.
@@ -243,10 +245,15 @@ def described(picture: Picture, indices: NDArray[np.uint8]) -> Written:
         label=f"labels/{picture.id}.png",
         roi="" if picture.roi is None else f"rois/{picture.id}.png",
         classes=tuple(sorted(classes_in(indices))),
-        deepest=int(picture.image.max()) if picture.image.dtype == np.uint16 else -1,
+        deepest=_deepest(picture.image) if picture.image.dtype == np.uint16 else -1,
         channels=channels,
         palette=tuple(sorted(picture.palette.items())),
     )
+
+
+def _deepest(image: NDArray[np.uint16]) -> int:
+    place = int(_NOT_HOT * (image.size - 1))
+    return int(np.partition(image, place, axis=None)[place])
 
 
 def _write(folder: Path, picture: Picture, rules: LabelRules) -> Written:

@@ -522,3 +522,44 @@ def test_one_label_of_several_images_is_refused(tmp_path):
     (root / "list.txt").write_text("".join(f"im/{number}.png lab/{number // 3}.png\n" for number in range(4)))
     (found,) = problems(root, section, ONE)
     assert found.message == f"{root}/lab/0.png is the label of 3 images: im/0.png, im/1.png, im/2.png"
+
+
+# --- intensities ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hot", ["one picture", "every picture", "no picture"])
+def test_hot_pixels_do_not_hide_that_pictures_are_nearly_black(tmp_path, hot):
+    root = pairs(tmp_path / "in")
+    for number in range(4):
+        values = np.random.default_rng(number).integers(0, 4096, (150, 150), dtype=np.uint16)
+        if hot == "every picture" or (hot == "one picture" and number == 0):
+            values[0, 0] = 65535
+        Image.fromarray(values).save(root / "im" / f"{number}.png")
+        mask(root / "lab" / f"{number}.png", np.pad(drawn(number), (0, 150 - SIZE)))
+    (found,) = problems(root, PAIRS, ONE)
+    assert "they are nearly black" in found.message
+    assert "`window: {level: 2047.5, width: 4095}`" in found.hint
+    assert not problems(root, PAIRS | {"window": {"level": 2047.5, "width": 4095}}, ONE)
+
+
+def mr(path: Path, low: int, high: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"space": "left-posterior-superior", "space directions": np.diag([0.7, 0.7, 3.0]),
+              "space origin": np.zeros(3)}  # fmt: skip
+    values = np.linspace(low, high, SIZE * SIZE * 2).reshape(SIZE, SIZE, 2)
+    nrrd.write(str(path), values.astype(np.int16), header)
+
+
+def test_a_window_that_shows_nothing_of_a_volume_is_refused_with_one_that_does(tmp_path):
+    root = tmp_path / "in"
+    for number in range(3):
+        mr(root / "im" / f"{number}.nrrd", 2000, 9000)
+        slicer(root / "seg" / f"{number}.nrrd", {1: "liver", 2: "tumour"})
+    found = problems(root, VOLUMES | {"window": {"level": 40, "width": 400}})
+    assert len(found) >= 3
+    assert "0, channel 1: 100.00% of the voxels lie outside the window" in found[0].message
+    assert "most lie in 2035..8964" in found[0].message
+    assert "`window: {level: 5500, width: 6929}`" in found[0].hint
+    assert not problems(root, VOLUMES | {"window": {"level": 5500, "width": 6930}})
+    # A few voxels of a bright thing in much air are a picture.
+    assert not problems(root, VOLUMES | {"window": {"level": 2000, "width": 400}})
