@@ -6,10 +6,11 @@ Piotr Dollar and Tsung-Yi Lin), which a test compares.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,6 +137,19 @@ class CocoAnnotations:
     def classes(self) -> dict[int, int]:
         """Label value of each category id: 1, 2, ... in rising order of id."""
         return {category: value for value, category in enumerate(self.categories, start=1)}
+
+    def of_image(self, image: CocoImage) -> CocoAnnotations:
+        """The same file with one of its images alone."""
+        return replace(self, images=(image,), objects={image.id: self.objects[image.id]})
+
+    def digest(self) -> str:
+        """SHA-256 of images and objects; it changes when a label map can change."""
+        objects = {
+            number: [(one.category_id, one.crowd, one.segmentation) for one in ones]
+            for number, ones in self.objects.items()
+        }
+        said = json.dumps([[(one.height, one.width) for one in self.images], objects, self.categories])
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def label_of(
         self,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.channels import ARRAY_SUFFIX, read_channels
 from medseg_paddle.io.files import write_bytes
-from medseg_paddle.io.pictures import decode, grey_if_equal, indices, intensities, png
+from medseg_paddle.io.pictures import decode, grey_if_equal, indices, intensities, palette, png
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
 
@@ -96,6 +96,30 @@ def read_label(path: Path) -> NDArray[Any]:
         whose compression changes them.
     """
     return indices(path, decode(path, keep_palette=True))
+
+
+def read_palette(path: Path, label: NDArray[Any]) -> dict[int, int]:
+    """Colours of the indices that a label map uses, as ``red << 16 | green << 8 | blue``.
+
+    Parameters
+    ----------
+    path : Path
+    label : ndarray
+        What :func:`read_label` gave for it.
+
+    Returns
+    -------
+    dict
+        Empty for a picture without palette.
+    """
+    colors = palette(path)
+    if colors is None:
+        return {}
+    parts = colors.astype(int)
+    return {
+        int(index): int(parts[index] @ (1 << 16, 1 << 8, 1))
+        for index in np.flatnonzero(np.bincount(label.ravel()))
+    }
 
 
 def read_roi(path: Path) -> NDArray[np.bool_]:

@@ -50,6 +50,7 @@ _META_BYTES = {
     "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
     "MET_FLOAT": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_DOUBLE": 8,
 }  # fmt: skip
+_NRRD_END = r"\r?\n\r?\n"
 _NRRD_PATIENT_SPACES = (
     "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las",
 )  # fmt: skip
@@ -110,6 +111,25 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     return array, Geometry(array.shape, affine)
 
 
+def nrrd_segment_names(path: Path) -> dict[int, str]:
+    """Label value to name of the segments that 3D Slicer writes into a NRRD header; empty where it has none.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or its header has no end.
+    """
+    text, _ = _header_text(path, _NRRD_END, may_end_with_file=path.name.lower().endswith(".nhdr"))
+    said = dict(re.findall(r"(?m)^(Segment\d+_(?:Name|LabelValue)):=([^\r\n]*)", text))
+    return {
+        int(value): said[key.replace("LabelValue", "Name")].strip()
+        for key, value in said.items()
+        if key.endswith("LabelValue")
+        and value.strip().isdigit()
+        and key.replace("LabelValue", "Name") in said
+    }
+
+
 def _require_square_axes(path: Path, axes: NDArray[np.float64]) -> None:
     lengths = np.linalg.norm(axes, axis=1)
     if not np.isfinite(axes).all() or not (lengths > 0).all():
@@ -126,7 +146,7 @@ def _require_square_axes(path: Path, axes: NDArray[np.float64]) -> None:
 
 
 def _nrrd_header(path: Path) -> _Header:
-    text, end = _header_text(path, r"\r?\n\r?\n", may_end_with_file=path.name.lower().endswith(".nhdr"))
+    text, end = _header_text(path, _NRRD_END, may_end_with_file=path.name.lower().endswith(".nhdr"))
     if not re.match(r"NRRD000[1-5]\r?\n", text):
         raise DataError(f"{path} is not NRRD (no NRRD mark)", hint="copy the file again from its source")
     lines = [line for line in text.splitlines()[1:] if line and line[0] != "#" and ":=" not in line]

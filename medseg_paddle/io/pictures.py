@@ -101,6 +101,32 @@ def decode_pages(path: Path, *, keep_palette: bool = False) -> Iterator[NDArray[
             yield _page(picture, data, path, keep_palette=keep_palette)
 
 
+def samples(path: Path) -> int:
+    """How many samples a pixel has by a picture's header, without alpha; those of a palette have three.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or is no picture.
+    """
+    with _opened(path, read_data(path)) as picture:
+        return 3 if picture.mode == "P" else len(set(picture.getbands()) - {"A"})
+
+
+def palette(path: Path) -> NDArray[np.uint8] | None:
+    """Colours of a palette picture by index, ``(entries, 3)``; None for a picture without palette.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or is no picture.
+    """
+    with _opened(path, read_data(path)) as picture:
+        if picture.mode != "P":
+            return None
+        return np.array(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+
+
 def intensities(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """Samples of 8 or 16 bits, black and white as 0 and 255; a DataError for others."""
     if np.issubdtype(array.dtype, np.floating) or array.dtype.itemsize > 2:
@@ -222,8 +248,12 @@ def _samples(picture: Image.Image, data: bytes, path: Path, *, keep_palette: boo
             f"{path} is a JPEG, whose compression changes class indices",
             hint="export the mask from its source again as PNG",
         )
+    if picture.mode == "P" and keep_palette:
+        stored = np.asarray(picture)
+        _require_rising_greys(path, stored, picture.getpalette("RGB") or [])
+        return stored
     if picture.mode == "P":
-        return np.asarray(picture if keep_palette else picture.convert("RGB"))
+        return np.asarray(picture.convert("RGB"))
     if picture.mode.startswith("I"):
         return _integers(picture, data)
     if picture.mode.startswith("RGB") and _bits(picture, data) == 16:
@@ -256,6 +286,24 @@ def _require_plain(picture: Image.Image, path: Path) -> None:
         raise DataError(
             f"{path} is an inverted TIFF (white is zero) with more than 8 bits",
             hint="save it with black as zero",
+        )
+
+
+def _require_rising_greys(path: Path, stored: NDArray[Any], colors: list[int]) -> None:
+    """Refuse indices into greys that are not in order, as programs leave them that reduce a mask's colours."""
+    used = np.flatnonzero(np.bincount(stored.ravel()))
+    shown = np.array(colors, dtype=int).reshape(-1, 3)
+    if used[-1] >= len(shown):
+        raise DataError(f"{path} has an index beyond its palette", hint="export the mask again")
+    shown = shown[used]
+    if (shown == shown[:, :1]).all() and (np.diff(shown[:, 0]) < 0).any():
+        pairs = ", ".join(
+            f"{index} is grey {grey}" for index, grey in zip(used[:4], shown[:4, 0], strict=True)
+        )
+        line = ", ".join(f"{grey} {grey} {grey}: ?" for grey in sorted(set(shown[:4, 0].tolist())))
+        raise DataError(
+            f"{path} has a palette of greys that are not in rising order ({pairs}): its indices are no classes",
+            hint=f"say in `prepare` which class each grey is, `label_colors: {{{line}}}`, or save it as grey PNG",
         )
 
 

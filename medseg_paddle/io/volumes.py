@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.itk import META_SUFFIXES, NRRD_SUFFIXES, read_itk
+from medseg_paddle.io.itk import META_SUFFIXES, NRRD_SUFFIXES, nrrd_segment_names, read_itk
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, read_label_nifti, read_nifti
 from medseg_paddle.io.voxels import grey_volume, label_volume
 
@@ -53,6 +53,17 @@ def read_label_volume(path: Path) -> Volume:
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_label_nifti(path)
     return label_volume(path, *read_itk(path))
+
+
+def label_names(path: Path) -> dict[int, str]:
+    """What a label volume calls its values; empty for formats and files that do not say it.
+
+    Raises
+    ------
+    DataError
+        A NRRD file that cannot be read, or whose header has no end.
+    """
+    return nrrd_segment_names(path) if path.name.lower().endswith(NRRD_SUFFIXES) else {}
 
 
 def _require_volume_name(path: Path) -> None:

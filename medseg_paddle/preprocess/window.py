@@ -51,6 +51,12 @@ def window_to_uint16(array: NDArray[Any], level: float, width: float) -> NDArray
     return np.asarray(_windowed(array, level, width, 65535), dtype=np.uint16)
 
 
+def clipped_share(array: NDArray[Any], level: float, width: float) -> float:
+    """Share of values that lie outside a window, 0..1; those at its edges lie inside."""
+    outside = (array < level - width / 2) | (array > level + width / 2)
+    return float(np.count_nonzero(outside)) / max(array.size, 1)
+
+
 def windowed_picture(
     image: NDArray[Any], windows: Sequence[tuple[float, float]], bits: int
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median_high
 
 import medseg_paddle
 from medseg_paddle.config.prepare import PrepareSpec
@@ -81,8 +82,10 @@ def write_dataset(
     """
     require_place(source, destination, overwrite=overwrite)
     rules = LabelRules.of(spec, labels)
-    found = look(spec, source)
+    found = look(spec, source, labels)
     sources = require_sound(found)
+    # Now, for what they said has just been read; by the end they may be others.
+    indexes = {path.relative_to(source).as_posix(): stamp(path) for path in found.indexes}
     spec.deal(units(sources))  # before anything is read: most that can be wrong with it is known already
     if say is not None:
         for line in found.left_out:
@@ -105,6 +108,9 @@ def write_dataset(
                 if progress is not None:
                     progress(len(parts), len(sources), sources[len(parts) - 1].name)
         _remove_others(folder, parts)
+        if say is not None:
+            for line in missing_classes(labels, [part.pictures for part in parts]):
+                say(line)
         require_sound_pictures(spec, sources, [part.pictures for part in parts])
         places = spec.deal(units(sources, [part.pictures for part in parts]))
         cases = [
@@ -117,7 +123,7 @@ def write_dataset(
         }
         looks = [one for part in parts for one in part.looks]
         noted = {name: its for part in parts for name, its in part.files.items()}
-        noted.update({path.relative_to(source).as_posix(): stamp(path) for path in found.indexes})
+        noted.update(indexes)
         manifest = Manifest(
             name=name,
             labels=labels,
@@ -193,7 +199,8 @@ def require_sound_pictures(
     Raises
     ------
     DataError
-        Two have one name; their channels differ; those of 16 bits are nearly black.
+        All labels are empty; two have one name; their channels or their labels' palettes differ; those of 16
+        bits are nearly black.
     """
     written: set[str] = set()
     for source, own in zip(sources, pictures, strict=True):
@@ -204,9 +211,26 @@ def require_sound_pictures(
                     hint="set `key` (or `patient`) in `prepare` so that names differ",
                 )
             written.add(one.id.casefold())
+    if written and not any(index > 0 for own in pictures for one in own for index in one.classes):
+        raise DataError(
+            f"none of the {len(written)} labels has a pixel of any class but the background",
+            hint="see that `labels` in `prepare` names the labels, and what their values mean (`label_map`, "
+            "`label_colors`, `label_threshold`)",
+        )
     _require_equal_channels(pictures)
+    _require_one_palette(pictures)
     if not spec.windows:
         _require_full_range([one.deepest for own in pictures for one in own if one.deepest >= 0])
+
+
+def missing_classes(labels: LabelSet, pictures: Sequence[Sequence[Written]]) -> list[str]:
+    """A line for every class that no label has a pixel of: a model cannot learn it."""
+    found = {index for own in pictures for one in own for index in one.classes}
+    return [
+        f"class {one.index} '{one.name}' is in no label"
+        for one in labels
+        if one.index > 0 and one.index not in found
+    ]
 
 
 def _require_equal_channels(pictures: Sequence[Sequence[Written]]) -> None:
@@ -221,6 +245,23 @@ def _require_equal_channels(pictures: Sequence[Sequence[Written]]) -> None:
             f"images have different numbers of channels: {listed}",
             hint="prepare those of one kind, or say with `channels` in `prepare` how many each has",
         )
+
+
+def _require_one_palette(pictures: Sequence[Sequence[Written]]) -> None:
+    """Refuse label values that are shown in different colours: their order is another in each file."""
+    first: dict[int, tuple[int, str]] = {}
+    for one in (one for own in pictures for one in own):
+        for value, color in one.palette:
+            before, name = first.setdefault(value, (color, one.id))
+            if before != color:
+                texts = [f"{code >> 16} {code >> 8 & 255} {code & 255}" for code in (before, color)]
+                raise DataError(
+                    f"the palettes of the labels differ: value {value} is the colour {texts[0]} in '{name}' and "
+                    f"{texts[1]} in '{one.id}'",
+                    hint="say in `prepare` which class each colour is, "
+                    f"`label_colors: {{{', '.join(f'{text}: ?' for text in texts)}}}`, or save the labels without "
+                    "palette",
+                )
 
 
 def _remove_others(folder: Path, parts: Iterable[Part]) -> None:
@@ -263,14 +304,16 @@ def units(sources: Sequence[Source], pictures: Sequence[Sequence[Written]] | Non
 def _require_full_range(maxima: Sequence[int]) -> None:
     """Refuse 16-bit pictures that use little of their range, such as the 12 bits of a detector.
 
-    A model would see nearly black pictures: 0..255 is the range of 16 bits here as everywhere.
+    A model would see nearly black pictures: 0..255 is the range of 16 bits here as everywhere. The median, for
+    a single picture of another kind does not brighten the others.
     """
-    if maxima and max(maxima) < _LEAST_MAXIMUM:
+    if maxima and (middle := median_high(maxima)) < _LEAST_MAXIMUM:
         raise DataError(
-            f"none of the {len(maxima)} pictures with 16 bits has a value above {max(maxima)} of 65535: they are "
-            "nearly black",
+            f"of {len(maxima)} pictures with 16 bits {sum(one <= middle for one in maxima)} have (next to) no value "
+            f"above {middle} of 65535: they are nearly black",
             hint="multiply all by one factor that fills the range (16 for 12-bit values), and the pictures that are "
-            "predicted later by the same",
+            "predicted later by the same; or say in `prepare` what is black and white, for 12 bits "
+            "`window: {level: 2047.5, width: 4095}`",
         )
 
 

@@ -72,6 +72,7 @@ def grouped(options: SplitOptions, root: Path, members: Sequence[Member]) -> lis
     path = root / table.file
     rows = _rows(table, path)
     found = [(one, _row_of(one, rows, root, table, path)) for one in members]
+    _require_own_rows([(one, row[table.id]) for one, row in found if row is not None], root, path)
     missing = [one.image.relative_to(root).as_posix() for one, row in found if row is None]
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -127,6 +128,19 @@ def _row_of(
             hint="name every image in one way",
         )
     return found[0] if found else None
+
+
+def _require_own_rows(found: Sequence[tuple[Member, str]], root: Path, path: Path) -> None:
+    """Refuse a row that several images take who are not those of one patient: a file name can be in many folders."""
+    first: dict[str, Member] = {}
+    for member, name in found:
+        before = first.setdefault(name, member)
+        if before.patient != member.patient:
+            one, two = (each.image.relative_to(root).as_posix() for each in (before, member))
+            raise DataError(
+                f"table {path} has one row '{name}' for {one} and {two}",
+                hint="name images by their paths below the source folder, one row each",
+            )
 
 
 def _moved(member: Member, row: _Row, table: TableSpec, path: Path, *, dealt: bool) -> Member:

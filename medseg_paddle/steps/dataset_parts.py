@@ -23,6 +23,7 @@ from medseg_paddle.steps.sources import Picture, Source
 from medseg_paddle.steps.sources.declared import LabelRules, classes_in
 
 JOURNAL = ".journal"
+_NOT_HOT = 0.9999  # share of a picture's samples that its depth is told by
 Stamp = dict[str, Any]  # size, mtime_ns and sha256 of a source file
 
 
@@ -39,8 +40,11 @@ class Written:
     classes : tuple of int
         That occur in the label.
     deepest : int
-        Largest value of a picture of 16 bits, -1 of others.
+        Value that at least 99.99 % of a 16-bit picture's samples do not exceed, for a hot pixel says nothing
+        of the range; -1 of others.
     channels : int
+    palette : tuple of (int, int)
+        Stored label value and its colour, where the label is indices into a palette.
     """
 
     id: str
@@ -52,6 +56,7 @@ class Written:
     classes: tuple[int, ...]
     deepest: int
     channels: int
+    palette: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,10 @@ class Part:
     ----------
     pictures : tuple of Written
     files : dict
-        Source file, by its path below the source folder, to its size, time of change and SHA-256.
+        Source file, by its path below the source folder, to its size, time of change and SHA-256; in the
+        source's order, which is that of the channels.
+    described : str
+        As in :class:`~medseg_paddle.steps.sources.Source`.
     fingerprints : dict
         File of the data set to its SHA-256.
     looks : tuple of Appearance
@@ -72,6 +80,7 @@ class Part:
     pictures: tuple[Written, ...]
     files: dict[str, Stamp]
     fingerprints: dict[str, str]
+    described: str = ""
     looks: tuple[Appearance, ...] = field(default=(), compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -80,16 +89,24 @@ class Part:
             "pictures": [asdict(one) for one in self.pictures],
             "files": self.files,
             "fingerprints": self.fingerprints,
+            "described": self.described,
         }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Part:
         """The opposite of :meth:`to_json`."""
         pictures = tuple(
-            Written(**{**one, "slicing": _slicing(one["slicing"]), "classes": tuple(one["classes"])})
+            Written(
+                **{
+                    **one,
+                    "slicing": _slicing(one["slicing"]),
+                    "classes": tuple(one["classes"]),
+                    "palette": tuple((value, color) for value, color in one["palette"]),
+                }
+            )
             for one in raw["pictures"]
         )
-        return cls(pictures, dict(raw["files"]), dict(raw["fingerprints"]))
+        return cls(pictures, dict(raw["files"]), dict(raw["fingerprints"]), raw["described"])
 
 
 def write_parts(
@@ -128,7 +145,7 @@ def write_parts(
     results = in_order(work, items, workers=workers, name=_name)
     with contextlib.closing(results), (folder / JOURNAL).open("a", encoding="utf-8") as journal:
         for (source, before), part in zip(items, results, strict=True):
-            if part != before:
+            if before is None or part.to_json() != before.to_json() or list(part.files) != list(before.files):
                 journal.write(json.dumps({"source": source.id, "part": part.to_json()}) + "\n")
                 journal.flush()
             yield part
@@ -190,7 +207,7 @@ def _write_or_keep(item: tuple[Source, Part | None], *, folder: Path, root: Path
         pictures.append(_write(folder, picture, rules))
         looks.append(appearance(picture.image))
     own = [folder / name for one in pictures for name in (one.image, one.label, one.roi) if name]
-    return Part(tuple(pictures), files, fingerprint(own, folder), tuple(looks))
+    return Part(tuple(pictures), files, fingerprint(own, folder), source.described, tuple(looks))
 
 
 def _look_again(path: Path) -> Appearance:
@@ -200,7 +217,9 @@ def _look_again(path: Path) -> Appearance:
 def _is_whole(source: Source, part: Part, folder: Path, root: Path) -> bool:
     """Whether what was written before still is there, and was written from the files as they are."""
     files = {path.relative_to(root).as_posix(): path for path in source.files}
-    if files.keys() != part.files.keys() or any(changed(files[name], part.files[name]) for name in files):
+    if list(files) != list(part.files) or source.described != part.described:
+        return False
+    if any(changed(files[name], part.files[name]) for name in files):
         return False
     return all(
         (folder / name).is_file() and sha256(folder / name) == digest
@@ -226,9 +245,15 @@ def described(picture: Picture, indices: NDArray[np.uint8]) -> Written:
         label=f"labels/{picture.id}.png",
         roi="" if picture.roi is None else f"rois/{picture.id}.png",
         classes=tuple(sorted(classes_in(indices))),
-        deepest=int(picture.image.max()) if picture.image.dtype == np.uint16 else -1,
+        deepest=_deepest(picture.image) if picture.image.dtype == np.uint16 else -1,
         channels=channels,
+        palette=tuple(sorted(picture.palette.items())),
     )
+
+
+def _deepest(image: NDArray[np.uint16]) -> int:
+    place = int(_NOT_HOT * (image.size - 1))
+    return int(np.partition(image, place, axis=None)[place])
 
 
 def _write(folder: Path, picture: Picture, rules: LabelRules) -> Written:

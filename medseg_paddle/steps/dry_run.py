@@ -107,7 +107,7 @@ def dry_run(
         There is no such folder.
     """
     rules = LabelRules.of(spec, labels)
-    found = look(spec, source)
+    found = look(spec, source, labels)
     problems = list(found.problems)
     files = [path for one in found.sources for path in one.files]
     if workers is None:

@@ -42,7 +42,7 @@ class SourceFolder:
 
 def look_into(spec: PrepareSpec, root: Path, labels: LabelSet) -> SourceFolder:
     """Find the sources of all sets of a recipe, and what keeps others from being found."""
-    found = look(spec, root)
+    found = look(spec, root, labels)
     findings = [error("unpaired", problem.message, problem.hint) for problem in found.problems]
     findings += [note("left-out", f"left out: {line}") for line in found.left_out]
     rules = LabelRules.of(spec, labels)

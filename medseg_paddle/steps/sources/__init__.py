@@ -7,10 +7,12 @@ from importlib import import_module
 from pathlib import Path
 
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.dataset_groups import Member, grouped
 from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
 from medseg_paddle.steps.sources.names import listed, stem
+from medseg_paddle.steps.sources.value_names import name_problems
 
 __all__ = ["Found", "Picture", "Source", "find_sources", "look", "stem"]
 
@@ -29,10 +31,11 @@ _READERS = {
 }
 
 
-def look(spec: PrepareSpec, root: Path) -> Found:
+def look(spec: PrepareSpec, root: Path, labels: LabelSet | None = None) -> Found:
     """Everything that a source folder holds by the rules of a recipe, with all that is wrong.
 
-    Images are paired by name; no picture is opened, of DICOM files the headers.
+    Images are paired by name; no picture is opened, of DICOM files and NRRD labels the headers. Where files name
+    their label values, the names must agree, with those of `labels` as well.
 
     Raises
     ------
@@ -47,6 +50,8 @@ def look(spec: PrepareSpec, root: Path) -> Found:
     sources = [source for part in spec.sets for source in find(search, part)]
     _note_equal_names(search, sources)
     _note_unlisted(search, sources)
+    _note_shared_labels(search, sources)
+    search.problems += name_problems(spec, search.value_names, labels)
     sources = _grouped(search, sources)
     return Found(
         tuple(sources), tuple(search.problems), tuple(search.left_out), tuple(dict.fromkeys(search.indexes))
@@ -93,6 +98,23 @@ def _note_unlisted(search: Search, sources: list[Source]) -> None:
     lists = ", ".join(dict.fromkeys(search.unlisted.values()))
     if left:
         search.left_out.append(f"{len(left)} images that are in none of the lists ({lists}): {listed(left)}")
+
+
+def _note_shared_labels(search: Search, sources: list[Source]) -> None:
+    """Note labels that a list or a dataset.json gives to several images."""
+    if search.spec.reader not in ("lists", "nnunet"):  # the others find labels by the images' names
+        return
+    images: dict[Path, list[str]] = {}
+    for source in sources:
+        names = images.setdefault(source.files[source.image_files], [])
+        if (name := search.below(source.files[0])) not in names:
+            names.append(name)
+    for label, names in images.items():
+        if len(names) > 1:
+            search.fault(
+                f"{label} is the label of {len(names)} images: {listed(names)}",
+                hint="name each image's own label; where equal ones are meant, such as empty ones, copy the file",
+            )
 
 
 def _note_equal_names(search: Search, sources: list[Source]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ class Picture:
     roi : ndarray, (height, width), bool, or None
     label_path : Path
         Where the label was read, for messages.
+    palette : mapping
+        Stored value to colour, ``red << 16 | green << 8 | blue``, where the label is indices into a palette.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Picture:
     roi: NDArray[np.bool_] | None = None
     volume: str = ""
     slicing: Slicing | None = None
+    palette: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,8 @@ class Source:
         Where it was taken; empty where nobody said.
     image_files : int
         How many of `files` are its image, one for each channel; 1 for a series.
+    described : str
+        Digest of what other files say of its pictures, such as polygons; empty where they say nothing.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Source:
     read: Callable[[], Iterator[Picture]]
     center: str = ""
     image_files: int = 1
+    described: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Search:
     problems: list[DataError] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     indexes: list[Path] = field(default_factory=list)
+    value_names: list[tuple[Path, Mapping[int, str]]] = field(default_factory=list)  # what files call values
     unlisted: dict[Path, str] = field(default_factory=dict)  # image to the list that does not name it
 
     def fault(self, message: str, *, hint: str) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from medseg_paddle.config.prepare import PrepareSet, PrepareSpec
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.coco import CocoAnnotations
+from medseg_paddle.io.coco import CocoAnnotations, CocoImage
 from medseg_paddle.steps.sources.base import Picture, Search, Source
 from medseg_paddle.steps.sources.names import by_key, index_file, listed, matching, require_size
 from medseg_paddle.steps.sources.pictures import named_case, read_picture
-
-_load = lru_cache(maxsize=2)(CocoAnnotations.load)
 
 
 def coco(search: Search, part: PrepareSet) -> Iterator[Source]:
@@ -29,6 +27,8 @@ def coco(search: Search, part: PrepareSet) -> Iterator[Source]:
         search.problems.append(error)
         return
     _require_categories(search, said)
+    used = {one.category_id for objects in said.objects.values() for one in objects}
+    search.value_names.append((path, {one: said.categories[one] for one in sorted(used)}))
     images, gone = _named(search, said, pictures)
     if gone and pictures:
         search.fault(
@@ -41,16 +41,22 @@ def coco(search: Search, part: PrepareSet) -> Iterator[Source]:
     for key, picture in by_key(search, images).items():
         named = named_case(search, key, picture)
         if named is not None:
-            read = partial(_read, named[0], picture, path, images[picture], named[1], search.spec)
-            yield Source(picture.name, named[0], key, part.split, named[1], (picture,), read)
+            # Its own objects go with the source: the file may change before they are drawn.
+            own = said.of_image(images[picture])
+            read = partial(_read, named[0], picture, own, named[1], search.spec)
+            yield Source(
+                picture.name, named[0], key, part.split, named[1], (picture,), read, described=own.digest()
+            )
 
 
-def _named(search: Search, said: CocoAnnotations, pictures: list[Path]) -> tuple[dict[Path, int], list[str]]:
-    """Pictures with their image id, and names without a picture; by the path's end, which names one alone."""
+def _named(
+    search: Search, said: CocoAnnotations, pictures: list[Path]
+) -> tuple[dict[Path, CocoImage], list[str]]:
+    """Pictures with what the file says of them, and names without one; by the path's end, which names one alone."""
     by_name: dict[str, list[Path]] = {}
     for picture in pictures:
         by_name.setdefault(picture.name, []).append(picture)
-    images: dict[Path, int] = {}
+    images: dict[Path, CocoImage] = {}
     gone = []
     for image in said.images:
         wanted = Path(image.file_name)
@@ -67,7 +73,7 @@ def _named(search: Search, said: CocoAnnotations, pictures: list[Path]) -> tuple
                 hint="let `images` in `prepare` match the pictures of this file alone",
             )
         else:
-            images[fitting[0]] = image.id
+            images[fitting[0]] = image
     return images, gone
 
 
@@ -75,6 +81,13 @@ def _require_categories(search: Search, said: CocoAnnotations) -> None:
     """Note categories with objects that are no class; without `label_map` their ids are the class indices."""
     found = Counter(one.category_id for objects in said.objects.values() for one in objects)
     declared = search.spec.label_map
+    if declared is None and found[0]:
+        rising = ", ".join(f"{one}: {index}" for index, one in enumerate(said.categories, start=1))
+        search.fault(
+            f"{said.path} counts its categories from 0: {found[0]} objects are of 0 '{said.categories[0]}', which is "
+            "the background's index",
+            hint=f"say in `prepare` which class each category is, such as `label_map: {{{rising}}}`",
+        )
     undeclared = [one for one in sorted(found) if declared is not None and one not in declared]
     if undeclared:
         counts = ", ".join(f"{one} '{said.categories[one]}' ({found[one]} objects)" for one in undeclared)
@@ -88,11 +101,10 @@ def _require_categories(search: Search, said: CocoAnnotations) -> None:
 
 
 def _read(
-    name: str, picture: Path, annotations: Path, image_id: int, patient: str, spec: PrepareSpec
+    name: str, picture: Path, said: CocoAnnotations, patient: str, spec: PrepareSpec
 ) -> Iterator[Picture]:
-    said = _load(annotations)
     image = read_picture((picture,), spec)
     classes = spec.label_map if spec.label_map is not None else {one: one for one in said.categories}
-    label = said.label_of(image_id, classes=classes, overlap=spec.overlap)
-    require_size(picture, image.shape[:2], annotations, label.shape)
-    yield Picture(name, image, label, annotations, patient)
+    label = said.label_of(said.images[0].id, classes=classes, overlap=spec.overlap)
+    require_size(picture, image.shape[:2], said.path, label.shape)
+    yield Picture(name, image, label, said.path, patient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,23 @@ def index_file(search: Search, name: str) -> Path | None:
         return None
     search.indexes.append(path)
     return path
+
+
+def below_root(root: Path, folder: Path, text: str) -> Path | None:
+    """The path that a file of the source folder names; None where it leads out of it, by name.
+
+    Parameters
+    ----------
+    root : Path
+        Source folder.
+    folder : Path
+        What a relative path is relative to; `root`, or below it.
+    text : str
+    """
+    if "\0" in text:
+        return None
+    path = os.path.relpath(folder / text, root)  # by name: a folder may be a link to elsewhere
+    return None if path == os.pardir or path.startswith(os.pardir + os.sep) else root / path
 
 
 def keyed(search: Search, pattern: str) -> dict[str, Path]:
@@ -155,11 +173,7 @@ def chosen(
         return {}
     search.indexes.append(listing)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named: dict[str, str] = {}
-    for key, (path, *_) in every.items():
-        for name in (search.below(path), path.name, stem(path)):
-            named[name] = key
-    keys = {line: named.get(line) or named.get(line.split()[0]) for line in lines}
+    keys = _keys_of_lines(search, listing, lines, {key: paths[0] for key, paths in every.items()})
     unknown = [line for line, key in keys.items() if key is None]
     if unknown:
         search.fault(
@@ -169,6 +183,32 @@ def chosen(
     wanted = set(keys.values())
     search.unlisted.update({path: search.below(listing) for key, path in images.items() if key not in wanted})
     return {key: path for key, path in images.items() if key in wanted}
+
+
+def _keys_of_lines(
+    search: Search, listing: Path, lines: list[str], every: Mapping[str, Path]
+) -> dict[str, str | None]:
+    """Key of the image that each line names; None for a line that names none, a problem noted where it names two."""
+    by_path = {search.below(path): key for key, path in every.items()}
+    by_name: dict[str, list[str]] = {}
+    by_stem: dict[str, list[str]] = {}
+    for key, path in every.items():
+        by_name.setdefault(path.name, []).append(key)
+        by_stem.setdefault(stem(path), []).append(key)
+    found: dict[str, str | None] = {}
+    for line in lines:
+        first = line.split()[0]
+        # The first word alone is a name only with its ending: 'scan 9.png' is no other picture than it says.
+        keys = [by_path[line]] if line in by_path else by_name.get(line) or by_stem.get(line)
+        keys = keys or ([by_path[first]] if first in by_path else by_name.get(first, []))
+        if len(keys) > 1:
+            names = [search.below(every[key]) for key in keys]
+            search.fault(
+                f"{listing}: '{line}' can be {listed(names)}",
+                hint=f"name it by its path below the source folder, such as '{names[0]}'",
+            )
+        found[line] = keys[0] if keys else None
+    return found
 
 
 def paired(

@@ -18,9 +18,10 @@ from typing import Any
 from medseg_paddle.config.prepare import PrepareSet
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import IMAGE_SUFFIXES
+from medseg_paddle.io.pictures import samples
 from medseg_paddle.io.volumes import VOLUME_SUFFIXES, is_volume
 from medseg_paddle.steps.sources.base import Search, Source
-from medseg_paddle.steps.sources.names import index_file, listed
+from medseg_paddle.steps.sources.names import below_root, index_file, listed
 from medseg_paddle.steps.sources.pictures import source_of
 from medseg_paddle.steps.sources.volumes import volume_source
 
@@ -73,8 +74,17 @@ class DatasetJson:
             channels = tuple(str(names[key]) for key in sorted(names, key=int))
             labels, regions = _labels(content["labels"])
             ending = str(content.get("file_ending") or _first_ending(path.parent, content))
-            cases = _named_cases(content, version, ending, len(channels))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            cases = _named_cases(path, content, version, ending, len(channels))
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            StopIteration,
+            RecursionError,
+        ) as error:
             raise DataError(
                 f"{path} is no dataset.json of nnU-Net ({type(error).__name__}: {error})",
                 hint="it needs channel_names, labels and file_ending (version 2), or modality and labels (version 1)",
@@ -102,16 +112,10 @@ def nnunet(search: Search, part: PrepareSet) -> Iterator[Source]:
     if not said.ending.lower().endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
         search.fault(f"{path}: files '*{said.ending}' are not read", hint="convert them to NIfTI or PNG")
         return
+    search.value_names.append((path, {value: name for name, value in said.labels.items()}))
     images, labels = (path.parent / f"{kind}{part.part}" for kind in ("images", "labels"))
     named = said.cases if part.part == "Tr" else None
-    if named is not None:
-        cases = {
-            case: (tuple(_existing(path.parent / one, said.ending) for one in files), path.parent / label)
-            for case, (files, label) in named.items()
-        }
-        cases = dict(sorted(cases.items()))
-    else:
-        cases = _by_folder(search, said, images, labels)
+    cases = _by_folder(search, said, images, labels) if named is None else _by_name(search, said, named)
     gone = [one for files, label in cases.values() for one in (*files, label) if not one.is_file()]
     if gone:
         search.fault(
@@ -136,6 +140,34 @@ def nnunet(search: Search, part: PrepareSet) -> Iterator[Source]:
             yield from source_of(search, part, case, files, label, None)
 
 
+def _by_name(
+    search: Search, said: DatasetJson, named: Mapping[str, tuple[tuple[str, ...], str]]
+) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """The cases whose files the JSON names; those with files outside the source folder are a problem."""
+    cases = {}
+    for case, (files, label) in sorted(named.items()):
+        below = [below_root(search.root, said.path.parent, one) for one in (*files, label)]
+        inside = [one for one in below if one is not None]
+        if len(inside) < len(below):
+            outside = next(name for name, one in zip((*files, label), below, strict=True) if one is None)
+            search.fault(
+                f"{said.path}: case '{case}' names '{outside}', which is not below {search.root}",
+                hint="name files below the source folder, or prepare from a folder that holds all of them",
+            )
+            continue
+        paths = [_existing(one, said.ending) for one in inside[:-1]]
+        if len(paths) != len(said.channels) and not (
+            len(paths) == 1 and paths[0].is_file() and _holds_all(search, said, paths[0])
+        ):
+            search.fault(
+                f"{said.path}: case '{case}' has {len(paths)} images, channel_names {len(said.channels)}",
+                hint="name one image for each channel",
+            )
+            continue
+        cases[case] = (tuple(paths), inside[-1])
+    return cases
+
+
 def _by_folder(
     search: Search, said: DatasetJson, images: Path, labels: Path
 ) -> dict[str, tuple[tuple[Path, ...], Path]]:
@@ -151,12 +183,10 @@ def _by_folder(
         case, channel = (match[1], int(match[2])) if match else (name, 0)
         channels.setdefault(case, {})[channel] = path
     cases = {}
-    # Pictures in colour are one file that holds three channels (version 2).
-    one_file = not said.is_volume and all(set(found) == {0} for found in channels.values())
-    wanted = {0} if one_file else set(range(len(said.channels)))
+    wanted = set(range(len(said.channels)))
     for case, found in channels.items():
         label = labels / f"{case}{said.ending}"
-        if set(found) != wanted:
+        if set(found) != wanted and not (set(found) == {0} and _holds_all(search, said, found[0])):
             search.fault(
                 f"{images}: case '{case}' has channels {sorted(found)}, dataset.json names {len(wanted)}",
                 hint="add the missing files, or correct channel_names",
@@ -175,6 +205,17 @@ def _by_folder(
             hint="add the missing images, or move these labels away",
         )
     return cases
+
+
+def _holds_all(search: Search, said: DatasetJson, path: Path) -> bool:
+    """Whether one picture holds all channels, as those in colour do (version 2)."""
+    if said.is_volume:
+        return False
+    try:
+        return samples(path) == len(said.channels)
+    except DataError as error:
+        search.problems.append(error)
+        return True  # what is wrong is said
 
 
 def _files(folder: Path, ending: str) -> list[Path]:
@@ -218,7 +259,7 @@ def _first_ending(folder: Path, content: Mapping[str, Any]) -> str:
 
 
 def _named_cases(
-    content: Mapping[str, Any], version: int, ending: str, channels: int
+    path: Path, content: Mapping[str, Any], version: int, ending: str, channels: int
 ) -> dict[str, tuple[tuple[str, ...], str]] | None:
     if version == 2 and "dataset" in content:
         return {
@@ -227,10 +268,17 @@ def _named_cases(
         }
     if not content.get("training"):
         return None
-    cases = {}
+    cases: dict[str, tuple[tuple[str, ...], str]] = {}
     for entry in content["training"]:
         image, label = str(entry["image"]).removeprefix("./"), str(entry["label"]).removeprefix("./")
-        case = Path(image).name[: -len(ending)]
+        case, labelled = (Path(name).name[: -len(ending)] for name in (image, label))
+        if labelled not in (case, case.removesuffix(f"_{0:0{_DIGITS}d}")):
+            raise DataError(
+                f"{path} pairs image '{image}' with label '{label}'",
+                hint="correct the entry in `training`: an image and its label have the same name",
+            )
+        if case in cases:
+            raise DataError(f"{path} names case '{case}' twice", hint="keep one of its entries in `training`")
         base = image[: -len(ending)]
         files = (
             (image,) if channels == 1 else tuple(f"{base}_{n:0{_DIGITS}d}{ending}" for n in range(channels))

@@ -16,11 +16,12 @@ from medseg_paddle.errors import DataError
 from medseg_paddle.io.channels import read_channels
 from medseg_paddle.io.dicom import DICOM_SUFFIXES
 from medseg_paddle.io.dicom_pictures import read_dicom_picture
-from medseg_paddle.io.images import read_label, read_roi, read_samples
+from medseg_paddle.io.images import read_label, read_palette, read_roi, read_samples
 from medseg_paddle.io.objects import read_object_masks
 from medseg_paddle.preprocess.window import windowed_picture
 from medseg_paddle.steps.sources.base import Picture, Search, Source
 from medseg_paddle.steps.sources.names import (
+    below_root,
     by_key,
     chosen,
     file_name,
@@ -131,12 +132,18 @@ def cut_line(root: Path, line: str, separator: str | None) -> list[tuple[Path, .
         places = [(found.start(), found.end()) for found in re.finditer(re.escape(separator), line)]
     found = []
     for start, end in places:
-        two = tuple(root / text.strip().strip("\"'") for text in (line[:start], line[end:]))
-        if all(text.strip() for text in (line[:start], line[end:])) and all(path.is_file() for path in two):
-            found.append(two)
-    if not found and (root / line.strip("\"'")).is_file():
-        return [(root / line.strip("\"'"),)]
+        texts = [text.strip().strip("\"'") for text in (line[:start], line[end:])]
+        two = [path for text in texts if text and (path := _file_below(root, text)) is not None]
+        if len(two) == len(texts):
+            found.append(tuple(two))
+    if not found and (alone := _file_below(root, line.strip("\"'"))) is not None:
+        return [(alone,)]
     return found
+
+
+def _file_below(root: Path, text: str) -> Path | None:
+    path = below_root(root, root, text)
+    return path if path is not None and path.is_file() else None
 
 
 def channel_files(search: Search, part: PrepareSet) -> dict[str, tuple[Path, ...]]:
@@ -185,7 +192,10 @@ def _read_pair(
     if roi_path is not None:
         roi = read_roi(roi_path)
         require_size(images[0], image.shape[:2], roi_path, roi.shape)
-    yield Picture(name, image, label, label_path, patient, roi)
+    # Where every value but 0 is one class, the others' colours tell objects apart and mean nothing.
+    colors = read_palette(label_path, label) if spec.label_colors is None else {}
+    colors = {value: color for value, color in colors.items() if value == 0 or spec.instances is None}
+    yield Picture(name, image, label, label_path, patient, roi, palette=colors)
 
 
 def _read_objects(

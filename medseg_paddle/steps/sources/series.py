@@ -27,6 +27,7 @@ from medseg_paddle.steps.sources.names import (
     require_size,
 )  # fmt: skip
 from medseg_paddle.steps.sources.slices import require_one_grid, slices
+from medseg_paddle.steps.sources.volumes import note_value_names
 
 
 def series(search: Search, part: PrepareSet) -> Iterator[Source]:
@@ -104,6 +105,7 @@ def _with_volumes(
             )
         else:
             mask_by_key[key] = path
+            _note_value_names(search, path)
     lonely = [
         search.below(channels[0][0].parent) for key, channels in together.items() if key not in mask_by_key
     ]
@@ -114,6 +116,21 @@ def _with_volumes(
         )
     cases = [(channels, mask_by_key[key]) for key, channels in together.items() if key in mask_by_key]
     yield from _sources(search, part, cases)
+
+
+def _note_value_names(search: Search, mask: Path) -> None:
+    """Note what a label volume or segmentation calls its values, where it does."""
+    if is_volume(mask):
+        note_value_names(search, mask)
+        return
+    # Here, for highdicom takes a second to load, and masks are more often pictures.
+    from medseg_paddle.io.dicom_seg import is_segmentation, segment_names
+
+    try:
+        if is_segmentation(mask):
+            search.value_names.append((mask, segment_names(mask)))
+    except DataError as error:
+        search.problems.append(error)
 
 
 def _together(search: Search, found: list[list[list[Path]]]) -> dict[str, list[list[Path]]]:
@@ -221,8 +238,7 @@ def _label_volume(path: Path, images: Series) -> Volume:
         volume = read_label_volume(path)
         require_one_grid(images.paths[0], images.volume, path, volume, "mask")
         return volume
-    # Here, for highdicom takes a second to load, and masks are more often pictures.
-    from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation
+    from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation  # slow to load, as above
 
     if not is_segmentation(path):
         raise DataError(

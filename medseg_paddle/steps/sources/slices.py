@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.config.prepare import PrepareSpec, WindowSpec
 from medseg_paddle.core import Slicing, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.orientation import Upright
-from medseg_paddle.preprocess.window import window_to_uint8, window_to_uint16
+from medseg_paddle.preprocess.window import clipped_share, window_to_uint8, window_to_uint16
 from medseg_paddle.steps.sources.base import Picture
 from medseg_paddle.steps.sources.names import require_size
 
 _GEOMETRY_TOLERANCE_MM = 0.05
+_MOST_CLIPPED = 0.99
+_USUAL_RANGE = (0.5, 99.5)  # percentiles
 _CORNERS = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
 
 
@@ -73,6 +75,8 @@ def slices(
             f"{label_paths[0]}: {len(volumes)} channels, `window` is for {len(windows)}",
             hint="give one window, or one for each channel",
         )
+    for number, (volume, window) in enumerate(zip(volumes, windows, strict=True), start=1):
+        _require_within(name, number, volume, window)
     convert = window_to_uint16 if spec.bits == 16 else window_to_uint8
     upright = Upright.of(first.geometry)
     slicing = Slicing(first.geometry.plane, upright.spacing(first.geometry), first.units)
@@ -90,3 +94,17 @@ def slices(
             volume=name,
             slicing=slicing,
         )
+
+
+def _require_within(name: str, channel: int, volume: Volume, window: WindowSpec) -> None:
+    """Refuse a window that makes nearly all of a volume black or white."""
+    share = clipped_share(volume.array, window.level, window.width)
+    if share <= _MOST_CLIPPED:
+        return
+    low, high = (float(value) for value in np.percentile(volume.array, _USUAL_RANGE))
+    raise DataError(
+        f"{name}, channel {channel}: {share:.2%} of the voxels lie outside the window of level {window.level:g} and "
+        f"width {window.width:g}; most lie in {low:.4g}..{high:.4g}",
+        hint=f"set `window` in `prepare` to what the volumes hold; for these values `window: {{level: "
+        f"{(low + high) / 2:.4g}, width: {max(high - low, 1):.4g}}}`",
+    )

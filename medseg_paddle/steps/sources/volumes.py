@@ -9,7 +9,8 @@ from pathlib import Path
 
 from medseg_paddle.config.prepare import PrepareSet, PrepareSpec
 from medseg_paddle.core import Volume
-from medseg_paddle.io.volumes import read_label_volume, read_volume
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.volumes import label_names, read_label_volume, read_volume
 from medseg_paddle.steps.sources.base import Picture, Search, Source
 from medseg_paddle.steps.sources.names import chosen, keyed, paired
 from medseg_paddle.steps.sources.pictures import channel_files, named_case
@@ -28,11 +29,20 @@ def volume_source(
     search: Search, part: PrepareSet, key: str, images: tuple[Path, ...], label: Path
 ) -> Iterator[Source]:
     """One volume with its label as a source; none where it has no name."""
+    note_value_names(search, label)
     named = named_case(search, key, images[0])
     if named is not None:
         read = partial(_read_volumes, named[0], images, label, named[1], search.spec)
         own = (*images, label)
         yield Source(images[0].name, named[0], key, part.split, named[1], own, read, image_files=len(images))
+
+
+def note_value_names(search: Search, label: Path) -> None:
+    """Note what a label volume calls its values, where it does."""
+    try:
+        search.value_names.append((label, label_names(label)))
+    except DataError as error:
+        search.problems.append(error)
 
 
 def _read_volumes(
