@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
-from medseg_paddle.core import SPLITS, LabelSet
+from medseg_paddle.core import SPLITS, Case, LabelSet, Manifest
 from medseg_paddle.errors import DataError
+from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.steps.dataset import Progress, require_sound_pictures, source_bytes, units
 from medseg_paddle.steps.dataset_parts import Written, described
+from medseg_paddle.steps.dataset_suspicions import alone, lone_patients, near_copies, suspicions
 from medseg_paddle.steps.parallel import in_order, suited_workers
 from medseg_paddle.steps.sources import Source, look
 from medseg_paddle.steps.sources.declared import LabelRules, UndeclaredLabelError
@@ -31,6 +33,8 @@ class Glance:
     ----------
     pictures : tuple of Written
         As they would be written, those with undeclared labels left out.
+    looks : tuple of Appearance
+        Of these pictures.
     kinds : Counter
         (height, width, channels, bits) to pictures.
     pixels : Counter
@@ -39,6 +43,7 @@ class Glance:
     """
 
     pictures: tuple[Written, ...]
+    looks: tuple[Appearance, ...]
     kinds: Counter[tuple[int, int, int, int]]
     pixels: Counter[int]
     problems: tuple[DataError, ...]
@@ -123,7 +128,7 @@ def dry_run(
                 progress(len(glances), len(found.sources), found.sources[len(glances) - 1].name)
     lines = [f"reader {spec.reader}: {len(found.sources)} cases below {source}"]
     lines += _pictures(glances, labels)
-    lines += _splits(spec, found.sources, glances, problems)
+    lines += _splits(spec, found.sources, glances, problems, root=source, labels=labels)
     problems += _undeclared(rules, found.sources, glances)
     problems += [
         problem
@@ -147,6 +152,7 @@ def _name(source: Source) -> str:
 def _glance(source: Source, *, rules: LabelRules) -> Glance:
     """Read all pictures of one source and its labels."""
     pictures: list[Written] = []
+    looks: list[Appearance] = []
     kinds: Counter[tuple[int, int, int, int]] = Counter()
     pixels: Counter[int] = Counter()
     problems: list[DataError] = []
@@ -163,9 +169,10 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
             values, counts = np.unique(indices, return_counts=True)
             pixels.update(dict(zip(map(int, values), map(int, counts), strict=True)))
             pictures.append(described(picture, indices))
+            looks.append(appearance(picture.image))
     except DataError as error:  # of the whole source
         problems.append(error)
-    return Glance(tuple(pictures), kinds, pixels, tuple(problems))
+    return Glance(tuple(pictures), tuple(looks), kinds, pixels, tuple(problems))
 
 
 def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
@@ -191,14 +198,22 @@ def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
 
 
 def _splits(
-    spec: PrepareSpec, sources: Sequence[Source], glances: Sequence[Glance], problems: list[DataError]
+    spec: PrepareSpec,
+    sources: Sequence[Source],
+    glances: Sequence[Glance],
+    problems: list[DataError],
+    *,
+    root: Path,
+    labels: LabelSet,
 ) -> Iterator[str]:
-    """How the cases would be dealt out; what is wrong with that is a problem."""
+    """How the cases would be dealt out, with what is doubtful about it; what is wrong with it is a problem."""
     try:
         places = spec.deal(units(sources, [one.pictures for one in glances]))
     except DataError as error:
         problems.append(error)
         return
+    settings = spec.model_dump(mode="json")
+    lone = alone(settings)
     split_of = {source.id: places[source.patient].split for source in sources}
     for split in SPLITS:
         own = [source for source in sources if split_of[source.id] == split]
@@ -207,8 +222,30 @@ def _splits(
             for source, glance in zip(sources, glances, strict=True)
             if split_of[source.id] == split
         )
-        patients = len({source.patient for source in own})
-        yield f"{split:>5}: {images} images of {len(own)} cases, {patients} patients"
+        patients = "" if lone else f", {len({source.patient for source in own})} patients"
+        yield f"{split:>5}: {images} images of {len(own)} cases{patients}"
+    yield from lone_patients(
+        settings,
+        [one.files[0].relative_to(root).as_posix() for one in sources if one.files[0].is_relative_to(root)],
+    )
+    cases = [
+        (
+            places[source.patient],
+            Case(picture.id, Path(picture.image), patient=source.patient, fold=places[source.patient].fold),
+        )
+        for source, glance in zip(sources, glances, strict=True)
+        for picture in glance.pictures
+    ]
+    looks = [look for glance in glances for look in glance.looks]
+    yield from suspicions(
+        Manifest(
+            spec.reader,
+            labels,
+            {split: tuple(case for place, case in cases if place.split == split) for split in SPLITS},
+            root,
+            source=near_copies([case for _, case in cases], looks, places),
+        )
+    )
 
 
 def _undeclared(rules: LabelRules, sources: Sequence[Source], glances: Sequence[Glance]) -> list[DataError]:
