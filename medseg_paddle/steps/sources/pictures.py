@@ -136,6 +136,8 @@ def cut_line(root: Path, line: str, separator: str | None) -> list[tuple[Path, .
             found.append(two)
     if not found and (root / line.strip("\"'")).is_file():
         return [(root / line.strip("\"'"),)]
+    if not found and "\\" in line:  # written on Windows
+        return cut_line(root, line.replace("\\", "/"), separator)
     return found
 
 
