@@ -39,6 +39,8 @@ class Glance:
         (height, width, channels, bits) to pictures.
     pixels : Counter
         Class index to pixels.
+    notes : tuple of str
+        What was done to its files.
     problems : tuple of DataError
     """
 
@@ -46,6 +48,7 @@ class Glance:
     looks: tuple[Appearance, ...]
     kinds: Counter[tuple[int, int, int, int]]
     pixels: Counter[int]
+    notes: tuple[str, ...]
     problems: tuple[DataError, ...]
 
 
@@ -155,9 +158,11 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
     looks: list[Appearance] = []
     kinds: Counter[tuple[int, int, int, int]] = Counter()
     pixels: Counter[int] = Counter()
+    notes: list[str] = []
     problems: list[DataError] = []
     try:
         for picture in source.read():
+            notes += picture.notes
             channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
             height, width = picture.image.shape[:2]
             kinds[height, width, channels, 8 * picture.image.dtype.itemsize] += 1
@@ -172,7 +177,7 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
             looks.append(appearance(picture.image))
     except DataError as error:  # of the whole source
         problems.append(error)
-    return Glance(tuple(pictures), tuple(looks), kinds, pixels, tuple(problems))
+    return Glance(tuple(pictures), tuple(looks), kinds, pixels, tuple(notes), tuple(problems))
 
 
 def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
@@ -184,6 +189,8 @@ def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
     if len(kinds) > _SHOWN:
         rest = sum(kinds[kind] for kind in sorted(kinds)[_SHOWN:])
         yield f"  {rest} images of {len(kinds) - _SHOWN} other sizes or kinds"
+    for note, count in Counter(note for one in glances for note in one.notes).items():
+        yield f"  {note}: {count} case{'s' * (count > 1)}"
     pixels = sum((one.pixels for one in glances), Counter[int]())
     total = pixels.total()
     holding = Counter(index for one in glances for index in {i for p in one.pictures for i in p.classes})

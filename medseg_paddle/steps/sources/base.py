@@ -30,6 +30,8 @@ class Picture:
     roi : ndarray, (height, width), bool, or None
     label_path : Path
         Where the label was read, for messages.
+    notes : tuple of str
+        What was done to its files that people should know; of a volume with its first slice.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Picture:
     roi: NDArray[np.bool_] | None = None
     volume: str = ""
     slicing: Slicing | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
