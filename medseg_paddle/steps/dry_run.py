@@ -72,8 +72,19 @@ class DryRun:
 
     def __str__(self) -> str:
         said = [*self.lines, *(f"left out: {line}" for line in self.left_out)]
-        for number, problem in enumerate(self.problems, start=1):
-            said += [f"problem {number}: {problem.message}", f"  hint: {problem.hint}"]
+        kinds: dict[str, list[str]] = {}
+        for problem in self.problems:
+            kinds.setdefault(problem.hint, []).append(problem.message)
+        number = 0
+        for hint, messages in kinds.items():
+            said += [
+                f"problem {number + place}: {message}"
+                for place, message in enumerate(messages[:_SHOWN], start=1)
+            ]
+            number += len(messages)
+            if len(messages) > _SHOWN:
+                said.append(f"problems up to {number}: {len(messages) - _SHOWN} more of this kind")
+            said.append(f"  hint: {hint}")
         return "\n".join([*said, "nothing was written"])
 
     def require_sound(self, source: Path) -> None:
@@ -130,6 +141,7 @@ def dry_run(
             if progress is not None:
                 progress(len(glances), len(found.sources), found.sources[len(glances) - 1].name)
     lines = [f"reader {spec.reader}: {len(found.sources)} cases below {source}"]
+    lines += _links(source, files)
     lines += _pictures(glances, labels)
     lines += _splits(spec, found.sources, glances, problems, root=source, labels=labels)
     problems += _undeclared(rules, found.sources, glances)
@@ -146,6 +158,14 @@ def dry_run(
     except DataError as error:
         problems.append(error)
     return DryRun(tuple(lines), found.left_out, tuple(problems))
+
+
+def _links(root: Path, files: Sequence[Path]) -> Iterator[str]:
+    """Say which files are links out of the source folder: what they point to is read."""
+    inside = root.resolve()
+    out = [path for path in files if not path.resolve().is_relative_to(inside)]
+    if out:
+        yield f"  {len(out)} files are links out of the folder, and what they point to is read, such as {out[0]}"
 
 
 def _name(source: Source) -> str:

@@ -1,4 +1,4 @@
-"""What a dry run and a preparation say of patients that nobody named and of pictures that are nearly the same."""
+"""What a dry run and a preparation say of patients that nobody named, near duplicates, and names that are not ours."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from scipy import ndimage
 
+from medseg_paddle.cli import main
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet
 from medseg_paddle.steps.dataset import write_dataset
 from medseg_paddle.steps.dry_run import dry_run
 from medseg_paddle.steps.prepare import summary
+from medseg_paddle.steps.progress import ProgressBar
 
 TWO = LabelSet.generic(2)
 SECTION = {"sets": [{"images": "images/*.png", "labels": "labels/*.png"}], "val_fraction": 0.34}
@@ -90,3 +93,69 @@ def test_a_table_of_patients_is_what_counts(tmp_path, share):
     lines = summary(made)
     assert not any(line.startswith(ALONE) for line in lines)
     assert all("patients" in line for line in lines if line.startswith(("train", "  val", "fold")))
+
+
+# --- names that are not ours ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names", [("甲", "乙", "丙"), ("\u0431\u0432", "é", "x"), tuple("x" * 240 + one for one in "abc")]
+)
+def test_names_that_make_no_file_name_get_one(tmp_path, names):
+    source = folder(tmp_path / "in", *names)
+    spec = PrepareSpec.model_validate(SECTION)
+    made = write_dataset(spec, source=source, destination=tmp_path / "out", labels=TWO, name="set")
+    again = write_dataset(spec, source=source, destination=tmp_path / "again", labels=TWO, name="set")
+    cases = [case for cases in made.splits.values() for case in cases]
+    assert len({case.id for case in cases}) == 3
+    assert all(case.id.isascii() and len(case.id) < 200 and case.image.is_file() for case in cases)
+    assert {case.id for case in cases} == {case.id for cases in again.splits.values() for case in cases}
+    assert {case.patient for case in cases} == {name.strip() for name in names}
+
+
+def test_many_problems_of_one_kind_are_told_together(tmp_path):
+    for part in "AB":
+        folder(tmp_path / part, *(f"{number}" for number in range(40)))
+    for number in range(30):
+        (tmp_path / "A" / "images" / f"{number}.png").write_bytes(b"no picture")
+    sets = [{"images": "*/images/*.png", "labels": "*/labels/*.png"}]
+    found = dry_run(PrepareSpec.model_validate(SECTION | {"sets": sets}), source=tmp_path, labels=TWO)
+    (equal,) = [one.message for one in found.problems if "images/0.png have the same key '0'" in one.message]
+    assert "and so have the files of 39 more keys" in equal
+    assert len(found.problems) == 32
+    lines = str(found).splitlines()
+    assert any(line == "problems up to 32: 25 more of this kind" for line in lines)
+    assert sum(line.startswith("problem ") for line in lines) == 7
+    assert sum("is not a PNG" in line for line in lines) == 5
+
+
+def test_links_out_of_the_folder_are_said(tmp_path):
+    source = folder(tmp_path / "in", *"abc")
+    assert not any("links out" in line for line in said(source))
+    for kind in ("images", "labels"):
+        (source / kind / "a.png").rename(tmp_path / f"{kind}.png")
+        (source / kind / "a.png").symlink_to(tmp_path / f"{kind}.png")
+    assert any(line.startswith("  2 files are links out of the folder") for line in said(source))
+
+
+def test_a_terminal_never_gets_control_characters_of_names(tmp_path, capsys, disc_recipe_file):
+    source = folder(tmp_path / "in", "b\x1b[31mred\x9b2", "c", "d")
+    (source / "labels" / "b\x1b[31mred\x9b2.png").unlink()
+    disc_recipe_file.write_text(disc_recipe_file.read_text() + yaml.safe_dump({"prepare": SECTION}))
+    for words in (["--dry-run"], ["--output", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit):
+            main(["prepare", str(source), "--config", str(disc_recipe_file), *words])
+        told = "".join(capsys.readouterr())
+        assert "b\\x1b[31mred\\x9b2.png" in told
+        assert "\x1b" not in told
+        assert "\x9b" not in told
+
+
+def test_what_is_said_above_a_bar_has_no_control_characters(capsys):
+    with ProgressBar("preparing", 1) as bar:
+        bar.say("left out: a\x1b]0;title\x07.png")
+        bar.advance(1, 1, "a\x1b[2J.png")
+    told = capsys.readouterr().out
+    assert "a\\x1b]0;title\\x07.png" in told
+    assert "a\\x1b[2J.png" in told
+    assert "\x1b" not in told

@@ -153,7 +153,7 @@ def channel_files(search: Search, part: PrepareSet) -> dict[str, tuple[Path, ...
 def named_case(search: Search, key: str, path: Path, patient: str | None = None) -> tuple[str, str] | None:
     """File name and patient of a case; None, and a problem noted, where there is none."""
     try:
-        return file_name(key, path), patient_of(search, path, default=key if patient is None else patient)
+        return file_name(key), patient_of(search, path, default=key if patient is None else patient)
     except DataError as error:
         search.problems.append(error)
         return None

@@ -172,7 +172,7 @@ def _sources(
         try:
             default = read_slice(first).patient_id if search.spec.patient is None else ""
             patient = patient_of(search, first, default=default)
-            name = file_name(patient, first)
+            name = file_name(patient)
         except DataError as error:
             search.problems.append(error)
             continue
