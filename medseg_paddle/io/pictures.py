@@ -29,6 +29,7 @@ _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
 _TIFF_DESCRIPTION = 270
 _TIFF_SAMPLE_FORMAT = 339
+_COLORS_SHOWN = 8
 _PNG_BIT_DEPTH_OFFSET = 24  # signature 8, length 4, "IHDR" 4, width 4, height 4 (PNG specification, 11.2.2)
 
 # What Pillow's decoders raise on damaged files.
@@ -142,8 +143,10 @@ def indices(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     array = grey_if_equal(array)
     if array.ndim == 3:
         raise DataError(
-            f"{path} is a picture in colour, a label map holds one class index per pixel",
-            hint="save it as an 8-bit grey or palette PNG, 0 for the background and 1, 2, ... for classes",
+            f"{path} is a picture in colour, a label map holds one class index per pixel: {_colors(array)}",
+            hint="save it as an 8-bit grey or palette PNG, 0 for the background and 1, 2, ... for classes; "
+            "`medseg prepare` reads colours, too: say in `prepare` which class each is, such as "
+            "`label_colors: {0 0 0: 0, 255 0 0: 1}`",
         )
     if np.issubdtype(array.dtype, np.floating):
         raise DataError(
@@ -158,6 +161,17 @@ def indices(path: Path, array: NDArray[Any]) -> NDArray[Any]:
             hint="save the mask as an 8-bit PNG",
         )
     return array
+
+
+def _colors(array: NDArray[Any]) -> str:
+    """The most frequent colours with their pixels, for people."""
+    colors, counts = np.unique(array.reshape(-1, array.shape[2]), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shown = [
+        f"{' '.join(map(str, colors[place]))} ({counts[place]} pixels)" for place in order[:_COLORS_SHOWN]
+    ]
+    more = f" and {len(colors) - _COLORS_SHOWN} more colours" if len(colors) > _COLORS_SHOWN else ""
+    return ", ".join(shown) + more
 
 
 def grey_if_equal(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
-"""What makes a split doubtful without being wrong for sure: near duplicates and names alike across it."""
+"""What makes a split doubtful without being wrong for sure: near duplicates, names alike, patients nobody named."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,63 @@ from medseg_paddle.preprocess.duplicates import Appearance, near_duplicates
 
 _SHOWN = 5
 _KEY = "near_duplicates"
+_ONE_PATIENT_EACH = {
+    "pairs": "image",
+    "objects": "image",
+    "lists": "image",
+    "coco": "image",
+    "stacks": "stack",
+    "nnunet": "case",
+    "volumes": "volume",
+    "nifti": "volume",
+}  # reader to what it takes for a patient by default
+_NUMBERED = re.compile(
+    r"([^/]*\d[^/]*?)([^/\d]+)\d+\D*$"
+)  # a name with a number of its own, then a last number
+
+
+def alone(settings: Mapping[str, Any]) -> str:
+    """What is counted as a patient of its own; empty where the recipe or its table names patients.
+
+    Parameters
+    ----------
+    settings : mapping
+        A `prepare` section, or what a manifest notes of it.
+    """
+    table = settings.get("table") or {}
+    if settings.get("patient") is not None or table.get("patient") is not None:
+        return ""
+    return _ONE_PATIENT_EACH.get(settings.get("reader", ""), "")
+
+
+def lone_patients(settings: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    """Say that each image counts as a patient, and how to tell patients if the names look as if several are of one.
+
+    Parameters
+    ----------
+    settings : mapping
+        As for :func:`alone`.
+    paths : sequence of str
+        Of the images, below the source folder; empty where they are not known.
+    """
+    what = alone(settings)
+    if not what:
+        return []
+    lines = [
+        f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
+    ]
+    found = [_NUMBERED.search(path) for path in paths]
+    between = {match[2] for match in found if match is not None}
+    if found and None not in found and len(between) == 1:
+        pattern = f"([^/]+){re.escape(between.pop())}\\d+\\D*$"
+        matches = [re.search(pattern, path) for path in paths]
+        patients = sorted({match[1] for match in matches if match is not None})
+        if None not in matches and 1 < len(patients) < len(paths):
+            lines.append(
+                f"warning: by their names these may be {len(patients)} patients, such as '{patients[0]}': if so, add "
+                f"`patient: '{pattern}'`"
+            )
+    return lines
 
 
 def near_copies(

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
-from medseg_paddle.core import SPLITS, LabelSet
+from medseg_paddle.core import SPLITS, Case, LabelSet, Manifest
 from medseg_paddle.errors import DataError
+from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.steps.dataset import Progress, require_sound_pictures, source_bytes, units
 from medseg_paddle.steps.dataset_parts import Written, described
+from medseg_paddle.steps.dataset_suspicions import alone, lone_patients, near_copies, suspicions
 from medseg_paddle.steps.parallel import in_order, suited_workers
 from medseg_paddle.steps.sources import Source, look
 from medseg_paddle.steps.sources.declared import LabelRules, UndeclaredLabelError
@@ -31,16 +33,22 @@ class Glance:
     ----------
     pictures : tuple of Written
         As they would be written, those with undeclared labels left out.
+    looks : tuple of Appearance
+        Of these pictures.
     kinds : Counter
         (height, width, channels, bits) to pictures.
     pixels : Counter
         Class index to pixels.
+    notes : tuple of str
+        What was done to its files.
     problems : tuple of DataError
     """
 
     pictures: tuple[Written, ...]
+    looks: tuple[Appearance, ...]
     kinds: Counter[tuple[int, int, int, int]]
     pixels: Counter[int]
+    notes: tuple[str, ...]
     problems: tuple[DataError, ...]
 
 
@@ -64,8 +72,19 @@ class DryRun:
 
     def __str__(self) -> str:
         said = [*self.lines, *(f"left out: {line}" for line in self.left_out)]
-        for number, problem in enumerate(self.problems, start=1):
-            said += [f"problem {number}: {problem.message}", f"  hint: {problem.hint}"]
+        kinds: dict[str, list[str]] = {}
+        for problem in self.problems:
+            kinds.setdefault(problem.hint, []).append(problem.message)
+        number = 0
+        for hint, messages in kinds.items():
+            said += [
+                f"problem {number + place}: {message}"
+                for place, message in enumerate(messages[:_SHOWN], start=1)
+            ]
+            number += len(messages)
+            if len(messages) > _SHOWN:
+                said.append(f"problems up to {number}: {len(messages) - _SHOWN} more of this kind")
+            said.append(f"  hint: {hint}")
         return "\n".join([*said, "nothing was written"])
 
     def require_sound(self, source: Path) -> None:
@@ -122,8 +141,9 @@ def dry_run(
             if progress is not None:
                 progress(len(glances), len(found.sources), found.sources[len(glances) - 1].name)
     lines = [f"reader {spec.reader}: {len(found.sources)} cases below {source}"]
+    lines += _links(source, files)
     lines += _pictures(glances, labels)
-    lines += _splits(spec, found.sources, glances, problems)
+    lines += _splits(spec, found.sources, glances, problems, root=source, labels=labels)
     problems += _undeclared(rules, found.sources, glances)
     problems += [
         problem
@@ -140,6 +160,14 @@ def dry_run(
     return DryRun(tuple(lines), found.left_out, tuple(problems))
 
 
+def _links(root: Path, files: Sequence[Path]) -> Iterator[str]:
+    """Say which files are links out of the source folder: what they point to is read."""
+    inside = root.resolve()
+    out = [path for path in files if not path.resolve().is_relative_to(inside)]
+    if out:
+        yield f"  {len(out)} files are links out of the folder, and what they point to is read, such as {out[0]}"
+
+
 def _name(source: Source) -> str:
     return source.name
 
@@ -147,11 +175,14 @@ def _name(source: Source) -> str:
 def _glance(source: Source, *, rules: LabelRules) -> Glance:
     """Read all pictures of one source and its labels."""
     pictures: list[Written] = []
+    looks: list[Appearance] = []
     kinds: Counter[tuple[int, int, int, int]] = Counter()
     pixels: Counter[int] = Counter()
+    notes: list[str] = []
     problems: list[DataError] = []
     try:
         for picture in source.read():
+            notes += picture.notes
             channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
             height, width = picture.image.shape[:2]
             kinds[height, width, channels, 8 * picture.image.dtype.itemsize] += 1
@@ -163,9 +194,10 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
             values, counts = np.unique(indices, return_counts=True)
             pixels.update(dict(zip(map(int, values), map(int, counts), strict=True)))
             pictures.append(described(picture, indices))
+            looks.append(appearance(picture.image))
     except DataError as error:  # of the whole source
         problems.append(error)
-    return Glance(tuple(pictures), kinds, pixels, tuple(problems))
+    return Glance(tuple(pictures), tuple(looks), kinds, pixels, tuple(notes), tuple(problems))
 
 
 def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
@@ -177,6 +209,8 @@ def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
     if len(kinds) > _SHOWN:
         rest = sum(kinds[kind] for kind in sorted(kinds)[_SHOWN:])
         yield f"  {rest} images of {len(kinds) - _SHOWN} other sizes or kinds"
+    for note, count in Counter(note for one in glances for note in one.notes).items():
+        yield f"  {note}: {count} case{'s' * (count > 1)}"
     pixels = sum((one.pixels for one in glances), Counter[int]())
     total = pixels.total()
     holding = Counter(index for one in glances for index in {i for p in one.pictures for i in p.classes})
@@ -191,14 +225,22 @@ def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
 
 
 def _splits(
-    spec: PrepareSpec, sources: Sequence[Source], glances: Sequence[Glance], problems: list[DataError]
+    spec: PrepareSpec,
+    sources: Sequence[Source],
+    glances: Sequence[Glance],
+    problems: list[DataError],
+    *,
+    root: Path,
+    labels: LabelSet,
 ) -> Iterator[str]:
-    """How the cases would be dealt out; what is wrong with that is a problem."""
+    """How the cases would be dealt out, with what is doubtful about it; what is wrong with it is a problem."""
     try:
         places = spec.deal(units(sources, [one.pictures for one in glances]))
     except DataError as error:
         problems.append(error)
         return
+    settings = spec.model_dump(mode="json")
+    lone = alone(settings)
     split_of = {source.id: places[source.patient].split for source in sources}
     for split in SPLITS:
         own = [source for source in sources if split_of[source.id] == split]
@@ -207,8 +249,30 @@ def _splits(
             for source, glance in zip(sources, glances, strict=True)
             if split_of[source.id] == split
         )
-        patients = len({source.patient for source in own})
-        yield f"{split:>5}: {images} images of {len(own)} cases, {patients} patients"
+        patients = "" if lone else f", {len({source.patient for source in own})} patients"
+        yield f"{split:>5}: {images} images of {len(own)} cases{patients}"
+    yield from lone_patients(
+        settings,
+        [one.files[0].relative_to(root).as_posix() for one in sources if one.files[0].is_relative_to(root)],
+    )
+    cases = [
+        (
+            places[source.patient],
+            Case(picture.id, Path(picture.image), patient=source.patient, fold=places[source.patient].fold),
+        )
+        for source, glance in zip(sources, glances, strict=True)
+        for picture in glance.pictures
+    ]
+    looks = [look for glance in glances for look in glance.looks]
+    yield from suspicions(
+        Manifest(
+            spec.reader,
+            labels,
+            {split: tuple(case for place, case in cases if place.split == split) for split in SPLITS},
+            root,
+            source=near_copies([case for _, case in cases], looks, places),
+        )
+    )
 
 
 def _undeclared(rules: LabelRules, sources: Sequence[Source], glances: Sequence[Glance]) -> list[DataError]:

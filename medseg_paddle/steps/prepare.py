@@ -13,21 +13,11 @@ from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
-from medseg_paddle.steps.dataset_suspicions import suspicions
+from medseg_paddle.steps.dataset_suspicions import alone, lone_patients, suspicions
 from medseg_paddle.steps.dry_run import DryRun, dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
 
-_ONE_PATIENT_EACH = {
-    "pairs": "image",
-    "objects": "image",
-    "lists": "image",
-    "coco": "image",
-    "stacks": "stack",
-    "nnunet": "case",
-    "volumes": "volume",
-    "nifti": "volume",
-}  # reader to what it takes for a patient by default
 _USUAL_SPREAD = 1.5
 
 
@@ -176,17 +166,13 @@ def preview(
 def summary(manifest: Manifest) -> list[str]:
     """What a data set holds, line by line, with warnings of what makes training on it doubtful."""
     settings = manifest.source.get("prepare", {})
-    alone = settings.get("patient") is None and settings.get("reader") in _ONE_PATIENT_EACH
+    lone = bool(alone(settings))
     lines = []
     for split, cases in manifest.splits.items():
-        patients = 0 if alone else len({case.patient for case in cases if case.patient})
+        patients = 0 if lone else len({case.patient for case in cases if case.patient})
         lines.append(f"{split:>5}: {len(cases)} images" + (f" of {patients} patients" if patients else ""))
-    if alone:
-        what = _ONE_PATIENT_EACH[settings["reader"]]
-        lines.append(
-            f"each {what} is counted as a patient of its own; set `patient` in `prepare` where several are of one"
-        )
-    lines += [*_folds(manifest, settings, alone=alone), *suspicions(manifest)]
+    lines += lone_patients(settings, ())
+    lines += [*_folds(manifest, settings, alone=lone), *suspicions(manifest)]
     found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
     return lines if found is None else [*lines, *_slices(found)]
 

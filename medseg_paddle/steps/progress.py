@@ -17,17 +17,21 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
+from medseg_paddle.core.text import visible
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(text: str) -> None:
     """Print a line as it is: no markup, no emoji, however long."""
-    Console(markup=False, emoji=False).print(text, highlight=False, soft_wrap=True)
+    Console(markup=False, emoji=False).print(visible(text), highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a line to standard error, as :func:`say` does."""
-    Console(markup=False, emoji=False, stderr=True).print(f"warning: {text}", highlight=False, soft_wrap=True)
+    Console(markup=False, emoji=False, stderr=True).print(
+        f"warning: {visible(text)}", highlight=False, soft_wrap=True
+    )
 
 
 class ProgressBar:
@@ -77,7 +81,7 @@ class ProgressBar:
 
     def update(self, done: int, note: str = "") -> None:
         """Say how many steps are done, and a word on them."""
-        self._done, self._note = done, note or self._note
+        self._done, self._note = done, visible(note) or self._note
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=self._note)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or done >= self._total:
@@ -98,7 +102,7 @@ class ProgressBar:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         (self._bar.console if self._bar is not None else self._console).print(
-            text, highlight=False, soft_wrap=True
+            visible(text), highlight=False, soft_wrap=True
         )
 
     def _eta(self) -> str:

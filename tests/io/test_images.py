@@ -137,8 +137,15 @@ def test_one_bit_labels_are_zero_and_one(save):
 
 
 def test_colour_and_jpeg_labels_are_refused(save):
-    with pytest.raises(DataError, match="in colour"):
-        read_label(save(RGB, "a.png"))
+    colors = np.zeros((4, 5, 3), np.uint8)
+    colors[0], colors[1, :2] = (255, 0, 0), (0, 128, 7)
+    with pytest.raises(DataError, match="in colour") as caught:
+        read_label(save(colors, "a.png"))
+    assert caught.value.message.endswith(": 0 0 0 (13 pixels), 255 0 0 (5 pixels), 0 128 7 (2 pixels)")
+    assert "label_colors: {" in caught.value.hint
+    noise = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    with pytest.raises(DataError, match="and 892 more colours"):
+        read_label(save(noise, "b.png"))
     with pytest.raises(DataError, match="compression"):
         read_label(save(GREY, "a.jpg"))
 

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.images import read_image, write_image
 from medseg_paddle.phantom import make_patient, write_phantom
 from medseg_paddle.steps.dataset import write_dataset
+from medseg_paddle.steps.sources import find_sources
 
 TWO = LabelSet.from_names(["background", "thing"])
 WINDOW = {"level": -300, "width": 1400}
@@ -485,6 +487,33 @@ def test_a_nifti_label_elsewhere_or_not_of_integers_is_refused(tmp_path):
     assert "1.5 mm apart" in message
     shutil.rmtree(tmp_path / "in")
     assert "not label values" in refused(tmp_path, volumes(tmp_path / "in", scale=0.5), spec(**NIFTI)).message
+
+
+def test_a_label_with_flipped_or_exchanged_axes_is_turned_and_one_elsewhere_is_not(tmp_path):
+    source = volumes(tmp_path / "in", "LAS")
+    rules = spec(**NIFTI)
+
+    def read_all() -> tuple[np.ndarray, set[str]]:
+        pictures = [picture for one in find_sources(rules, source) for picture in one.read()]
+        return np.stack([one.label for one in pictures]), {note for one in pictures for note in one.notes}
+
+    expected, notes = read_all()
+    assert expected.sum() == 1
+    assert notes == set()
+    path = source / "lab" / "v.nii.gz"
+    stored = nib.Nifti1Image(np.asarray(nib.load(path).dataobj), nib.load(path).affine)
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            turned = stored.as_reoriented(np.column_stack([axes, signs]))
+            nib.save(nib.Nifti1Image(np.asarray(turned.dataobj), turned.affine), path)
+            labels, notes = read_all()
+            np.testing.assert_array_equal(labels, expected)
+            assert len(notes) == (turned.affine != stored.affine).any()
+    moved = turned.affine.copy()
+    moved[0, 3] += 1.5
+    nib.save(nib.Nifti1Image(np.asarray(turned.dataobj), moved), path)
+    with pytest.raises(DataError, match=r"1\.5 mm apart"):
+        read_all()
 
 
 # --- real data --------------------------------------------------------------------------------------------

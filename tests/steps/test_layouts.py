@@ -567,6 +567,26 @@ def test_a_dicom_segmentation_is_read_on_the_series_grid(tmp_path):
     assert layout.prepare["sets"] == [{"images": "*/ct/*.dcm", "labels": "*/seg/seg.dcm"}]
 
 
+def test_a_label_volume_as_other_programs_turn_it_is_read_on_the_series_grid(tmp_path):
+    (tmp_path / "in").mkdir()
+    expected = series(tmp_path / "in")
+    for path in (tmp_path / "in").glob("*/seg.nii.gz"):
+        stored = nib.load(path)
+        canonical = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(stored.dataobj), stored.affine))
+        assert (canonical.affine != stored.affine).any()
+        nib.save(canonical, path)
+    section = sections()["DICOM series"]
+    found = dry_run(PrepareSpec.model_validate(section), source=tmp_path / "in", labels=LabelSet.generic(2))
+    assert (
+        "  masks that store their image's grid with axes flipped or exchanged are turned: 3 cases"
+        in found.lines
+    )
+    cases = cases_of(prepared(tmp_path, section, 2))
+    assert cases.keys() == expected.keys()
+    for name, case in cases.items():
+        np.testing.assert_array_equal(read_label(case.label), expected[name])
+
+
 def test_a_series_without_mask_and_a_mask_without_series_are_named(tmp_path):
     (tmp_path / "in").mkdir()
     series(tmp_path / "in")

@@ -246,9 +246,10 @@ def test_a_dry_run_counts_images_classes_and_splits_and_writes_nothing(tmp_path)
         "  5 images of 16 x 16 pixels (rows x columns), 3 channels, 8 bits",
         f"  class 0 'background': {1 - share:.3%} of the pixels, in 5 of 5 cases",
         f"  class 1 'class 1': {share:.3%} of the pixels, in 4 of 5 cases",
-        "train: 4 images of 4 cases, 4 patients",
-        "  val: 1 images of 1 cases, 1 patients",
-        " test: 0 images of 0 cases, 0 patients",
+        "train: 4 images of 4 cases",
+        "  val: 1 images of 1 cases",
+        " test: 0 images of 0 cases",
+        "each image is counted as a patient of its own; set `patient` in `prepare` where several are of one",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 

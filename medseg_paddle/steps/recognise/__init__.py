@@ -16,11 +16,17 @@ from medseg_paddle.steps.recognise.named import (
     find_cases,
     find_dicom,
     find_folders,
+    find_marked,
     find_objects,
 )
 from medseg_paddle.steps.recognise.pieces import Layout
+from medseg_paddle.steps.recognise.tried import tried
 
 __all__ = ["Layout", "recognise"]
+
+_Look = Callable[[Path, Sequence[Path]], Layout | None]
+_DESCRIBED: tuple[_Look, ...] = (find_nnunet, find_lists, find_coco)
+_NAMED: tuple[_Look, ...] = (find_dicom, find_objects, find_folders, find_cases, find_marked, find_beside)
 
 
 def recognise(root: Path) -> tuple[Layout, ...]:
@@ -38,10 +44,7 @@ def recognise(root: Path) -> tuple[Layout, ...]:
         for path in root.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
-    looks: tuple[Callable[[Path, Sequence[Path]], Layout | None], ...] = (
-        find_nnunet, find_lists, find_coco, find_dicom, find_objects, find_folders, find_cases, find_beside,
-    )  # fmt: skip
-    found = [layout for look in looks if (layout := look(root, files)) is not None]
+    found = [*_tried(root, files, _DESCRIBED), *_fitting(_tried(root, files, _NAMED))]
     if not found:
         kinds = Counter("".join(path.suffixes[-2:]).lower() or "no ending" for path in files).most_common(4)
         counted = ", ".join(f"{count} of {kind}" for kind, count in kinds) or "no files"
@@ -50,3 +53,12 @@ def recognise(root: Path) -> tuple[Layout, ...]:
             hint="write a `prepare` section (docs/howto/own-images.md) and look with --dry-run --config",
         )
     return tuple(found)
+
+
+def _tried(root: Path, files: Sequence[Path], looks: Sequence[_Look]) -> list[Layout]:
+    return [tried(root, files, layout) for look in looks if (layout := look(root, files)) is not None]
+
+
+def _fitting(layouts: Sequence[Layout]) -> Sequence[Layout]:
+    """Those that read the folder; all where none does, with what keeps them from it."""
+    return [layout for layout in layouts if not layout.problems] or layouts

@@ -74,17 +74,19 @@ def find_lists(root: Path, files: Sequence[Path]) -> Layout | None:
         except (OSError, UnicodeDecodeError):
             continue
         cut = [cut_line(root, line, None) for line in lines[:SAMPLED]]
-        if not cut or not all(len(ways) == 1 and len(ways[0]) == 2 for ways in cut):
+        good = [ways[0] for ways in cut if len(ways) == 1 and len(ways[0]) == 2]
+        if len(good) <= len(cut) // 2:  # one bad line is no cause to draw other splits
             continue
-        labels += [way[0][1] for way in cut]
+        labels += [label for _, label in good]
         sets.append({"split": split_word(path.stem), "index": path.relative_to(root).as_posix()})
         counted.append(f"{path.name} ({len(lines)} lines)")
     if not sets:
         return None
     order = ["train", "val", "test", "auto"]
     sets.sort(key=lambda one: order.index(one["split"]))
-    section = {"reader": "lists", "sets": sets, **mapping(labels)}
-    return Layout(f"PaddleSeg's lists {', '.join(counted)}", with_splits(section))
+    remarks: list[str] = []
+    section = {"reader": "lists", "sets": sets, **mapping(labels, remarks)}
+    return Layout(f"PaddleSeg's lists {', '.join(counted)}", with_splits(section), (), tuple(remarks))
 
 
 def find_coco(root: Path, files: Sequence[Path]) -> Layout | None:

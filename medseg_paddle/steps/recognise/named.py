@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ from medseg_paddle.steps.recognise.pieces import (
     only_word,
     pattern,
     role,
+    says_label,
     window_for,
     with_splits,
+    word,
 )
 from medseg_paddle.steps.sources.names import listed, stem
+
+_ROLES_SHOWN = 5
+_ROI_WORDS = ("mask", "masks", "fov", "roi", "rois")
+_MARKED = re.compile(rf"(.+?)([ _.-](?:{'|'.join(LABEL_WORDS)})(?![A-Za-z]).*)", re.IGNORECASE)
+_IMAGE_TAILS = ("", *(f"{sign}{word}" for sign in "_-. " for word in IMAGE_WORDS))
 
 
 def find_dicom(root: Path, files: Sequence[Path]) -> Layout | None:
@@ -48,7 +56,7 @@ def find_dicom(root: Path, files: Sequence[Path]) -> Layout | None:
         "reader": "dicom",
         "sets": [{"images": pattern(root, images), "labels": pattern(root, masks)}],
         **window_for([], remarks),
-        **({} if masks is segmentations else mapping(masks)),
+        **({} if masks is segmentations else mapping(masks, remarks)),
     }
     kind = (
         "DICOM SEG" if masks is segmentations else "label volumes" if is_volume(masks[0]) else "mask pictures"
@@ -86,38 +94,61 @@ def find_objects(root: Path, files: Sequence[Path]) -> Layout | None:
 def find_folders(root: Path, files: Sequence[Path]) -> Layout | None:
     """A folder of images and one of labels, perhaps below folders for train, val and test."""
     readable = [path for path in files if path.name.lower().endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES))]
-    by_place: dict[Path, dict[str, list[Path]]] = {}
+    images_at: dict[Path, list[Path]] = {}
+    labels_at: dict[
+        Path, dict[str, list[Path]]
+    ] = {}  # several where two people drew, or a region of interest is said
     for path in readable:
         for folder in path.relative_to(root).parents[:-1]:
-            word = folder.name.lower()
-            kind = "labels" if word in LABEL_WORDS else "images" if word in IMAGE_WORDS else None
-            if kind is not None:
-                rest = Path(*folder.parts[:-1])
-                if kind == "images" and any(part.lower() in LABEL_WORDS for part in rest.parts):
+            rest = Path(*folder.parts[:-1])
+            if word(folder.name) in IMAGE_WORDS:
+                if any(word(part) in LABEL_WORDS for part in rest.parts):
                     continue
-                by_place.setdefault(rest, {}).setdefault(kind, []).append(path)
+                images_at.setdefault(rest, []).append(path)
                 break
-    pairs = {place: kinds for place, kinds in by_place.items() if {"images", "labels"} <= kinds.keys()}
-    if not pairs or len(pairs) > len(SPLIT_WORDS):
+            if says_label(folder.name):
+                labels_at.setdefault(rest, {}).setdefault(folder.name, []).append(path)
+                break
+    places = sorted(images_at.keys() & labels_at.keys())
+    if not places or len(places) > len(SPLIT_WORDS):
         return None
-    sets, labels, images = [], [], []
-    for place, kinds in sorted(pairs.items()):
+    sets, labels, images, taken = [], [], [], set()
+    for place in places:
         words = [SPLIT_WORDS[part.lower()] for part in place.parts if part.lower() in SPLIT_WORDS]
-        sets.append(
-            {
-                "split": words[0] if words else "auto",
-                "images": pattern(root, kinds["images"]),
-                "labels": pattern(root, kinds["labels"]),
-            }
+        own = images_at[place]
+        kinds = labels_at[place]
+        first = min(
+            kinds, key=lambda name: (len(kinds[name]) != len(own), "manual" not in name.lower(), name)
         )
-        images += kinds["images"]
-        labels += kinds["labels"]
+        one = {
+            "split": words[0] if words else "auto",
+            "images": pattern(root, own),
+            "labels": pattern(root, kinds[first]),
+        }
+        rois = [name for name in kinds if word(name) in _ROI_WORDS and len(kinds[name]) == len(own)]
+        if (
+            rois and "manual" in first.lower()
+        ):  # as DRIVE has it: the camera's field of view beside what people drew
+            one["rois"] = pattern(root, kinds[rois[0]])
+            taken |= {path.parent for path in kinds[rois[0]]}
+        sets.append(one)
+        images += own
+        labels += kinds[first]
     layout = _paired_layout("a folder of images and one of labels", sets, images, labels)
-    others = _as_many(root, readable, {path.parent for path in (*images, *labels)}, images)
+    taken |= {path.parent for path in (*images, *labels)}
+    others = set(_as_many(root, readable, taken, images)) | {
+        path.parent.relative_to(root).as_posix()
+        for place in places
+        for paths in labels_at[place].values()
+        for path in paths
+        if path.parent not in taken
+    }
+    remarks = []
     if others:
-        also = f"other folders hold as many files, of another kind perhaps: {listed(others)}"
-        layout = replace(layout, remarks=(*layout.remarks, also))
-    return layout
+        remarks.append(f"other folders may hold labels, or are of another kind: {listed(sorted(others))}")
+    if any("rois" in one for one in sets):
+        remarks.append("`rois` are taken for the camera's field of view: scores are taken inside only")
+    return replace(layout, remarks=(*layout.remarks, *remarks))
 
 
 def _as_many(root: Path, files: Sequence[Path], taken: set[Path], images: Sequence[Path]) -> list[str]:
@@ -138,26 +169,99 @@ def find_cases(root: Path, files: Sequence[Path]) -> Layout | None:
     for path in readable:
         by_case.setdefault(path.parent, []).append(path)
     by_case.pop(root, None)
-    roles = [{role(path, case): path for path in paths} for case, paths in by_case.items()]
-    common = set.intersection(*map(set, roles)) if len(roles) > 1 else set()
-    labels = [role for role in common if set(re.split(r"[^a-z]+", role.lower())) & set(LABEL_WORDS)]
-    images = sorted(common - set(labels))
+    roles = {case: {role(path, case): path for path in paths} for case, paths in by_case.items()}
+    counts = Counter(role for one in roles.values() for role in one)
+    if len(roles) < 2:
+        return None
+    # A role that a few cases lack is one all the same: what is missing is said, not passed over.
+    common = sorted(role for role, count in counts.items() if count > max(1, len(roles) // 2))
+    labels = [role for role in common if says_label(role)]
+    images = [role for role in common if role not in labels]
     if len(labels) != 1 or not images:
         return None
-    patterns = [pattern(root, [one[role] for one in roles]) for role in images]
-    label_files = [one[labels[0]] for one in roles]
+    patterns = [_role_pattern(root, roles, role) for role in images]
+    label_files = [one[labels[0]] for one in roles.values() if labels[0] in one]
     sets = [
         {
             "split": "auto",
             "images": patterns if len(patterns) > 1 else patterns[0],
-            "labels": pattern(root, label_files),
+            "labels": _role_pattern(root, roles, labels[0]),
         }
     ]
     layout = _paired_layout(
-        f"one folder for each of {len(roles)} cases", sets, [one[images[0]] for one in roles], label_files
+        f"one folder for each of {len(roles)} cases",
+        sets,
+        [one[images[0]] for one in roles.values() if images[0] in one],
+        label_files,
     )
+    remarks = [
+        f"'{role}' is not in {listed([case.relative_to(root).as_posix() for case in roles if role not in roles[case]])}"
+        for role in sorted(counts)
+        if counts[role] < len(roles)
+    ]
     section = {"reader": layout.prepare.pop("reader"), "key": "^(.*)/", **layout.prepare}
-    return replace(layout, prepare=section)
+    return replace(layout, prepare=section, remarks=(*layout.remarks, *remarks[:_ROLES_SHOWN]))
+
+
+def _role_pattern(root: Path, roles: Mapping[Path, Mapping[str, Path]], role: str) -> str:
+    """Pattern of the files that have one role in all cases: ``*/*_t1.nii.gz``, and not ``*/*.nii.gz`` as that of T2."""
+    paths = {case: one[role] for case, one in roles.items() if role in one}
+    names = {"*".join(map(glob.escape, path.name.split(case.name))) for case, path in paths.items()}
+    return pattern(root, list(paths.values()), names.pop() if len(names) == 1 else "")
+
+
+def find_marked(root: Path, files: Sequence[Path]) -> Layout | None:
+    """Labels beside their images, named like these with a word at the end: scan 1.png and scan 1_mask.png."""
+    readable = [path for path in files if path.name.lower().endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES))]
+    there = {(path.parent, stem(path).lower()): path for path in readable}
+    groups: dict[tuple[str, str, str, str], list[tuple[Path, Path]]] = {}
+    for path in readable:
+        name = stem(path)
+        marked = _MARKED.fullmatch(name)
+        if marked is None:
+            continue
+        for tail in _IMAGE_TAILS:
+            image = there.get((path.parent, f"{marked[1]}{tail}".lower()))
+            if image is not None and image != path:
+                own = stem(image)[len(marked[1]) :]
+                kind = (marked[2], path.name[len(name) :], own, image.name[len(stem(image)) :])
+                groups.setdefault(kind, []).append((image, path))
+                break
+    if not groups:
+        return None
+    (tail, ending, own_tail, own_ending), pairs = max(groups.items(), key=lambda item: len(item[1]))
+    if len(pairs) < 2:
+        return None
+    images, labels = [image for image, _ in pairs], [label for _, label in pairs]
+    end = glob.escape(own_tail) or _last_letter({stem(image)[-1] for image in images}, tail[-1])
+    names = (f"*{end}{own_ending}", f"*{glob.escape(tail)}{ending}")
+    sets = [
+        {
+            "split": "auto",
+            "images": pattern(root, images, names[0]),
+            "labels": pattern(root, labels, names[1]),
+        }
+    ]
+    layout = _paired_layout("labels beside their images", sets, images, labels)
+    alone = len({stem(label) for label in labels}) == len(labels)
+    tails = "|".join(dict.fromkeys(re.escape(one) for one in (tail, own_tail) if one))
+    endings = (
+        re.escape(ending) if ending == own_ending else f"(?:{re.escape(ending)}|{re.escape(own_ending)})"
+    )
+    key = f"{'([^/]+?)' if alone else '^(.+?)'}(?:{tails}){'' if own_tail else '?'}{endings}$"
+    rest = sorted(set(readable) - {path for pair in pairs for path in pair})
+    remarks = [
+        f"{len(rest)} files are not taken: {listed([path.relative_to(root).as_posix() for path in rest])}"
+    ]
+    section = {"reader": layout.prepare.pop("reader"), "key": key, **layout.prepare}
+    return replace(layout, prepare=section, remarks=(*layout.remarks, *(remarks if rest else ())))
+
+
+def _last_letter(last: set[str], of_labels: str) -> str:
+    """The end of a pattern that images match by the last sign of their names, and labels do not."""
+    if all(sign in "0123456789" for sign in last):
+        return "[0-9]"
+    return glob.escape(last.pop()) if len(last) == 1 else f"[!{of_labels}]"
 
 
 def find_beside(root: Path, files: Sequence[Path]) -> Layout | None:
@@ -189,16 +293,9 @@ def _paired_layout(
     volumes = is_volume(images[0])
     reader = "volumes" if volumes else "stacks" if is_stack(images[0]) else "pairs"
     section: dict[str, Any] = {"reader": reader, "sets": sets}
-    stems = [{stem(path) for path in paths} for paths in (images, labels)]
-    if stems[0] != stems[1]:
-        digits = [{tuple(re.findall(r"\d+", name)[-1:]) for name in names} for names in stems]
-        if digits[0] == digits[1] and len(digits[0]) == len(images):
-            section = {"reader": reader, "key": r"(\d+)\D*$", "sets": sets}
-        else:
-            remarks.append("the names of images and labels differ: say with `key` what they have in common")
     if volumes:
         section |= window_for([], remarks)
-    section |= mapping(labels)
+    section |= mapping(labels, remarks)
     return Layout(
         f"{what}: {len(images)} images, {len(labels)} labels", with_splits(section), (), tuple(remarks)
     )

@@ -32,6 +32,8 @@ class Picture:
         Where the label was read, for messages.
     palette : mapping
         Stored value to colour, ``red << 16 | green << 8 | blue``, where the label is indices into a palette.
+    notes : tuple of str
+        What was done to its files that people should know; of a volume with its first slice.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Picture:
     volume: str = ""
     slicing: Slicing | None = None
     palette: Mapping[int, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

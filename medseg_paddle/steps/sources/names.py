@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +18,7 @@ _ENDINGS = (
     ".tiff", ".gif", ".bmp", ".npy",
 )  # fmt: skip
 _SHOWN = 5
+_LONGEST = 160  # of 255 bytes: the number of a slice, an ending and the mark of a file in the making follow
 
 
 def matching(search: Search, pattern: str) -> list[Path]:
@@ -65,6 +68,7 @@ def keyed(search: Search, pattern: str) -> dict[str, Path]:
 def by_key(search: Search, paths: Iterable[Path]) -> dict[str, Path]:
     """Files by their keys; two with the same are a problem, and the first is kept."""
     found: dict[str, Path] = {}
+    equal: dict[str, Path] = {}
     for path in paths:
         try:
             key = key_of(search, path)
@@ -72,11 +76,15 @@ def by_key(search: Search, paths: Iterable[Path]) -> dict[str, Path]:
             search.problems.append(error)
             continue
         if key in found:
-            search.fault(
-                f"{found[key]} and {path} have the same key '{key}'",
-                hint="set `key` in `prepare` to an expression that tells them apart, with the folder's name",
-            )
+            equal.setdefault(key, path)
         found.setdefault(key, path)
+    if equal:
+        key, path = next(iter(equal.items()))
+        more = f", and so have the files of {len(equal) - 1} more keys" if len(equal) > 1 else ""
+        search.fault(
+            f"{found[key]} and {path} have the same key '{key}'{more}",
+            hint="set `key` in `prepare` to an expression that tells them apart, with the folder's name",
+        )
     return found
 
 
@@ -133,20 +141,17 @@ def stem(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
-def file_name(key: str, path: Path) -> str:
+def file_name(key: str) -> str:
     """Turn a key into a name without spaces or other signs that lists and shells trip over.
 
-    Raises
-    ------
-    DataError
-        Nothing is left of it.
+    Where nothing is left of it, or too much for a file name, a short hash of the key takes the place of the rest.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", key).strip("-.")
-    if not name:
-        raise DataError(
-            f"{path}: no file name can be made of '{key}'", hint="set `key` or `patient` in `prepare`"
-        )
-    return name
+    if name and len(name) <= _LONGEST:
+        return name
+    # Normalized: the same name is spelt in two ways by two file systems.
+    digest = hashlib.sha256(unicodedata.normalize("NFC", key).encode(errors="surrogateescape")).hexdigest()
+    return f"{name[:_LONGEST] or 'case'}-{digest[:10]}"
 
 
 def chosen(

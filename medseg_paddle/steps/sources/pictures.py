@@ -138,6 +138,8 @@ def cut_line(root: Path, line: str, separator: str | None) -> list[tuple[Path, .
             found.append(tuple(two))
     if not found and (alone := _file_below(root, line.strip("\"'"))) is not None:
         return [(alone,)]
+    if not found and "\\" in line:  # written on Windows
+        return cut_line(root, line.replace("\\", "/"), separator)
     return found
 
 
@@ -158,7 +160,7 @@ def channel_files(search: Search, part: PrepareSet) -> dict[str, tuple[Path, ...
 def named_case(search: Search, key: str, path: Path, patient: str | None = None) -> tuple[str, str] | None:
     """File name and patient of a case; None, and a problem noted, where there is none."""
     try:
-        return file_name(key, path), patient_of(search, path, default=key if patient is None else patient)
+        return file_name(key), patient_of(search, path, default=key if patient is None else patient)
     except DataError as error:
         search.problems.append(error)
         return None

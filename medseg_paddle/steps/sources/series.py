@@ -26,7 +26,7 @@ from medseg_paddle.steps.sources.names import (
     patient_of,
     require_size,
 )  # fmt: skip
-from medseg_paddle.steps.sources.slices import require_one_grid, slices
+from medseg_paddle.steps.sources.slices import on_grid, require_one_grid, slices
 from medseg_paddle.steps.sources.volumes import note_value_names
 
 
@@ -189,7 +189,7 @@ def _sources(
         try:
             default = read_slice(first).patient_id if search.spec.patient is None else ""
             patient = patient_of(search, first, default=default)
-            name = file_name(patient, first)
+            name = file_name(patient)
         except DataError as error:
             search.problems.append(error)
             continue
@@ -219,8 +219,9 @@ def _read(
     first, *others = (load_series(paths) for paths in channels)
     for other in others:
         require_one_grid(first.paths[0], first.volume, other.paths[0], other.volume, "other channel")
+    note = ""
     if isinstance(masks, Path):
-        volume = _label_volume(masks, first)
+        volume, note = _label_volume(masks, first)
         labels, paths = volume.array, [masks] * len(volume.array)
     else:
         paths = [masks[path] for path in first.paths]
@@ -229,20 +230,20 @@ def _read(
             pictures.append(read_label(mask_path))
             require_size(path, first.volume.array.shape[1:], mask_path, pictures[-1].shape)
         labels = np.stack(pictures)
-    yield from slices(name, [first.volume, *(other.volume for other in others)], labels, paths, patient, spec)
+    volumes = [first.volume, *(other.volume for other in others)]
+    yield from slices(name, volumes, labels, paths, patient, spec, [note])
 
 
-def _label_volume(path: Path, images: Series) -> Volume:
-    """A label volume or DICOM segmentation on the grid of a series."""
+def _label_volume(path: Path, images: Series) -> tuple[Volume, str]:
+    """A label volume or DICOM segmentation on the grid of a series, and what was done to bring it there."""
     if is_volume(path):
-        volume = read_label_volume(path)
-        require_one_grid(images.paths[0], images.volume, path, volume, "mask")
-        return volume
-    from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation  # slow to load, as above
+        return on_grid(images.paths[0], images.volume, path, read_label_volume(path), "mask")
+    # Here, for highdicom takes a second to load, and masks are more often pictures.
+    from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation
 
     if not is_segmentation(path):
         raise DataError(
             f"{path} is no mask picture, no label volume and no DICOM segmentation",
             hint="correct `labels` in `prepare`",
         )
-    return read_segmentation(path, images)
+    return read_segmentation(path, images), ""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import PrepareSpec, WindowSpec
-from medseg_paddle.core import Slicing, Volume
+from medseg_paddle.core import Geometry, Slicing, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import clipped_share, window_to_uint8, window_to_uint16
@@ -21,6 +21,42 @@ _GEOMETRY_TOLERANCE_MM = 0.05
 _MOST_CLIPPED = 0.99
 _USUAL_RANGE = (0.5, 99.5)  # percentiles
 _CORNERS = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
+
+
+def on_grid(one: Path, volume: Volume, two: Path, other: Volume, what: str) -> tuple[Volume, str]:
+    """A second volume on the grid of a first, its axes flipped or exchanged where it stores the same voxels so.
+
+    Programs that write NIfTI often store rows from the other side, or the axes in another order, than the DICOM
+    series they read. No value is interpolated.
+
+    Returns
+    -------
+    volume : Volume
+    note : str
+        What was done; empty where nothing was.
+
+    Raises
+    ------
+    DataError
+        They do not lie at the same place in the patient.
+    """
+    # Index of the first to index of the second; of the same voxels every column is a unit vector, or its opposite.
+    steps = np.rint(np.linalg.inv(other.geometry.affine) @ volume.geometry.affine)[:3, :3]
+    whole = np.abs(steps)
+    is_turned = (steps != np.eye(3)).any()
+    if not is_turned or (whole.sum(axis=0) != 1).any() or (whole.sum(axis=1) != 1).any():
+        require_one_grid(one, volume, two, other, what)
+        return other, ""
+    first, second, third = (int(axis) for axis in whole.argmax(axis=0))
+    turned = other.transposed((first, second, third))
+    affine, array = turned.geometry.affine.copy(), turned.array
+    for axis in np.flatnonzero(steps.sum(axis=0) < 0):
+        affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
+        affine[:, axis] *= -1
+        array = np.flip(array, axis)
+    turned = Volume(array, Geometry(turned.geometry.shape, affine), other.units)
+    require_one_grid(one, volume, two, turned, what)
+    return turned, f"{what}s that store their image's grid with axes flipped or exchanged are turned"
 
 
 def require_one_grid(one: Path, volume: Volume, two: Path, other: Volume, what: str) -> None:
@@ -48,6 +84,7 @@ def slices(
     label_paths: Sequence[Path],
     patient: str,
     spec: PrepareSpec,
+    notes: Sequence[str] = (),
 ) -> Iterator[Picture]:
     """Cut volumes on one grid, a channel each, into windowed, upright slices.
 
@@ -62,6 +99,8 @@ def slices(
     patient : str
     spec : PrepareSpec
         Its windows, one for all channels or one for each.
+    notes : sequence of str
+        What was done to bring them to one grid; empty texts are passed over.
     """
     first = volumes[0]
     if not spec.windows:
@@ -93,6 +132,7 @@ def slices(
             patient=patient,
             volume=name,
             slicing=slicing,
+            notes=tuple(dict.fromkeys(filter(None, notes))) if place == 0 else (),
         )
 
 

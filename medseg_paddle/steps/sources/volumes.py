@@ -14,7 +14,7 @@ from medseg_paddle.io.volumes import label_names, read_label_volume, read_volume
 from medseg_paddle.steps.sources.base import Picture, Search, Source
 from medseg_paddle.steps.sources.names import chosen, keyed, paired
 from medseg_paddle.steps.sources.pictures import channel_files, named_case
-from medseg_paddle.steps.sources.slices import require_one_grid, slices
+from medseg_paddle.steps.sources.slices import on_grid, slices
 
 
 def volumes(search: Search, part: PrepareSet) -> Iterator[Source]:
@@ -49,11 +49,13 @@ def _read_volumes(
     name: str, images: tuple[Path, ...], label_path: Path, patient: str, spec: PrepareSpec
 ) -> Iterator[Picture]:
     channels = [_with_units(read_volume(path), spec) for path in images]
-    for path, channel in zip(images[1:], channels[1:], strict=True):
-        require_one_grid(images[0], channels[0], path, channel, "other channel")
-    labels = read_label_volume(label_path)
-    require_one_grid(images[0], channels[0], label_path, labels, "label")
-    yield from slices(name, channels, labels.array, [label_path] * len(labels.array), patient, spec)
+    notes = []
+    for place, path in enumerate(images[1:], start=1):
+        channels[place], note = on_grid(images[0], channels[0], path, channels[place], "other channel")
+        notes.append(note)
+    labels, note = on_grid(images[0], channels[0], label_path, read_label_volume(label_path), "label")
+    paths = [label_path] * len(labels.array)
+    yield from slices(name, channels, labels.array, paths, patient, spec, [*notes, note])
 
 
 def _with_units(volume: Volume, spec: PrepareSpec) -> Volume:
