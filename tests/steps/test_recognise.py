@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.phantom import write_phantom
 from medseg_paddle.steps.recognise import Layout, recognise
 from medseg_paddle.steps.sources import Source, find_sources
 
@@ -104,6 +105,22 @@ def test_a_proposal_pairs_what_belongs_together(tmp_path, kind):
     layout = first(tmp_path)
     assert layout.problems == ()
     assert pairs(tmp_path, layout.prepare) == set(LAYOUTS[kind])
+
+
+def test_slices_and_masks_in_one_folder_a_patient_are_paired_by_the_folder(tmp_path):
+    write_phantom(tmp_path, patients=2, seed=3, size=40, slices=9)
+    for patient in list(tmp_path.iterdir()):
+        for path in [*patient.glob("ct/*"), *patient.glob("mask/*")]:
+            path.rename(patient / path.name)
+        (patient / "ct").rmdir()
+        (patient / "mask").rmdir()
+    layout = first(tmp_path)
+    assert layout.problems == ()
+    found = find_sources(PrepareSpec.model_validate(layout.prepare), tmp_path)
+    assert len(found) == 2
+    for one in found:
+        slices, masks = one.files[:9], one.files[9:]
+        assert [path.with_suffix(".png") for path in slices] == list(masks)
 
 
 def test_a_second_mask_of_one_image_is_left_out_and_said(tmp_path):
