@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.errors import DataError
 from medseg_paddle.phantom import write_phantom
+from medseg_paddle.steps.prepare import proposal
 from medseg_paddle.steps.recognise import Layout, recognise
 from medseg_paddle.steps.sources import Source, find_sources
 
@@ -281,3 +283,9 @@ def test_the_splits_of_real_sets_are_kept(real_data, name, counts):
     assert counts in (None, said)
     found = splits(folder, first(folder).prepare)
     assert {split: len(names) for split, names in found.items()} == said
+
+
+def test_a_json_of_endless_depth_is_no_layout(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("[" * 200_000)
+    with pytest.raises(DataError, match="is not recognised"):
+        proposal(tmp_path)

@@ -250,5 +250,5 @@ def json_of(path: Path) -> Any:
     """Content of a JSON file; None where it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
