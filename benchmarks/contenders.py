@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import networks
+from rounds import MARK
 
-MARK = "@@medseg-benchmark@@ "
 _STEPS_BEFORE = 3
 
 

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from loader_contenders import MARK, SIZE, seconds_used
+from loader_contenders import SIZE, seconds_used
+from rounds import Process, take_turns
 
 CONTENDERS = {  # name: kind, whether images are decoded once
     "PyTorch": ("PyTorch", False),
@@ -67,54 +65,23 @@ def found_images(images: Path, labels: Path) -> list[tuple[str, str]]:
     return [(str(image), str(label)) for image, label in pairs if label.is_file()]
 
 
-class Process:
-    """A contender at work."""
-
-    def __init__(self, contender: str, job: dict[str, Any], options: argparse.Namespace) -> None:
-        self.contender = contender
-        kind, cached = CONTENDERS[contender]
-        python = options.torch_python if kind == "PyTorch" else sys.executable
-        self._process = subprocess.Popen(
-            [
-                python,
-                str(Path(__file__).with_name("loader_contenders.py")),
-                json.dumps({**job, "kind": kind, "cached": cached}),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if options.verbose else subprocess.DEVNULL,
-            text=True,
-        )
-        self.facts = self._answer()
-
-    def load(self, batches: int) -> tuple[float, float, float]:
-        """Seconds, seconds of processor time, and cores that others used meanwhile."""
-        time.sleep(_SETTLE_S)
-        own = seconds_used(self._process.pid)
-        before, start = machine_seconds(), time.perf_counter()
-        print(batches, file=self._process.stdin, flush=True)
-        answer = self._answer()
-        span = time.perf_counter() - start
-        others = machine_seconds() - before - (seconds_used(self._process.pid) - own)
-        return answer["seconds"], answer["used"], max(0.0, others / span)
-
-    def end(self) -> None:
-        """Stop it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-    def _answer(self) -> dict[str, Any]:
-        for line in self._process.stdout or ():
-            if line.startswith(MARK):
-                return dict(json.loads(line.removeprefix(MARK)))
-        raise RuntimeError(f"{self.contender} ended with exit code {self._process.wait()}; try --verbose")
+def start(contender: str, job: dict[str, Any], options: argparse.Namespace) -> Process:
+    """The contender, with its images found."""
+    kind, cached = CONTENDERS[contender]
+    python = options.torch_python if kind == "PyTorch" else sys.executable
+    return Process(
+        contender,
+        [python, str(Path(__file__).with_name("loader_contenders.py"))],
+        {**job, "kind": kind, "cached": cached},
+        settle_s=_SETTLE_S,
+        verbose=options.verbose,
+    )
 
 
-def machine_seconds() -> float:
-    """Processor time that the machine has spent on anything."""
-    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+def load(process: Process, batches: int) -> tuple[tuple[float, float], float]:
+    """Seconds and seconds of processor time, and cores that others used meanwhile."""
+    answer, others = process.ask(batches, seconds_used)
+    return (answer["seconds"], answer["used"]), others
 
 
 @dataclass(frozen=True)
@@ -136,21 +103,20 @@ def compare(job: dict[str, Any], options: argparse.Namespace) -> tuple[list[Row]
     try:
         for contender in options.contenders:
             try:
-                processes.append(Process(contender, job, options))
+                processes.append(start(contender, job, options))
             except (OSError, RuntimeError) as error:
                 troubles.append(str(error))
         first = processes[0]
         troubles += [trouble for process in processes[1:] for trouble in differences(process, first)]
         size = job["batch"] or 1
         batches = max(1, options.load // size)
-        rounds: list[dict[str, tuple[float, float]]] = []
-        for number in range(options.attempts):
-            order = processes if number % 2 == 0 else processes[::-1]
-            measured = {process.contender: process.load(batches) for process in order}
-            if max(others for _, _, others in measured.values()) <= options.busy:
-                rounds.append({name: (seconds, used) for name, (seconds, used, _) in measured.items()})
-            if len(rounds) == options.rounds:
-                break
+        rounds = take_turns(
+            processes,
+            lambda process: load(process, batches),
+            rounds=options.rounds,
+            attempts=options.attempts,
+            busy=options.busy,
+        )
     finally:
         for process in processes:
             process.end()
@@ -190,7 +156,7 @@ def steps(job: dict[str, Any], options: argparse.Namespace) -> dict[str, dict[st
     found = {}
     for contender in ("PyTorch", "medseg-paddle"):
         if contender in options.contenders:
-            process = Process(contender, {**job, "steps": True}, options)
+            process = start(contender, {**job, "steps": True}, options)
             found[contender] = process.facts["steps"]
             process.end()
     return found

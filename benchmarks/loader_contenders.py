@@ -20,8 +20,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from rounds import MARK
 
-MARK = "@@medseg-benchmark@@ "
 SIZE = 512
 ROTATION, SCALE, BRIGHTNESS, CONTRAST = 15, (0.8, 1.25), 0.1, 0.2
 _LOOKED_AT = 24  # images whose statistics must agree

@@ -16,15 +16,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from contenders import MARK
 from networks import NETWORKS
+from rounds import Process, take_turns
 
 CONTENDERS = ("PyTorch", "PyTorch, compiled", "Paddle, as it comes", "Paddle, our settings", "medseg-paddle")
 _LOSS_TOLERANCE = 0.02  # relative; rounding grows over the steps
@@ -32,56 +29,31 @@ _BUSY = 0.3
 _SETTLE_S = 0.3  # threads of the last process stop spinning
 
 
-class Process:
-    """A contender at work."""
-
-    def __init__(self, contender: str, network: str, options: argparse.Namespace) -> None:
-        self.contender = contender
-        python = options.torch_python if contender.startswith("PyTorch") else sys.executable
-        job = {"contender": contender, "network": network, "threads": options.threads}
-        settings = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
-        self._process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("contenders.py")), json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if options.verbose else subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name not in settings},
-            text=True,
-        )
-        self.facts = self._answer()
-
-    def train(self, steps: int) -> tuple[float, float]:
-        """Seconds per step, and cores that others used meanwhile."""
-        time.sleep(_SETTLE_S)
-        before, own, start = machine_seconds(), self._seconds(), time.perf_counter()
-        print(steps, file=self._process.stdin, flush=True)
-        answer = self._answer()
-        span = time.perf_counter() - start
-        others = (machine_seconds() - before) - (self._seconds() - own)
-        self.facts["peak_mb"] = answer["peak_mb"]
-        return statistics.median(answer["seconds"]), max(0.0, others / span)
-
-    def end(self) -> None:
-        """Stop it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-    def _answer(self) -> dict[str, Any]:
-        for line in self._process.stdout or ():
-            if line.startswith(MARK):
-                return dict(json.loads(line.removeprefix(MARK)))
-        raise RuntimeError(f"{self.contender} ended with exit code {self._process.wait()}; try --verbose")
-
-    def _seconds(self) -> float:
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def start(contender: str, network: str, options: argparse.Namespace) -> Process:
+    """The contender, with its network built."""
+    python = options.torch_python if contender.startswith("PyTorch") else sys.executable
+    settings = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
+    return Process(
+        contender,
+        [python, str(Path(__file__).with_name("contenders.py"))],
+        {"contender": contender, "network": network, "threads": options.threads},
+        settle_s=_SETTLE_S,
+        verbose=options.verbose,
+        environment={name: value for name, value in os.environ.items() if name not in settings},
+    )
 
 
-def machine_seconds() -> float:
-    """Processor time that the machine has spent on anything."""
-    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+def seconds_used(process: int) -> float:
+    """Processor time of a process by itself."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def train(process: Process, steps: int) -> tuple[float, float]:
+    """Seconds per step, and cores that others used meanwhile."""
+    answer, others = process.ask(steps, seconds_used)
+    process.facts["peak_mb"] = answer["peak_mb"]
+    return statistics.median(answer["seconds"]), others
 
 
 @dataclass(frozen=True)
@@ -103,7 +75,7 @@ def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], int, 
     processes, troubles = [], []
     for contender in options.contenders:
         try:
-            processes.append(Process(contender, network, options))
+            processes.append(start(contender, network, options))
         except (OSError, RuntimeError) as error:
             if not processes:
                 raise SystemExit(f"the reference does not run: {error}") from error
@@ -116,14 +88,13 @@ def compare(network: str, options: argparse.Namespace) -> tuple[list[Row], int, 
                     troubles.append(
                         f"{process.contender}: loss {ours:.5f}, {first.contender}'s is {theirs:.5f}"
                     )
-        rounds: list[dict[str, float]] = []
-        for number in range(options.attempts):
-            order = processes if number % 2 == 0 else processes[::-1]
-            measured = {process.contender: process.train(options.steps) for process in order}
-            if max(others for _, others in measured.values()) <= _BUSY:
-                rounds.append({contender: seconds for contender, (seconds, _) in measured.items()})
-            if len(rounds) == options.rounds:
-                break
+        rounds = take_turns(
+            processes,
+            lambda process: train(process, options.steps),
+            rounds=options.rounds,
+            attempts=options.attempts,
+            busy=_BUSY,
+        )
     finally:
         for process in processes:
             process.end()

@@ -90,12 +90,7 @@ def new_folder(path: Path, *, overwrite: bool = False, marker: str | None = None
         written.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_dir():
-        raise SetupError(f"{path} is a file, a folder is needed there", hint="name another folder")
-    if path.is_dir() and not overwrite and any(path.iterdir()):
-        raise SetupError(
-            f"{path} is there already and not empty", hint="name a new folder, or allow to overwrite"
-        )
+    _require_free(path, overwrite=overwrite)
     if marker is not None and path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
         raise SetupError(
             f"{path} holds something else (no {marker} in it) and is not replaced",
@@ -144,12 +139,7 @@ def resumable_folder(
         As for :func:`new_folder`; another process is writing it.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_dir():
-        raise SetupError(f"{path} is a file, a folder is needed there", hint="name another folder")
-    if path.is_dir() and not overwrite and any(path.iterdir()):
-        raise SetupError(
-            f"{path} is there already and not empty", hint="name a new folder, or allow to overwrite"
-        )
+    _require_free(path, overwrite=overwrite)
     partial = path.with_name(f".{path.name}.partial")
     begun = partial / _KEY
     try:
@@ -257,6 +247,15 @@ def free_space(path: Path) -> str:
     while not path.exists():
         path = path.absolute().parent
     return f"{shutil.disk_usage(path).free / 2**20:,.1f} MiB free"
+
+
+def _require_free(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise SetupError(f"{path} is a file, a folder is needed there", hint="name another folder")
+    if path.is_dir() and not overwrite and any(path.iterdir()):
+        raise SetupError(
+            f"{path} is there already and not empty", hint="name a new folder, or allow to overwrite"
+        )
 
 
 def _not_writable(path: Path, error: OSError) -> SetupError:

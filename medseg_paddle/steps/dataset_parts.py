@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -165,13 +165,9 @@ def stamp(path: Path) -> Stamp:
     DataError
         It cannot be read.
     """
-    try:
+    with _reading(path):
         found = path.stat()
         return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256(path)}
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}", hint="check the file and its permissions"
-        ) from error
 
 
 def changed(path: Path, noted: Mapping[str, Any]) -> bool:
@@ -182,11 +178,17 @@ def changed(path: Path, noted: Mapping[str, Any]) -> bool:
     DataError
         It cannot be read.
     """
-    try:
+    with _reading(path):
         found = path.stat()
         if found.st_size != noted["size"]:
             return True
         return found.st_mtime_ns != noted["mtime_ns"] and bool(sha256(path) != noted["sha256"])
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}", hint="check the file and its permissions"
