@@ -78,7 +78,9 @@ def test_a_full_disk_says_two_lines_and_no_traceback(
     said = capfd.readouterr()
     assert left.value.code == 5
     assert [line.split(":")[0] for line in said.err.splitlines()] == ["error", "hint"]
-    assert {line.split()[0] for line in said.out.splitlines()} <= {"checking", "training:", "validation"}
+    # On a slow machine the pace of the training is told too ("25% ...").
+    expected = r"checking |training:|validation |\s*\d+% "
+    assert not [line for line in said.out.splitlines() if not re.match(expected, line)]
 
 
 def test_a_point_of_a_curve_that_cannot_be_written_is_an_error(
