@@ -17,6 +17,7 @@ from paddle import nn
 from medseg_paddle.engine.onednn import Unavailable, accelerate, library
 from medseg_paddle.engine.onednn.convolution import Convolution
 from medseg_paddle.engine.onednn.library import OneDnnError
+from medseg_paddle.engine.onednn.normalization import Normalization
 from medseg_paddle.engine.onednn.runtime import Cache, Workspace, runtime
 from medseg_paddle.engine.onednn.trial import require_right_results
 
@@ -83,6 +84,25 @@ def test_a_machine_where_it_computes_wrongly_is_not_trusted(spoiled: str) -> Non
     finally:
         require_right_results.cache_clear()
     accelerate(nn.Conv2D(1, 1, 3))
+
+
+@pytest.mark.parametrize(
+    "spoiled", [3, 5, 6], ids=["result", "gradient of the image", "gradient of the scale"]
+)
+def test_a_machine_where_norms_are_wrong_is_not_trusted(spoiled: int) -> None:
+    name = "forward" if spoiled == 3 else "backward"
+    right = getattr(Normalization, name)
+
+    def wrong(self, *addresses):
+        right(self, *addresses)
+        np.ctypeslib.as_array((library.ctypes.c_float * 1).from_address(addresses[spoiled]))[0] += 1e3
+
+    require_right_results.cache_clear()
+    try:
+        with patch.object(Normalization, name, wrong), pytest.raises(Unavailable, match="a norm wrongly"):
+            accelerate(nn.BatchNorm2D(1))
+    finally:
+        require_right_results.cache_clear()
 
 
 def test_trials_leave_the_random_numbers_of_a_training_alone() -> None:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
 from typing import Any
 
@@ -19,17 +19,23 @@ from paddle import nn
 from medseg_paddle.engine.onednn.convolution import Shape
 from medseg_paddle.engine.onednn.doubling import double
 from medseg_paddle.engine.onednn.library import OneDnnError
+from medseg_paddle.engine.onednn.normalization import Groups, Statistics, normalize
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
 from medseg_paddle.engine.onednn.trial import require_right_results
 
 _CONVOLUTIONS = (nn.Conv2D, nn.Conv3D)
 _TRANSPOSED = (nn.Conv2DTranspose, nn.Conv3DTranspose)
+_BATCH_NORMS = (nn.BatchNorm2D, nn.BatchNorm3D)
+_INSTANCE_NORMS = (nn.InstanceNorm2D, nn.InstanceNorm3D)
+_PLANE_NORMS = (nn.BatchNorm2D, nn.InstanceNorm2D)
 _FORWARD = "forward"
+# Numbers from which oneDNN's norms were measured to be faster than Paddle's.
+_WORTH_IT = 2**19
 
 
 def accelerate(model: nn.Layer) -> nn.Layer:
-    """Let the convolutions of `model`, and bilinear interpolation within it, compute on oneDNN where they can.
+    """Let convolutions, norms and bilinear interpolation in `model` compute on oneDNN where they can.
 
     The layers stay what they are: classes, names, parameters and state dict do not change, and a graph
     traced from the model holds Paddle's operators. What oneDNN does not cover goes Paddle's way, call by call.
@@ -45,10 +51,10 @@ def accelerate(model: nn.Layer) -> nn.Layer:
     for layer in model.sublayers(include_self=True):
         if _FORWARD in vars(layer):
             continue
-        # A subclass with a forward of its own is left alone.
-        if isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)) and type(layer).forward in _PADDLES:
+        ours = _ours(layer)
+        if ours is not None:
             # A bound method, which a deep copy of the layer binds to the copy.
-            object.__setattr__(layer, _FORWARD, MethodType(_convolution, layer))
+            object.__setattr__(layer, _FORWARD, MethodType(ours, layer))
         elif layer is model:
             object.__setattr__(layer, _FORWARD, MethodType(_whole_model, layer))
     return model
@@ -64,10 +70,7 @@ def restore(model: nn.Layer) -> nn.Layer:
 
 def is_accelerated(layer: nn.Layer) -> bool:
     """Whether this very layer would compute on oneDNN."""
-    return getattr(vars(layer).get(_FORWARD), "__func__", None) in (_convolution, _whole_model)
-
-
-_PADDLES = tuple(layer.forward for layer in (*_CONVOLUTIONS, *_TRANSPOSED))
+    return getattr(vars(layer).get(_FORWARD), "__func__", None) in (_convolution, _norm, _whole_model)
 
 
 def _convolution(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
@@ -80,6 +83,63 @@ def _convolution(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: An
             except OneDnnError:
                 pass  # remembered in the cache; Paddle can do all that oneDNN can
     return type(layer).forward(layer, x, *arguments, **named)
+
+
+def _norm(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
+    """In place of a norm's forward."""
+    if paddle.in_dynamic_mode() and not arguments and not named:
+        by_image = isinstance(layer, _INSTANCE_NORMS)
+        groups = _groups(layer, x, by_image=by_image)
+        if groups is not None:
+            scale = layer.scale if by_image else layer.weight
+            try:
+                y, found = normalize(runtime(), groups, x, scale, layer.bias)
+            except OneDnnError:
+                pass  # as above
+            else:
+                if not by_image:
+                    _follow(layer, found)
+                return y
+    return type(layer).forward(layer, x, *arguments, **named)
+
+
+def _follow(layer: nn.Layer, found: Statistics) -> None:
+    """Move a batch norm's running statistics towards what was found, as Paddle's operator does."""
+    share = layer._momentum
+    with paddle.no_grad():
+        for running, new in ((layer._mean, found.mean), (layer._variance, found.variance)):
+            paddle.assign(running * share + new * (1 - share), running)
+
+
+def _groups(layer: nn.Layer, x: paddle.Tensor, *, by_image: bool) -> Groups | None:
+    """What the layer normalises together; None where it is Paddle's business."""
+    scale, shift = layer.scale if by_image else layer.weight, layer.bias
+    if (
+        x.size < _WORTH_IT
+        or layer._data_format not in ("NCHW", "NCDHW")
+        or not (by_image or (layer.training and not layer._use_global_stats))
+        or scale is None
+        or shift is None
+        or any(t.dtype != paddle.float32 or not t.place.is_cpu_place() for t in (x, scale, shift))
+        or x.ndim != (4 if isinstance(layer, _PLANE_NORMS) else 5)
+        or any(t.shape != [x.shape[1]] or not t.is_contiguous() for t in (scale, shift))
+        or not _makes_cpu_tensors()
+    ):
+        return None
+    images, channels, *space = x.shape
+    shape = (1, images * channels, *space) if by_image else (images, channels, *space)
+    return Groups(shape, layer._epsilon)
+
+
+def _ours(layer: nn.Layer) -> Callable[..., paddle.Tensor] | None:
+    """What computes in place of the layer's forward; nothing for a subclass with a forward of its own."""
+    for ours, kinds in (
+        (_convolution, (*_CONVOLUTIONS, *_TRANSPOSED)),
+        (_norm, (*_BATCH_NORMS, *_INSTANCE_NORMS)),
+    ):
+        if any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in kinds):
+            return ours
+    return None
 
 
 def _shape(layer: nn.Layer, x: paddle.Tensor) -> Shape | None:

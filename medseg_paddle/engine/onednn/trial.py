@@ -1,4 +1,4 @@
-"""A few small convolutions, compared with Paddle's, before a model is trusted to the library."""
+"""A few small convolutions and a norm, compared with Paddle's, before a model is trusted to the library."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.engine.onednn.convolution import Shape
 from medseg_paddle.engine.onednn.library import OneDnnError, Unavailable
+from medseg_paddle.engine.onednn.normalization import Groups, normalize
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
 
@@ -20,12 +21,14 @@ _TOLERANCE = 1e-4  # of the greatest value; rounding stays far below
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Convolution:
     function: Any
     x: tuple[int, ...]
     w: tuple[int, ...]
     stride: int = 1
     padding: int = 0
+
+    what = "convolution"
 
     @property
     def shape(self) -> Shape:
@@ -43,19 +46,42 @@ class _Trial:
             groups=1,
         )
 
+    def ours(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
+        return convolve(runtime(), self.shape, x, w, None)
+
+    def paddles(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
+        return self.function(x, w, stride=self.stride, padding=self.padding)
+
+
+@dataclass(frozen=True)
+class _Norm:
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+
+    what = "norm"
+
+    def ours(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
+        return normalize(runtime(), Groups(self.x, 1e-5), x, w, paddle.zeros_like(w))[0]
+
+    def paddles(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
+        mean, variance, shift = (paddle.zeros_like(w) for _ in range(3))
+        shift.stop_gradient = False  # without its gradient Paddle gives the scale none either
+        return F.batch_norm(x, mean, variance, w, shift, training=True, epsilon=1e-5)
+
 
 # Several images, so that work is dealt to threads; strided 1 x 1 and few channels take kernels of their own.
-_TRIALS = (
-    _Trial(F.conv2d, (4, 16, 24, 24), (16, 16, 3, 3), padding=1),
-    _Trial(F.conv2d, (8, 4, 32, 32), (8, 4, 1, 1), stride=2),
-    _Trial(F.conv2d_transpose, (4, 16, 12, 12), (16, 16, 2, 2), stride=2),
-    _Trial(F.conv3d, (2, 8, 8, 8, 8), (8, 8, 3, 3, 3), padding=1),
+_TRIALS: tuple[_Convolution | _Norm, ...] = (
+    _Convolution(F.conv2d, (4, 16, 24, 24), (16, 16, 3, 3), padding=1),
+    _Convolution(F.conv2d, (8, 4, 32, 32), (8, 4, 1, 1), stride=2),
+    _Convolution(F.conv2d_transpose, (4, 16, 12, 12), (16, 16, 2, 2), stride=2),
+    _Convolution(F.conv3d, (2, 8, 8, 8, 8), (8, 8, 3, 3, 3), padding=1),
+    _Norm((4, 16, 24, 24), (16,)),
 )
 
 
 @functools.cache
 def require_right_results() -> None:
-    """Compare results and gradients of small convolutions with Paddle's; once in a process.
+    """Compare results and gradients of small operations with Paddle's; once in a process.
 
     The library has other kernels for each kind of processor, and needs an OpenMP that keeps its promises;
     tests can only tell about the machines that they have run on.
@@ -78,11 +104,11 @@ def require_right_results() -> None:
         ):
             if not np.abs(found - expected).max() <= _TOLERANCE * np.abs(expected).max():
                 raise Unavailable(
-                    f"on this machine oneDNN computes a convolution wrongly ({name}, image {trial.x})"
+                    f"on this machine oneDNN computes a {trial.what} wrongly ({name}, image {trial.x})"
                 )
 
 
-def _computed(trial: _Trial, *, oneDNN: bool) -> list[NDArray[np.float32]]:  # noqa: N803  (its name)
+def _computed(trial: _Convolution | _Norm, *, oneDNN: bool) -> list[NDArray[np.float32]]:  # noqa: N803  (its name)
     """Result and both gradients."""
     random = np.random.default_rng(0)  # Paddle's own generator is the training's
     x, w = (
@@ -90,9 +116,6 @@ def _computed(trial: _Trial, *, oneDNN: bool) -> list[NDArray[np.float32]]:  # n
         for shape in (trial.x, trial.w)
     )
     with paddle.enable_grad():
-        if oneDNN:
-            y = convolve(runtime(), trial.shape, x, w, None)
-        else:
-            y = trial.function(x, w, stride=trial.stride, padding=trial.padding)
-        y.backward(y.detach())
+        y = (trial.ours if oneDNN else trial.paddles)(x, w)
+        y.backward(y.detach() ** 2)  # a norm's own result has next to no gradient
     return [tensor.numpy() for tensor in (y, x.grad, w.grad)]
