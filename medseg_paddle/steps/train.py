@@ -107,7 +107,8 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
 
     start_paddle()
     from medseg_paddle.engine.device import set_device
-    from medseg_paddle.engine.training import fit, inspect
+    from medseg_paddle.engine.inspection import inspect
+    from medseg_paddle.engine.training import fit
 
     chosen = set_device(recipe.device, recipe.precision)
     with (
@@ -238,15 +239,15 @@ class _TrainingProgress:
         self._bar.__exit__(None, None, None)
 
     def surveyed(self, done: int, total: int, what: str) -> None:
-        """See :class:`medseg_paddle.engine.training.Listener`."""
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.advance(done, total, what)
 
     def doubted(self, what: str) -> None:
-        """See :class:`medseg_paddle.engine.training.Listener`."""
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.say(f"warning: {what}")
 
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
-        """See :class:`medseg_paddle.engine.training.Listener`."""
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.__exit__(None, None, None)
         self._bar = ProgressBar("training", iters, first_iter)
         self._bar.__enter__()
@@ -264,7 +265,7 @@ class _TrainingProgress:
     def iterated(
         self, step: int, loss: float, learning_rate: float, images_per_second: float, waiting: float
     ) -> None:
-        """See :class:`medseg_paddle.engine.training.Listener`."""
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
         note = f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s"
         self._bar.update(step, f"{note}  {waiting:.0%} waiting for images{self._score}")
         self._lines += 1
@@ -272,12 +273,12 @@ class _TrainingProgress:
             self._bar.say(waiting_advice(waiting, self._num_workers, available_cores()))
 
     def validated(self, step: int, report: Report, *, best: bool) -> None:
-        """See :class:`medseg_paddle.engine.training.Listener`."""
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._score = f"  Dice {report.mean_foreground_dice:.4f}"
         mark = "  best so far, saved" if best else ""
         self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
 
     def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
-        """See :class:`medseg_paddle.engine.training.Listener`."""
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
         advice = "go on with --resume" if resumable else "a run with use_ema cannot be resumed"
         self._bar.say(f"stopped at iteration {step} of {iters}; {advice}")

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.engine import training
+from medseg_paddle.engine import training, validation
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.run import Run
@@ -216,20 +216,20 @@ def test_a_validation_that_a_stop_prevented_is_made_up_for(
     assert run.history() == []
 
     stop_at(0, terminate)
-    score = training.score_cases
+    score = validation.score_cases
 
     def told_while_scoring(*words: Any, **options: Any) -> Iterator[Any]:
         if words[1] and Run.open(run.path).history():  # the validation at the end
             terminate()
         yield from score(*words, **options)
 
-    monkeypatch.setattr(training, "score_cases", told_while_scoring)
+    monkeypatch.setattr(validation, "score_cases", told_while_scoring)
     with pytest.raises(SystemExit, match="143"):
         train(disc_recipe_file, output=run.path, resume=True)
     assert saved(run.path) == ["best_model", "iter_12", "iter_6"]
     assert [entry["iter"] for entry in run.history()] == [6]
 
-    monkeypatch.setattr(training, "score_cases", score)
+    monkeypatch.setattr(validation, "score_cases", score)
     train(disc_recipe_file, output=run.path, resume=True)
     assert run.history() == whole.history()
     for name in ("iter_12", "best_model"):

@@ -1,0 +1,87 @@
+"""What is looked at before a training makes its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.core import Case
+from medseg_paddle.engine.data import Survey, batch_bytes, require_stackable, survey
+from medseg_paddle.engine.listener import Listener
+from medseg_paddle.engine.models import build_model
+from medseg_paddle.engine.shared_memory import require_shared_memory
+from medseg_paddle.errors import DataError, SetupError
+from medseg_paddle.io.decoded import DecodedImages
+
+_NAMED = 3  # labels in a message
+
+
+def inspect(
+    recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener, decoded: DecodedImages
+) -> Survey:
+    """Look at everything that a training needs, before its folder is made.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    train, val : sequence of Case
+    listener : Listener
+    decoded : DecodedImages
+        Gets the training's images and labels.
+
+    Returns
+    -------
+    Survey
+        Of the training's images.
+
+    Raises
+    ------
+    DataError
+        An image or a label is unreadable or does not fit, or there is no foreground to learn or score.
+    RecipeError
+        The images cannot be stacked to a batch.
+    ModelError
+        The pretrained weights are missing or do not fit.
+    SetupError
+        Several processes were started, or memory is too small for the processes that load images.
+    """
+    if paddle.distributed.ParallelEnv().nranks > 1:
+        raise SetupError(
+            "training on several devices at once is not supported yet",
+            hint="start one process; compare recipes by starting several runs on one device each",
+        )
+    found = survey(train, recipe, listener.surveyed, decoded)
+    require_stackable(recipe, found)
+    require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
+    _require_foreground(found, f"the training set ({len(train)} images)")
+    _doubt(found, "training", recipe, listener)
+    if val:
+        scored = survey(val, recipe, listener.surveyed)
+        _require_foreground(scored, f"the validation set ({len(val)} images)")
+        _doubt(scored, "validation", recipe, listener)
+    with paddle.utils.unique_name.guard():
+        build_model(recipe)
+    return found
+
+
+def _require_foreground(found: Survey, where: str) -> None:
+    if not sum(found.pixels[1:]):
+        raise DataError(
+            f"no foreground pixel in {where}: every label is background",
+            hint="check the labels' values (0 and 255 need `label_map: {255: 1}` in prepare) and the list of labels",
+        )
+
+
+def _doubt(found: Survey, which: str, recipe: Recipe, listener: Listener) -> None:
+    """Tell of labels that may have been exported with the ignored value for an object: nobody else would."""
+    labels = found.only_ignored
+    if labels:
+        named = ", ".join(str(path) for path in labels[:_NAMED])
+        more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+        listener.doubted(
+            f"{len(labels)} of the {which} labels hold the ignored value {recipe.ignore_index} and no class: "
+            f"{named}{more}. If it is an object there, it is neither learned nor scored: write "
+            f"`label_map: {{{recipe.ignore_index}: 1}}` in prepare, and prepare again"
+        )

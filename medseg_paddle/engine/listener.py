@@ -1,0 +1,32 @@
+"""Who is told how a training goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from medseg_paddle.metrics.report import Report
+
+
+class Listener(Protocol):
+    """Who wants to know how the training goes."""
+
+    def surveyed(self, done: int, total: int, what: str) -> None:
+        """A label was looked at before the start."""
+
+    def doubted(self, what: str) -> None:
+        """Something found before the start may be wrong, and may be meant."""
+
+    def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
+        """The loop begins."""
+
+    def iterated(
+        self, step: int, loss: float, learning_rate: float, images_per_second: float, waiting: float
+    ) -> None:
+        """A few iterations are done; `waiting` is the share of their time spent waiting for images."""
+
+    def validated(self, step: int, report: Report, *, best: bool) -> None:
+        """The validation cases were scored."""
+
+    def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
+        """A signal, or images that cannot be loaded any more, ended the training; its state after `step` is saved."""
