@@ -182,6 +182,7 @@ class _Normalize(PyLayer):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, dy: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         x, scale = ctx.saved_tensor()
+        ctx.container = None  # freed as soon as may be
         if (x.inplace_version, scale.inplace_version) != ctx.versions:
             raise RuntimeError("a norm's input or scale was changed in place before its gradient")
         if not dy.stop_gradient and paddle.is_grad_enabled():
