@@ -103,8 +103,8 @@ class Recipe(Spec):
     )
     cpu_kernels: CpuKernels = Field(
         "auto",
-        description="what computes convolutions on a CPU: oneDNN, several times faster, or Paddle's own kernels; "
-        "auto takes oneDNN where it can be used",
+        description="what computes convolutions and norms on a CPU: oneDNN, several times faster, or Paddle's own "
+        "kernels; auto takes oneDNN where it can be used",
     )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
     num_workers: NonNegativeInt = Field(0, description="processes that load images beside the training")
