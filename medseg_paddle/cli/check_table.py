@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from medseg_paddle.core.text import visible
 from medseg_paddle.steps.check import Finding, Result, Severity
 from medseg_paddle.steps.check.displacement import told
 from medseg_paddle.steps.check.labels import MOST_LISTED
@@ -25,11 +26,12 @@ def check_table(result: Result) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in result.findings:
-        table.add_row(_SIGNS[finding.severity], Text.assemble((finding.code, "bold"), f"  {finding.message}"))
+        message = visible(f"  {finding.message}")
+        table.add_row(_SIGNS[finding.severity], Text.assemble((finding.code, "bold"), message))
         if finding.cases and (cases := _cases(finding)):
-            table.add_row("", Text(cases, style="dim"))
+            table.add_row("", Text(visible(cases), style="dim"))
         if finding.remedy:
-            table.add_row("", Text(f"→ {finding.remedy}", style="italic"))
+            table.add_row("", Text(visible(f"→ {finding.remedy}"), style="italic"))
     parts: list[RenderableType] = [table] if result.findings else []
     return Group(*parts, *_summary(result), _verdict(result))
 
@@ -53,7 +55,7 @@ def _summary(result: Result) -> list[RenderableType]:
         lines.append(f" intensities{name}: {one.low:.0f} to {one.high:.0f} of 255, middle {one.middle:.0f}")
     if result.set_shift is not None:
         lines.append(f" masks against images: {told(result.set_shift)}")
-    return [Text(line) for line in lines]
+    return [Text(visible(line)) for line in lines]
 
 
 def _verdict(result: Result) -> Text:

@@ -7,21 +7,19 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import median_high
 
 import medseg_paddle
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Place, Unit
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.files import resumable_folder, write_text
+from medseg_paddle.preprocess.depth import dark_middle
 from medseg_paddle.steps.dataset_origin import origin
 from medseg_paddle.steps.dataset_parts import Part, Written, done_before, stamp, write_parts
 from medseg_paddle.steps.dataset_suspicions import near_copies
 from medseg_paddle.steps.parallel import suited_workers
 from medseg_paddle.steps.sources import Found, Source, look
 from medseg_paddle.steps.sources.declared import LabelRules
-
-_LEAST_MAXIMUM = 65536 // 4
 
 Progress = Callable[[int, int, str], None]
 
@@ -302,12 +300,8 @@ def units(sources: Sequence[Source], pictures: Sequence[Sequence[Written]] | Non
 
 
 def _require_full_range(maxima: Sequence[int]) -> None:
-    """Refuse 16-bit pictures that use little of their range, such as the 12 bits of a detector.
-
-    A model would see nearly black pictures: 0..255 is the range of 16 bits here as everywhere. The median, for
-    a single picture of another kind does not brighten the others.
-    """
-    if maxima and (middle := median_high(maxima)) < _LEAST_MAXIMUM:
+    """Refuse 16-bit pictures that are nearly black."""
+    if (middle := dark_middle(maxima)) is not None:
         raise DataError(
             f"of {len(maxima)} pictures with 16 bits {sum(one <= middle for one in maxima)} have (next to) no value "
             f"above {middle} of 65535: they are nearly black",

@@ -343,6 +343,26 @@ def test_constant_flat_and_saturated_images(blobs):
     assert saturated.figures["shares"]["images/P05_1"] == pytest.approx(70 / 160, abs=0.01)
 
 
+def test_an_image_of_far_less_contrast_than_the_others_is_named(blobs):
+    assert not found(check(blobs.lists), "low-contrast")
+    blobs.write_image("P03_1", blobs.image("P03_1") // 8 + 100)
+    assert the(check(blobs.lists), "low-contrast").cases == ("images/P03_1",)
+
+
+def test_sixteen_bits_are_dark_if_half_of_the_images_are(blobs):
+    for number in range(1, 13):
+        name = f"P{number:02d}_1"
+        bright = 256 if number == 1 else 16  # the others have 12 bits
+        blobs.write_image(name, blobs.image(name).astype(np.uint16) * bright)
+    dark = the(check(blobs.lists), "dark-sixteen-bit")
+    assert "images/P01_1" not in dark.cases
+    assert "of 12 images" in dark.message
+    for number in range(2, 8):
+        name = f"P{number:02d}_1"
+        blobs.write_image(name, blobs.image(name) * 16)
+    assert not found(check(blobs.lists), "dark-sixteen-bit")
+
+
 def test_few_levels_stretched_over_many_show_as_a_comb(blobs):
     coarse = (blobs.image(TRAIN) // 8 * 8).astype(np.uint8)  # 32 levels
     blobs.write_image(TRAIN, coarse)

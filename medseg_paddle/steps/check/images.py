@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from medseg_paddle.preprocess.depth import dark_middle
 from medseg_paddle.steps.check.exchanged import FEW_VALUES
 from medseg_paddle.steps.check.facts import Facts
 from medseg_paddle.steps.check.findings import Centre, Finding, error, note, warning
@@ -15,9 +16,10 @@ _FLAT = 3.0  # grey levels of 256
 _SATURATED = 0.25
 _GAPS = 0.3
 _FEW_LEVELS = 24  # of 256; the dimmest pictures of a microscope have 32
-_DARK = 65536 // 4
 _SPACING = 0.25  # as far as a bundle lets the pixels of a picture differ from those it was trained on
 _LEAST_CASES = 3
+_LEAST_SPANS = 5
+_NARROW = 0.2
 _OVERLAP = 0.5
 
 
@@ -31,6 +33,7 @@ def judge_images(facts: Sequence[Facts], gathered: Gathered) -> Iterator[Finding
     yield from _binary(pictures)
     pictures = [(one, levels) for one, levels in pictures if not levels.binary]
     yield from _saturated(pictures)
+    yield from _narrow(pictures)
     yield from _squeezed(pictures, gathered)
     yield from _few_levels(pictures)
     yield from _mixed(facts)
@@ -114,6 +117,29 @@ def _saturated(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
         )
 
 
+def _narrow(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
+    """Pictures of far less contrast than the others: underexposed, or of another exposure or export."""
+    spans = {
+        one.unit.id: (levels.high - levels.low) / levels.unit
+        for one, levels in pictures
+        if not _is_flat(levels)
+    }
+    if len(spans) < _LEAST_SPANS:
+        return
+    usual = median(spans.values())
+    narrow = {name: span for name, span in spans.items() if span < _NARROW * usual}
+    if narrow:
+        yield note(
+            "low-contrast",
+            f"{len(narrow)} image(s) whose grey levels span {min(narrow.values()):.0f} to {max(narrow.values()):.0f} "
+            f"of 256, usual here are {usual:.0f}",
+            "look at them: if they were exported otherwise, do it again; if they are as dim as that, RandomIntensity "
+            "prepares a model for it",
+            tuple(narrow),
+            spans={name: round(span, 1) for name, span in narrow.items()},
+        )
+
+
 def _squeezed(pictures: Sequence[tuple[Facts, Levels]], gathered: Gathered) -> Iterator[Finding]:
     gaps = {one.unit.id: levels.gaps for one, levels in pictures if levels.gaps > _GAPS}
     if gaps:
@@ -136,14 +162,16 @@ def _squeezed(pictures: Sequence[tuple[Facts, Levels]], gathered: Gathered) -> I
             "export them again from the original: they went through 8 bits on the way",
             shallow,
         )
-    if deep and (brightest := max(levels.most for _, levels in deep)) < _DARK:
+    middle = dark_middle([levels.most for _, levels in deep])
+    if middle is not None:
+        dark = [one.unit.id for one, levels in deep if levels.most <= middle]
         judge = error if gathered.kind == "source" else warning
         yield judge(
             "dark-sixteen-bit",
-            f"none of the {len(deep)} images of 16 bits has a value above {brightest:.0f} of 65535: they are nearly "
-            "black",
+            f"of {len(deep)} images with 16 bits {len(dark)} have no value above {middle:.0f} of 65535: they are "
+            "nearly black",
             "multiply all by one factor that fills the range (16 for 12-bit values)",
-            [one.unit.id for one, _ in deep],
+            dark,
         )
 
 
