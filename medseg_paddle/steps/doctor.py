@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from medseg_paddle.engine import cpu
 from medseg_paddle.engine.inspect_device import PADDLESEG_VERSION, Inspection, inspect_device
+from medseg_paddle.io.memory import free_memory
 
 DISTRIBUTION = "medseg-paddle"
 _SHOWN = ("paddlepaddle", "paddleseg", "visualdl", "numpy", "opencv-python-headless", "protobuf")
@@ -149,7 +150,8 @@ def _memory() -> Finding:
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
         total = min(total, int(text))
-    available = min(total, psutil.virtual_memory().available)
+    free = free_memory()
+    available = min(total, psutil.virtual_memory().available if free is None else free)
     value = f"{total / _GIB:.1f} GiB, {available / _GIB:.1f} GiB free"
     if available < 2 * _GIB:
         return Finding(
