@@ -39,6 +39,6 @@ def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
         raise SetupError(
             f"num_workers: {num_workers} needs {needed / _MIB:,.1f} MiB of memory shared with processes that "
             f"load images ({AHEAD * num_workers} batches), {free / _MIB:,.1f} MiB are free",
-            hint="set a lower num_workers (a run that is resumed may), or give the container more memory; a new run may "
-            "also have a lower batch_size",
+            hint="set a lower num_workers, also of a run that is resumed, or give the container more memory; a new run "
+            "may have a lower batch_size, too",
         )
