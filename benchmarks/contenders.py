@@ -102,7 +102,6 @@ class Paddle(Framework):
             from medseg_paddle.engine import cpu
 
             cpu.apply_defaults(job["threads"])
-            cpu.give_back_large_blocks()
         import paddle
 
         paddle.set_device("cpu")

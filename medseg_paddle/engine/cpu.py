@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE_BLOCK, _KEPT_AT_THE_TOP = 16 << 20, 256 << 20
 
 
 def apply_defaults(threads: int | None = None) -> None:
@@ -37,20 +32,6 @@ def apply_defaults(threads: int | None = None) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     # PaddleSeg makes folders in the user's home at import unless told where.
     os.environ.setdefault("SEG_HOME", str(Path(tempfile.gettempdir()) / f"medseg-paddleseg-{_user()}"))
-
-
-def give_back_large_blocks() -> None:
-    """Let the C library give memory back to the system at once where it was one block of 16 MiB or more.
-
-    Its limit else rises to 32 MiB as such blocks are freed. A training's then lie between small ones that stay, the
-    memory grows by a tenth, and nothing is faster for it. With a C library other than glibc nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-            mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-        if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-            mallopt(_M_TRIM_THRESHOLD, _KEPT_AT_THE_TOP)
 
 
 def available_cores() -> int:

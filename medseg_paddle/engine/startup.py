@@ -21,7 +21,7 @@ _CHATTER = ("OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
 
 def start_paddle(threads: int | None = None) -> None:
-    """Load Paddle with the settings of :mod:`medseg_paddle.engine.cpu`; every step's first call.
+    """Load Paddle with :func:`medseg_paddle.engine.cpu.apply_defaults`; every step's first call.
 
     Raises
     ------
@@ -29,7 +29,6 @@ def start_paddle(threads: int | None = None) -> None:
         Paddle or PaddleSeg is not installed, or cannot be loaded.
     """
     cpu.apply_defaults(threads)
-    cpu.give_back_large_blocks()
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
     warnings.filterwarnings(

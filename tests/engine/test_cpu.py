@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -67,27 +64,3 @@ def test_no_more_threads_are_promised_than_openmp_grants(
     monkeypatch.setattr(os, "environ", {"OMP_THREAD_LIMIT": limit})
     cpu.apply_defaults(6)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-@pytest.mark.parametrize(
-    ("setting", "kept"), [("give_back_large_blocks()", False), ("available_cores()", True)]
-)
-def test_a_large_block_that_is_freed_goes_back_to_the_system(setting: str, kept: bool) -> None:
-    program = f"""
-import ctypes, pathlib
-from medseg_paddle.engine import cpu
-cpu.{setting}
-libc = ctypes.CDLL("libc.so.6")
-libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
-size = 24 << 20
-libc.free(libc.malloc(size))  # from here on the library's own limit is above this size
-block, above = libc.malloc(size), libc.malloc(1 << 16)
-ctypes.memset(block, 1, size)
-held = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
-before = held()
-libc.free(block)
-print(before - held() < size // 2)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(kept)
