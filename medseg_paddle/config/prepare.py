@@ -171,11 +171,16 @@ class PrepareSpec(SplitOptions):
     )
     window: Windows | None = Field(
         None,
-        description="intensities to black and white: a must for volumes; of pictures for those of 16 bits; a list "
-        "where every channel has its own",
+        description="intensities to black and white: a must for slices of volumes; of pictures for those of 16 bits; a "
+        "list where every channel has its own",
     )
     bits: Literal[8, 16] | None = Field(
         None, description="depth of pictures made with a `window`; default: 8 for volumes, 16 for pictures"
+    )
+    volumes: Literal["slices", "whole"] = Field(
+        "slices",
+        description="what becomes of volumes: windowed slices, as pictures; or whole NIfTI volumes with their "
+        "intensities and their place in the patient as they are",
     )
     units: Literal["HU"] | None = Field(
         None, description="what the numbers of volumes mean whose files do not say it: Hounsfield units of CT"
@@ -209,7 +214,17 @@ class PrepareSpec(SplitOptions):
                 raise PydanticCustomError(
                     "set_key", "`{key}` is not read by reader '{reader}'", {"reader": self.reader, "key": key}
                 )
-        if self.window is None and self.reader in ALWAYS_VOLUMES:
+        if self.volumes == "whole" and self.reader not in (*ALWAYS_VOLUMES, "nnunet"):
+            raise PydanticCustomError(
+                "volumes",
+                "reader '{reader}' reads pictures; `volumes: whole` is for volumes",
+                {"reader": self.reader},
+            )
+        if self.volumes == "whole" and self.window is not None:
+            raise PydanticCustomError(
+                "window", "`volumes: whole` keeps intensities as they are; take `window` out", {}
+            )
+        if self.window is None and self.volumes == "slices" and self.reader in ALWAYS_VOLUMES:
             raise PydanticCustomError("window", "reader '{reader}' needs `window`", {"reader": self.reader})
         if self.bits is not None and self.window is None:
             raise PydanticCustomError(

@@ -9,6 +9,7 @@ from medseg_paddle.config.datasets import DatasetSpec, EvalList, EvalManifest, T
 from medseg_paddle.core import Acquisition, Case, LabelSet, Manifest
 from medseg_paddle.core.manifest import require_inside
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.volumes import is_volume
 
 
 def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
@@ -34,6 +35,12 @@ def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
         origin = str(path)
     if not cases:
         raise DataError(f"{origin}: no image in it", hint="prepare the data with images in this split")
+    volume = next((case.image for case in cases if is_volume(case.image)), None)
+    if volume is not None:
+        raise DataError(
+            f"{origin} holds whole volumes, such as {volume.name}; networks of this version learn slices",
+            hint="prepare the data again with `volumes: slices` and a `window`",
+        )
     missing = [
         p for case in cases for p in (case.image, case.label, case.roi) if p is not None and not p.is_file()
     ]

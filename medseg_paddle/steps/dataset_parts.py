@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Slicing, fingerprint, sha256
+from medseg_paddle.core import Slicing, Volume, fingerprint, sha256
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.channels import picture_suffix, read_channels, write_channels
 from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.io.nifti import read_nifti_channels, write_nifti
+from medseg_paddle.io.volumes import is_volume
 from medseg_paddle.preprocess.duplicates import Appearance, appearance
 from medseg_paddle.steps.parallel import in_order
-from medseg_paddle.steps.sources import Picture, Source
+from medseg_paddle.steps.sources import Picture, Source, WholeVolume
 from medseg_paddle.steps.sources.declared import LabelRules, classes_in
+from medseg_paddle.steps.sources.slices import middle
 
 JOURNAL = ".journal"
 _NOT_HOT = 0.9999  # share of a picture's samples that its depth is told by
@@ -213,7 +216,7 @@ def _write_or_keep(item: tuple[Source, Part | None], *, folder: Path, root: Path
 
 
 def _look_again(path: Path) -> Appearance:
-    return appearance(read_channels([path]))
+    return appearance(middle(read_nifti_channels(path)) if is_volume(path) else read_channels([path]))
 
 
 def _is_whole(source: Source, part: Part, folder: Path, root: Path) -> bool:
@@ -239,12 +242,13 @@ def described(picture: Picture, indices: NDArray[np.uint8]) -> Written:
         Its label as class indices.
     """
     channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
+    is_whole = isinstance(picture, WholeVolume)
     return Written(
         id=picture.id,
         volume=picture.volume,
         slicing=picture.slicing,
-        image=f"images/{picture.id}{picture_suffix(channels)}",
-        label=f"labels/{picture.id}.png",
+        image=f"images/{picture.id}{'.nii.gz' if is_whole else picture_suffix(channels)}",
+        label=f"labels/{picture.id}{'.nii.gz' if is_whole else '.png'}",
         roi="" if picture.roi is None else f"rois/{picture.id}.png",
         classes=tuple(sorted(classes_in(indices))),
         deepest=_deepest(picture.image) if picture.image.dtype == np.uint16 else -1,
@@ -262,6 +266,11 @@ def _write(folder: Path, picture: Picture, rules: LabelRules) -> Written:
     """Write one picture's files."""
     indices = rules.apply(picture)
     written = described(picture, indices)
+    if isinstance(picture, WholeVolume):
+        write_nifti(folder / written.image, picture.volumes, flush=False)
+        label = Volume(indices, picture.volumes[0].geometry)
+        write_nifti(folder / written.label, [label], flush=False)
+        return written
     if written.channels in (1, 3):
         write_image(folder / written.image, picture.image, flush=False)
     else:

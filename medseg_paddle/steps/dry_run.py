@@ -19,10 +19,12 @@ from medseg_paddle.steps.dataset import Progress, require_sound_pictures, source
 from medseg_paddle.steps.dataset_parts import Written, described
 from medseg_paddle.steps.dataset_suspicions import alone, lone_patients, near_copies, suspicions
 from medseg_paddle.steps.parallel import in_order, suited_workers
-from medseg_paddle.steps.sources import Source, look
+from medseg_paddle.steps.sources import Source, WholeVolume, look
 from medseg_paddle.steps.sources.declared import LabelRules, UndeclaredLabelError
 
+Kind = tuple[tuple[int, ...], int, int]  # size, channels, bits
 _SHOWN = 5
+_VOXELS = ("slices", "rows", "columns")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Glance:
     looks : tuple of Appearance
         Of these pictures.
     kinds : Counter
-        (height, width, channels, bits) to pictures.
+        Size (of a whole volume three numbers), channels and bits to pictures.
     pixels : Counter
         Class index to pixels.
     notes : tuple of str
@@ -46,7 +48,7 @@ class Glance:
 
     pictures: tuple[Written, ...]
     looks: tuple[Appearance, ...]
-    kinds: Counter[tuple[int, int, int, int]]
+    kinds: Counter[Kind]
     pixels: Counter[int]
     notes: tuple[str, ...]
     problems: tuple[DataError, ...]
@@ -176,7 +178,7 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
     """Read all pictures of one source and its labels."""
     pictures: list[Written] = []
     looks: list[Appearance] = []
-    kinds: Counter[tuple[int, int, int, int]] = Counter()
+    kinds: Counter[Kind] = Counter()
     pixels: Counter[int] = Counter()
     notes: list[str] = []
     problems: list[DataError] = []
@@ -184,8 +186,9 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
         for picture in source.read():
             notes += picture.notes
             channels = 1 if picture.image.ndim == 2 else picture.image.shape[2]
-            height, width = picture.image.shape[:2]
-            kinds[height, width, channels, 8 * picture.image.dtype.itemsize] += 1
+            stored = picture.volumes[0].array if isinstance(picture, WholeVolume) else picture.image
+            shape = picture.label.shape if isinstance(picture, WholeVolume) else picture.image.shape[:2]
+            kinds[shape, channels, 8 * stored.dtype.itemsize] += 1
             try:
                 indices = rules.apply(picture)
             except UndeclaredLabelError as error:
@@ -201,11 +204,15 @@ def _glance(source: Source, *, rules: LabelRules) -> Glance:
 
 
 def _pictures(glances: Sequence[Glance], labels: LabelSet) -> Iterator[str]:
-    kinds = sum((one.kinds for one in glances), Counter[tuple[int, int, int, int]]())
-    for height, width, channels, bits in sorted(kinds)[:_SHOWN]:
-        count = kinds[height, width, channels, bits]
+    kinds = sum((one.kinds for one in glances), Counter[Kind]())
+    for shape, channels, bits in sorted(kinds)[:_SHOWN]:
+        count = kinds[shape, channels, bits]
         color = {1: "grey", 3: "3 channels"}.get(channels, f"{channels} channels")
-        yield f"  {count} images of {height} x {width} pixels (rows x columns), {color}, {bits} bits"
+        size = " x ".join(map(str, shape))
+        if len(shape) == len(_VOXELS):
+            yield f"  {count} volumes of {size} voxels ({' x '.join(_VOXELS)}), {color}"
+        else:
+            yield f"  {count} images of {size} pixels (rows x columns), {color}, {bits} bits"
     if len(kinds) > _SHOWN:
         rest = sum(kinds[kind] for kind in sorted(kinds)[_SHOWN:])
         yield f"  {rest} images of {len(kinds) - _SHOWN} other sizes or kinds"

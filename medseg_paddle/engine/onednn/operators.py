@@ -70,7 +70,7 @@ class _Convolve(PyLayer):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, dy: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         kept, plan, (needs_x, needs_weights) = ctx.saved_tensor(), ctx.plan, ctx.needs
-        ctx.container = None  # as Paddle's operators do: else all of it stays until the last gradient is there
+        ctx.container = None  # else all that is kept stays until the last gradient is there
         x, w = kept[0] if needs_weights else None, kept[-1] if needs_x else None
         for tensor, version in zip(kept, ctx.versions, strict=True):
             if tensor.inplace_version != version:

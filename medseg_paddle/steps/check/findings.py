@@ -16,14 +16,13 @@ RESULT_VERSION = 1
 CODES = frozenset(
     (
         "binary-image", "case-twice", "centres-differ", "class-missing", "constant-image", "dark-sixteen-bit",
-        "empty-list", "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask",
-        "image-is-label", "inverted-mask", "jpeg-mask",
-        "left-out", "list-broken", "list-line", "listed-twice", "look-alike", "manifest-broken", "mask-shifted",
-        "mask-turned", "masks-shifted", "missing-file", "mixed-channels", "mixed-depth", "no-foreground", "no-label",
-        "no-list", "not-listed", "patient-in-two-splits", "patient-spelled-twice", "patients-unknown",
-        "rare-class", "refused", "same-image", "same-mask", "saturated-image", "several-planes", "several-units",
-        "size-mismatch", "sizes-vary", "spacing-outlier", "squeezed-depth", "swapped",
-        "undeclared-values", "unpaired", "unreadable",
+        "empty-list", "empty-mask", "flat-image", "full-mask", "grid-mismatch", "ignored-mask", "image-is-label",
+        "inverted-mask", "jpeg-mask", "left-out", "list-broken", "list-line", "listed-twice", "look-alike",
+        "low-contrast", "manifest-broken", "mask-shifted", "mask-turned", "masks-shifted", "missing-file",
+        "mixed-channels", "mixed-depth", "no-foreground", "no-label", "no-list", "not-listed", "patient-in-two-splits",
+        "patient-spelled-twice", "patients-unknown", "rare-class", "refused", "same-image", "same-mask",
+        "saturated-image", "several-planes", "several-units", "size-mismatch", "sizes-vary", "spacing-outlier",
+        "squeezed-depth", "swapped", "undeclared-values", "unpaired", "unreadable",
     )
 )  # fmt: skip
 """Of all kinds of findings; docs/howto/check.md explains each."""

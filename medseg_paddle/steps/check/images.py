@@ -122,7 +122,7 @@ def _narrow(pictures: Sequence[tuple[Facts, Levels]]) -> Iterator[Finding]:
     spans = {
         one.unit.id: (levels.high - levels.low) / levels.unit
         for one, levels in pictures
-        if not _is_flat(levels)
+        if levels.least < levels.most and not _is_flat(levels)
     }
     if len(spans) < _LEAST_SPANS:
         return

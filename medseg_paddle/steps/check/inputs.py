@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.prepare import IGNORE_INDEX, PrepareSpec
-from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Slicing
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, Slicing, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import IMAGE_SUFFIXES, read_label, read_samples
+from medseg_paddle.io.nifti import read_nifti_channels
+from medseg_paddle.io.volumes import is_volume, read_label_volume
 from medseg_paddle.steps.check.findings import Finding, error, note
-from medseg_paddle.steps.check.sources import Picture, case_name, label_file, look_into
+from medseg_paddle.steps.check.sources import Picture, WholeVolume, case_name, label_file, look_into
+from medseg_paddle.steps.sources.slices import require_one_grid, shown, upright_labels
 
 _SEPARATORS = " \t,;"
 Kind = Literal["manifest", "lists", "source"]
@@ -183,7 +187,25 @@ def _center(of: Any) -> str:
 
 
 def _read_files(name: str, image: Path, label: Path | None, slicing: Slicing | None) -> Iterator[Look]:
+    if is_volume(image):
+        volumes = read_nifti_channels(image)
+        indices = None
+        if label is not None:
+            found = read_label_volume(label)
+            require_one_grid(image, volumes[0], label, found, "label")
+            indices = found.array
+        yield from _slices(name, volumes, indices, slicing)
+        return
     yield Look(name, read_samples(image), None if label is None else read_label(label), slicing)
+
+
+def _slices(
+    name: str, volumes: Sequence[Volume], labels: NDArray[Any] | None, slicing: Slicing | None
+) -> Iterator[Look]:
+    """A whole volume as slices to be looked at."""
+    turned = repeat(None) if labels is None else upright_labels(volumes[0], labels)
+    for place, (image, label) in enumerate(zip(shown(volumes), turned, strict=False)):
+        yield Look(f"{name}_{place:03d}", image, label, slicing)
 
 
 # --- lists ------------------------------------------------------------------------------------------------
@@ -328,4 +350,7 @@ def _read_source(
     read: Callable[[], Iterator[Picture]], label_of: Callable[[Picture], NDArray[Any]]
 ) -> Iterator[Look]:
     for picture in read():
-        yield Look(picture.id, picture.image, label_of(picture), picture.slicing)
+        if isinstance(picture, WholeVolume):
+            yield from _slices(picture.id, picture.volumes, label_of(picture), picture.slicing)
+        else:
+            yield Look(picture.id, picture.image, label_of(picture), picture.slicing)

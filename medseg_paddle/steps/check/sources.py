@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet
 from medseg_paddle.steps.check.findings import Finding, error, note
-from medseg_paddle.steps.sources import Picture, Source, look
+from medseg_paddle.steps.sources import Picture, Source, WholeVolume, look
 from medseg_paddle.steps.sources.declared import LabelRules
 
-__all__ = ["Picture", "SourceFolder", "case_name", "label_file", "look_into"]
+__all__ = ["Picture", "SourceFolder", "WholeVolume", "case_name", "label_file", "look_into"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import DataError
 from medseg_paddle.steps.dataset_groups import Member, grouped
-from medseg_paddle.steps.sources.base import Found, Picture, Search, Source
+from medseg_paddle.steps.sources.base import Found, Picture, Search, Source, WholeVolume
 from medseg_paddle.steps.sources.names import listed, stem
 from medseg_paddle.steps.sources.value_names import name_problems
 
-__all__ = ["Found", "Picture", "Source", "find_sources", "look", "stem"]
+__all__ = ["Found", "Picture", "Source", "WholeVolume", "find_sources", "look", "stem"]
 
 # Reader to its module here and the function in it. Loaded when it is needed: the libraries behind some take longer
 # to load than a small folder to read, in every process anew.

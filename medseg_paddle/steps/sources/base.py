@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import PrepareSpec
-from medseg_paddle.core import Slicing, Split
+from medseg_paddle.core import Slicing, Split, Volume
 from medseg_paddle.errors import DataError
 
 
@@ -46,6 +46,23 @@ class Picture:
     slicing: Slicing | None = None
     palette: Mapping[int, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class WholeVolume(Picture):
+    """A volume as it is written, with its raw label.
+
+    Attributes
+    ----------
+    image : ndarray, (height, width) or (height, width, channels), uint8
+        Its middle slice, upright, from the darkest to the brightest usual intensity: to be looked at.
+    label : ndarray, (slices, rows, columns), uint8 or uint16
+        On the grid of the volumes.
+    volumes : tuple of Volume
+        On one grid, a channel each.
+    """
+
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

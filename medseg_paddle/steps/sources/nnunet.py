@@ -112,6 +112,11 @@ def nnunet(search: Search, part: PrepareSet) -> Iterator[Source]:
     if not said.ending.lower().endswith((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)):
         search.fault(f"{path}: files '*{said.ending}' are not read", hint="convert them to NIfTI or PNG")
         return
+    if search.spec.volumes == "whole" and not said.is_volume:
+        search.fault(
+            f"{path}: files '*{said.ending}' are pictures", hint="take `volumes: whole` out of `prepare`"
+        )
+        return
     search.value_names.append((path, {value: name for name, value in said.labels.items()}))
     images, labels = (path.parent / f"{kind}{part.part}" for kind in ("images", "labels"))
     named = said.cases if part.part == "Tr" else None

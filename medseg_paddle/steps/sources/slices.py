@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from medseg_paddle.core import Geometry, Slicing, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import clipped_share, window_to_uint8, window_to_uint16
-from medseg_paddle.steps.sources.base import Picture
+from medseg_paddle.steps.sources.base import Picture, WholeVolume
 from medseg_paddle.steps.sources.names import require_size
 
 _GEOMETRY_TOLERANCE_MM = 0.05
@@ -86,7 +87,7 @@ def slices(
     spec: PrepareSpec,
     notes: Sequence[str] = (),
 ) -> Iterator[Picture]:
-    """Cut volumes on one grid, a channel each, into windowed, upright slices.
+    """Cut volumes on one grid, a channel each, into windowed, upright slices; or leave them whole.
 
     Parameters
     ----------
@@ -103,6 +104,9 @@ def slices(
         What was done to bring them to one grid; empty texts are passed over.
     """
     first = volumes[0]
+    if spec.volumes == "whole":
+        yield whole(name, volumes, labels, label_paths[0], patient, notes)
+        return
     if not spec.windows:
         raise DataError(
             f"{label_paths[0]}: volumes become pictures by a window, and the recipe has none",
@@ -134,6 +138,56 @@ def slices(
             slicing=slicing,
             notes=tuple(dict.fromkeys(filter(None, notes))) if place == 0 else (),
         )
+
+
+def whole(
+    name: str,
+    volumes: Sequence[Volume],
+    labels: NDArray[Any],
+    label_path: Path,
+    patient: str = "",
+    notes: Sequence[str] = (),
+) -> WholeVolume:
+    """Volumes on one grid, a channel each, as they are; the arguments are those of :func:`slices`."""
+    geometry = volumes[0].geometry
+    upright = Upright.of(geometry)
+    return WholeVolume(
+        id=name,
+        image=middle(volumes),
+        label=labels,
+        label_path=label_path,
+        patient=patient,
+        volume=name,
+        slicing=Slicing(geometry.plane, upright.spacing(geometry), volumes[0].units),
+        notes=tuple(dict.fromkeys(filter(None, notes))),
+        volumes=tuple(volumes),
+    )
+
+
+def middle(volumes: Sequence[Volume]) -> NDArray[np.uint8]:
+    """The middle one of :func:`shown`."""
+    return next(islice(shown(volumes), len(volumes[0].array) // 2, None))
+
+
+def shown(volumes: Sequence[Volume]) -> Iterator[NDArray[np.uint8]]:
+    """The slices of volumes to be looked at, upright, 0..255 from the lowest to the highest usual intensity."""
+    windows = []
+    for volume in volumes:
+        low, high = (float(value) for value in np.percentile(volume.array, _USUAL_RANGE))
+        windows.append(((low + high) / 2, max(high - low, 1e-6)))
+    upright = Upright.of(volumes[0].geometry)
+    for place in range(len(volumes[0].array)):
+        planes = [
+            upright.apply(window_to_uint8(volume.array[place], *window))
+            for volume, window in zip(volumes, windows, strict=True)
+        ]
+        yield np.ascontiguousarray(planes[0] if len(planes) == 1 else np.stack(planes, axis=-1))
+
+
+def upright_labels(volume: Volume, labels: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The slices of a label on the grid of `volume`, as :func:`shown` turns them."""
+    upright = Upright.of(volume.geometry)
+    yield from (np.ascontiguousarray(upright.apply(label)) for label in labels)
 
 
 def _require_within(name: str, channel: int, volume: Volume, window: WindowSpec) -> None:
