@@ -145,6 +145,8 @@ class FocalTverskyLoss(TverskyLoss):
 
     def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """See :meth:`LabelLoss.of`."""
+        lacking = 1 - self._index(logits, labels)
         # At a perfect overlap the derivative of the power is infinite.
-        lacking = (1 - self._index(logits, labels)).clip(min=1e-7)
-        return self._mean(lacking**self._exponent).reshape([1])
+        some = lacking > 1e-7
+        powers = paddle.where(some, lacking, paddle.ones_like(lacking)) ** self._exponent
+        return self._mean(powers * some.astype("float32")).reshape([1])

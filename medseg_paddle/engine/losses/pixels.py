@@ -84,7 +84,7 @@ class OhemCrossEntropyLoss(LabelLoss):
             hard = easy < self._threshold
             if self._least:
                 hardest, _ = paddle.topk(easy.flatten(), min(self._least, easy.size), largest=False)
-                hard = paddle.logical_or(hard, easy <= hardest.max())
+                hard = paddle.logical_or(hard, easy <= hardest[-1])
             hard = hard.astype("float32") * keep
         return share((pixels * hard).sum(), hard.sum()).reshape([1])
 

@@ -55,9 +55,11 @@ def signed_distances(region: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 def _distances(region: NDArray[np.bool_]) -> NDArray[Any]:
     """Of each pixel of the region to the nearest pixel outside."""
-    if region.ndim == 2:
-        return cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    found: NDArray[Any] = ndimage.distance_transform_edt(region)
+    found: NDArray[Any] = (
+        cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        if region.ndim == 2
+        else ndimage.distance_transform_edt(region)
+    )
     return found
 
 
