@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
-from medseg_paddle.config.optimisation import CrossEntropyLoss, DiceLoss, MixedLoss
+from medseg_paddle.config.losses import MixedLoss, require_losses_that_know_the_classes
 from medseg_paddle.config.transforms import (
     Normalize,
     RandomAffinePatch,
@@ -54,7 +54,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_images_to_mix(recipe)
     _require_one_ignore_index(recipe)
     _require_a_loss_per_output(recipe)
-    _require_losses_that_know_the_classes(recipe)
+    require_losses_that_know_the_classes(recipe.loss, recipe.num_classes, recipe.ignore_index)
     _require_kernels_that_train(recipe)
 
 
@@ -311,31 +311,6 @@ def _require_a_loss_per_output(recipe: Recipe) -> None:
             raise inconsistent(
                 f"MixedLoss has {len(part.losses)} losses and {len(part.coef)} coefficients",
                 at=("loss", "types", i, "coef"),
-            )
-
-
-def _losses(recipe: Recipe) -> Iterator[tuple[_At, CrossEntropyLoss | DiceLoss]]:
-    for i, loss in enumerate(recipe.loss.types):
-        at: _At = ("loss", "types", i)
-        if isinstance(loss, MixedLoss):
-            yield from (((*at, "losses", n), part) for n, part in enumerate(loss.losses))
-        else:
-            yield at, loss
-
-
-def _require_losses_that_know_the_classes(recipe: Recipe) -> None:
-    for at, loss in _losses(recipe):
-        if loss.weight is not None and len(loss.weight) != recipe.num_classes:
-            raise inconsistent(
-                f"{loss.type} has {len(loss.weight)} weight(s) for {recipe.num_classes} classes",
-                at=(*at, "weight"),
-                hint="give one weight per class, the background first",
-            )
-        if loss.ignore_index is not None and loss.ignore_index != recipe.ignore_index:
-            raise inconsistent(
-                f"{loss.type} ignores label {loss.ignore_index}, train_dataset {recipe.ignore_index}",
-                at=(*at, "ignore_index"),
-                hint="remove the loss's `ignore_index`; the data set's holds",
             )
 
 

@@ -1,4 +1,4 @@
-"""The words of PaddleSeg's YAML files for losses, optimisers and learning-rate schedules; checked without loading it.
+"""The words of PaddleSeg's YAML files for optimisers and learning-rate schedules; checked without loading it.
 
 Each class is called as PaddleSeg 2.8.0 calls the component, with the same keys and defaults
 (`tests/config/test_components.py` compares them), so that its 2.x recipes load unchanged. Components
@@ -12,48 +12,6 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from medseg_paddle.config.base import Probability, Spec, inconsistent
-
-
-class CrossEntropyLoss(Spec):
-    """Cross-entropy over the pixels that are not ignored."""
-
-    type: Literal["CrossEntropyLoss"]
-    weight: tuple[NonNegativeFloat, ...] | None = Field(None, description="weight per class")
-    ignore_index: int | None = Field(None, description="label value left out; the data set's where absent")
-
-
-class DiceLoss(Spec):
-    """1 - soft Dice, mean over the classes."""
-
-    type: Literal["DiceLoss"]
-    weight: tuple[NonNegativeFloat, ...] | None = Field(None, description="weight per class")
-    ignore_index: int | None = Field(None, description="label value left out; the data set's where absent")
-    smooth: PositiveFloat = Field(1.0, description="added to numerator and denominator")
-    background: bool = Field(True, description="ours: count the background as a class")
-
-
-class MixedLoss(Spec):
-    """A weighted sum of losses."""
-
-    type: Literal["MixedLoss"]
-    losses: Annotated[
-        tuple[Annotated[CrossEntropyLoss | DiceLoss, Field(discriminator="type")], ...], Field(min_length=1)
-    ] = Field(description="the losses")
-    coef: tuple[float, ...] = Field(description="weight per loss")
-
-
-LossType = Annotated[CrossEntropyLoss | DiceLoss | MixedLoss, Field(discriminator="type")]
-
-
-class Loss(Spec):
-    """Losses of the model's outputs."""
-
-    types: Annotated[tuple[LossType, ...], Field(min_length=1)] = Field(
-        description="one loss per output of the model, or one for all"
-    )
-    coef: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
-        description="weight per output of the model"
-    )
 
 
 class GradientClip(Spec):

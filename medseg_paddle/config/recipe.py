@@ -9,8 +9,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.base import Spec, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
+from medseg_paddle.config.losses import Loss
 from medseg_paddle.config.networks import Model
-from medseg_paddle.config.optimisation import Loss, Optimizer, Schedule
+from medseg_paddle.config.optimisation import Optimizer, Schedule
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.config.transforms import DeterministicTransform, Normalize
 from medseg_paddle.core import LabelSet, Split

@@ -21,10 +21,10 @@ from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
+from medseg_paddle.engine.losses import build_losses, part_names
 from medseg_paddle.engine.models import build_model, count_parameters, load_weights
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
-from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.validation import Validation
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run

@@ -167,6 +167,41 @@ def test_a_loss_knows_the_classes_and_what_is_ignored(tmp_path: Path, make: Any)
     assert "3 weight(s) for 2 classes" in refusal(tmp_path, recipe(**make(weight=[1, 1, 1])))
     assert "ignores label 0, train_dataset 255" in refusal(tmp_path, recipe(**make(ignore_index=0)))
     assert loaded(tmp_path, recipe(**make(weight=[1, 2], ignore_index=255)))
+    assert "a weight of 0 for every class" in refusal(tmp_path, recipe(**make(weight=[0, 0])))
+    assert "weight = 'balance' is no weights" in refusal(tmp_path, recipe(**make(weight="balance")))
+    assert loaded(tmp_path, recipe(**make(weight="balanced")))
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        ({"type": "LovaszHingeLoss"}, None),
+        ({"type": "MultiClassFocalLoss", "num_class": 2}, None),
+        ({"type": "MultiClassFocalLoss", "num_class": 3}, "MultiClassFocalLoss has 3 classes, the model 2"),
+        ({"type": "LovaszSoftmaxLoss", "classes": [1, 2]}, "LovaszSoftmaxLoss names class 2"),
+        ({"type": "LovaszSoftmaxLoss", "classes": "none"}, "'present' or 'all'"),
+        ({"type": "DiceLoss", "weight": [1, 0], "background": False}, "a weight of 0 for every class"),
+        ({"type": "ClDiceLoss", "weight": [1, 0]}, "a weight of 0 for every class"),
+        ({"type": "BCELoss", "weight": "dynamic", "pos_weight": "dynamic"}, None),
+        ({"type": "BCELoss", "weight": "dynamics"}, "'dynamics' is no weight"),
+        ({"type": "BCELoss", "pos_weight": "balanced"}, "pos_weight"),
+        ({"type": "BCELoss", "edge_label": True}, "edge_label"),
+    ],
+)
+def test_a_loss_fits_the_classes(tmp_path: Path, of: dict[str, Any], words: str | None) -> None:
+    data = recipe(loss={"types": [of], "coef": [1]})
+    if words is None:
+        assert loaded(tmp_path, data)
+    else:
+        assert words in refusal(tmp_path, data)
+
+
+def test_the_lovasz_hinge_is_for_two_classes(tmp_path: Path) -> None:
+    three = {"train_dataset": listed("train", num_classes=3), "val_dataset": listed("val", num_classes=3)}
+    data = recipe(loss={"types": [{"type": "LovaszHingeLoss"}], "coef": [1]}, **three)
+    error = refusal(tmp_path, data)
+    assert "LovaszHingeLoss is for 2 classes, not 3" in error
+    assert "use LovaszSoftmaxLoss" in error
 
 
 def test_all_sets_ignore_the_same_label(tmp_path: Path) -> None:

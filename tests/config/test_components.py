@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from medseg_paddle.config import networks, optimisation, transforms
+from medseg_paddle.config import losses, networks, optimisation, transforms
 from medseg_paddle.config.base import Spec
 from medseg_paddle.preprocess import TRAIN_TRANSFORMS
 from medseg_paddle.preprocess.augment import Mixup
@@ -20,7 +20,8 @@ pytest.importorskip("paddleseg.transforms")
 pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
-OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet"}
+OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
+OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", *OUR_LOSSES}
 
 
 def members(union: Any) -> list[type[Spec]]:
@@ -33,6 +34,7 @@ def pairs() -> list[tuple[type[Spec], Any]]:
         (transforms.Transform, manager.TRANSFORMS),
         (networks.Model, manager.MODELS),
         (optimisation.Optimizer, manager.OPTIMIZERS),
+        (losses.LossType, manager.LOSSES),
     ):
         found += [(spec, registry[spec.__name__]) for spec in members(union) if spec.__name__ not in OURS]
     return found
@@ -42,8 +44,12 @@ def pairs() -> list[tuple[type[Spec], Any]]:
 def test_keys_and_defaults_are_paddlesegs(spec: type[Spec], theirs: Any) -> None:
     parameters = {n: p for n, p in inspect.signature(theirs.__init__).parameters.items() if n != "self"}
     fields = {n: f for n, f in spec.model_fields.items() if n != "type"}
-    filled_in = {"num_classes", "in_channels"}  # from the data set, where the recipe names none
-    extra = {"momentum"} if spec.__name__ == "SGD" else set()  # PaddleSeg turns SGD with momentum to Momentum
+    # from the data set, where the recipe names none
+    filled_in = {"num_classes", "in_channels", "num_class", "ignore_index"}
+    extra = {name for name, field in fields.items() if (field.description or "").startswith("ours: ")}
+    extra |= (
+        {"momentum"} if spec.__name__ == "SGD" else set()
+    )  # PaddleSeg turns SGD with momentum to Momentum
     left_out = {"lazy_mode", "custom_cfg"} & set(parameters)
     assert set(fields) - extra == set(parameters) - left_out
     for name, field in fields.items():
@@ -76,3 +82,9 @@ def test_keys_and_defaults_of_ours_are_those_of_what_they_stand_for(name: str) -
 
 def test_no_transform_of_ours_takes_a_name_of_paddlesegs() -> None:
     assert not set(TRAIN_TRANSFORMS) & set(manager.TRANSFORMS.components_dict)
+
+
+def test_what_is_ours_says_so_and_takes_no_name_of_paddlesegs() -> None:
+    assert not OUR_LOSSES & set(manager.LOSSES.components_dict)
+    said = {spec.__name__ for spec in members(losses.LossType) if (spec.__doc__ or "").startswith("Ours: ")}
+    assert said == OUR_LOSSES

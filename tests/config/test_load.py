@@ -189,7 +189,7 @@ def test_sections_of_later_paddleseg_files_are_named_with_what_to_write(
         ("use_deconv: False", "use_deconvv: False", ["model.use_deconvv", "did you mean 'use_deconv'?"]),
         ("power: 0.9", "powder: 0.9", ["lr_scheduler.powder", "did you mean 'power'?"]),
         ("crop_size: [64, 64]", "crop_size: 64", ["train_dataset.transforms.0.crop_size"]),
-        ("type: CrossEntropyLoss", "type: OhemCrossEntropyLoss", ["unknown type 'OhemCrossEntropyLoss'"]),
+        ("type: CrossEntropyLoss", "type: RMILoss", ["unknown type 'RMILoss'"]),
     ],
 )
 def test_a_wrong_word_deep_inside_is_named_with_its_line(

@@ -12,9 +12,11 @@ import pytest
 from medseg_paddle.config import load_recipe
 from medseg_paddle.engine.data import TrainingStream, batch_bytes, survey
 from medseg_paddle.engine.loading import loaded
-from medseg_paddle.engine.paddleseg_adapter import losses as losses_module
+from medseg_paddle.engine.losses import label_loss
+from medseg_paddle.engine.losses.build import MixedLoss
+from medseg_paddle.engine.losses.overlap import DiceLoss
+from medseg_paddle.engine.losses.pixels import CrossEntropyLoss
 from medseg_paddle.engine.paddleseg_adapter.loop import StreamSampler
-from medseg_paddle.engine.paddleseg_adapter.losses import CrossEntropyLoss, DiceLoss, MixedLoss
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.preprocess.augment.mixup import packed, unpacked
@@ -160,7 +162,7 @@ def test_only_a_training_with_mixup_reads_labels_back_from_the_device(
     losses = "[{type: MixedLoss, losses: [{type: CrossEntropyLoss}, {type: DiceLoss}], coef: [1, 1]}]"
     settings = ["iters=4", f"loss.types={losses}", f"train_dataset.mixup={mixup or 'null'}"]
     train(disc_recipe_file, output=tmp_path / "run", overrides=settings)
-    assert read.count(losses_module.__file__) == (0 if mixup is None else 2 * 4)
+    assert read.count(label_loss.__file__) == (0 if mixup is None else 2 * 4)
 
 
 def test_a_training_with_mixup_ends_with_scores_and_resumes_to_the_same_weights(disc_recipe_file, tmp_path):

@@ -20,7 +20,7 @@ Of its transforms, ScalePadding resizes labels to the nearest neighbour here (`t
 interpolates them by cubic splines, which makes classes that were not there), and RandomPaddingCrop with a
 ``category_max_ratio`` below 1 is refused by recipes (the stock one then returns the label as the image).
 
-Losses are ours (`losses.py`): the stock CrossEntropyLoss raises a type-promotion TypeError on Paddle 3, the
+Losses are ours (`engine.losses`): the stock CrossEntropyLoss raises a type-promotion TypeError on Paddle 3, the
 stock DiceLoss returns a 0-D value that `train()` cannot index, and changes the caller's labels.
 """
 
