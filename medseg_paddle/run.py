@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
+from medseg_paddle.core import sha256
 from medseg_paddle.errors import ModelError, RecipeError, SetupError
 from medseg_paddle.io.files import new_folder, require_writable, whole_file, write_text
 
@@ -25,6 +26,8 @@ _EMA_BEST = "ema_best_model"
 _WEIGHTS = "model.pdparams"
 _EMA_WEIGHTS = "ema_model.pdparams"
 _OPTIMIZER = "model.pdopt"
+_STATE = "model.pdstate"
+_CHECKSUMS = "checksums.json"
 _ITERATION = "iteration"
 _DAMAGED = ".damaged"
 
@@ -200,11 +203,12 @@ class Run:
         return next(iter(self.checkpoints_newest_first()), None)
 
     def checkpoints_newest_first(self) -> list[Path]:
-        """Folders of the checkpoints that a training can go on from."""
+        """Folders of the checkpoints that a training can go on from, unless they are damaged."""
         found = {}
         for folder in self.checkpoints.glob("iter_*"):
             number = re.fullmatch(r"iter_(\d+)", folder.name)
-            if number and (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file():
+            complete = (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file()
+            if number and (self.is_sealed(folder) or complete):
                 found[int(number[1])] = folder
         return [found[number] for number in sorted(found, reverse=True)]
 
@@ -213,27 +217,88 @@ class Run:
         """The iteration a checkpoint folder was saved at."""
         return int(checkpoint.name.removeprefix("iter_"))
 
+    def checkpoint_at(self, iteration: int) -> Path:
+        """Folder of the checkpoint of an iteration, as `paddleseg.core.train()` names it."""
+        return self.checkpoints / f"iter_{iteration}"
+
     @contextlib.contextmanager
-    def new_checkpoint(self, iteration: int) -> Iterator[tuple[Path, Path]]:
-        """Save a checkpoint that is whole or not there, as `paddleseg.core.train()` names it.
+    def new_checkpoint(self, iteration: int) -> Iterator[Path]:
+        """Save a checkpoint that is whole or not there; the checksums of its files are written last.
 
         Yields
         ------
-        tuple of Path
-            Files to write weights and optimiser to.
+        Path
+            Folder to write the files into.
         """
-        with new_folder(self.checkpoints / f"iter_{iteration}", overwrite=True) as folder:
-            yield folder / _WEIGHTS, folder / _OPTIMIZER
+        with new_folder(self.checkpoint_at(iteration), overwrite=True) as folder:
+            yield folder
+            sums = {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                for path in sorted(folder.iterdir())
+            }
+            write_text(folder / _CHECKSUMS, json.dumps(sums, indent=1))
 
-    def weights_in(self, checkpoint: Path) -> Path:
+    @staticmethod
+    def is_sealed(checkpoint: Path) -> bool:
+        """Whether a checkpoint has checksums; those of earlier versions have none."""
+        return (checkpoint / _CHECKSUMS).is_file()
+
+    @staticmethod
+    def damage(checkpoint: Path) -> str | None:
+        """What is wrong with the files of a sealed checkpoint, None if they are as they were written.
+
+        Raises
+        ------
+        OSError
+            A file cannot be read at all.
+        """
+        try:
+            sums = json.loads((checkpoint / _CHECKSUMS).read_bytes())
+            noted = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in sums.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return f"{_CHECKSUMS} cannot be read"
+        for name in (_WEIGHTS, _OPTIMIZER, _STATE):
+            if name not in noted:
+                return f"{_CHECKSUMS} names no {name}"
+        for name, (size, digest) in noted.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size:,} bytes, not {size:,}"
+            if sha256(path) != digest:
+                return f"{name} is not as it was written"
+        return None
+
+    @staticmethod
+    def weights_in(checkpoint: Path) -> Path:
         """File of the weights in a checkpoint folder."""
         return checkpoint / _WEIGHTS
 
-    def keep_as_best(self, checkpoint: Path) -> None:
-        """Let `checkpoint`, the last that was validated, be the best one; its weights are copied."""
-        best = self.checkpoints / _BEST / _WEIGHTS
+    @staticmethod
+    def optimizer_in(checkpoint: Path) -> Path:
+        """File of the optimiser's state in a checkpoint folder."""
+        return checkpoint / _OPTIMIZER
+
+    @staticmethod
+    def average_in(checkpoint: Path) -> Path:
+        """File of the weights' moving average in a checkpoint folder; there with ``use_ema``."""
+        return checkpoint / _EMA_WEIGHTS
+
+    @staticmethod
+    def state_in(checkpoint: Path) -> Path:
+        """File of everything else that a training goes on with; those of earlier versions have none."""
+        return checkpoint / _STATE
+
+    def keep_as_best(self, checkpoint: Path, kind: str = "model") -> None:
+        """Let `checkpoint`, the last that was validated, be the best one; its weights are copied.
+
+        `kind` is ``"model"``, or ``"ema"`` for the moving average of the weights.
+        """
+        folder, name = (_EMA_BEST, _EMA_WEIGHTS) if kind == "ema" else (_BEST, _WEIGHTS)
+        best = self.checkpoints / folder / name
         with best_noted(best), whole_file(best) as copy:
-            shutil.copyfile(checkpoint / _WEIGHTS, copy)
+            shutil.copyfile(checkpoint / name, copy)
 
     def set_aside(self, checkpoint: Path) -> Path:
         """Give a damaged checkpoint a name that no training goes on from; the new name."""
@@ -248,16 +313,26 @@ class Run:
         """
         whole = self.checkpoints_newest_first()
         kept = {*whole[: self.recipe.keep_checkpoint_max], *self.checkpoints.glob(f"*{_DAMAGED}")}
-        for folder in [*self.checkpoints.glob("iter_*"), *self.checkpoints.glob(".iter_*.tmp")]:
+        for folder in self.checkpoints.glob(".iter_*.tmp"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.checkpoints.glob("iter_*"):
             if folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                # First out of sight: a removal that is cut short leaves no part that looks like a checkpoint.
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old.tmp")))
 
-    def to_validate(self, checkpoint: Path) -> bool:
-        """Whether the training was stopped before the validation that is due at `checkpoint`."""
+    def unscored(self, checkpoint: Path) -> tuple[str, ...]:
+        """What the training was stopped before: validations due at `checkpoint`, of ``"model"`` and ``"ema"``."""
         iteration = self.iteration_of(checkpoint)
-        due = iteration % self.recipe.save_interval == 0 or iteration == self.recipe.iters
-        noted = any(entry["iter"] == iteration for entry in self.history())
-        return self.recipe.val_dataset is not None and due and not noted
+        if self.recipe.val_dataset is None or not self.saves_at(iteration):
+            return ()
+        noted = {entry["weights"] for entry in self.history() if entry["iter"] == iteration}
+        kinds = ("model", "ema") if self.recipe.use_ema else ("model",)
+        return tuple(kind for kind in kinds if kind not in noted)
+
+    def saves_at(self, iteration: int) -> bool:
+        """Whether a validation and a checkpoint are due after an iteration."""
+        return iteration % self.recipe.save_interval == 0 or iteration == self.recipe.iters
 
     @property
     def bundle_folder(self) -> Path:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import paddle
 
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.event_log import AVERAGE, VALIDATION, eval_line
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import ForwardFunction
+from medseg_paddle.engine.precision import mixed_precision
 from medseg_paddle.engine.scoring import Scored, score_cases
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
@@ -43,10 +45,13 @@ class Validation:
         first_iter: int,
         trained: paddle.nn.Layer,
         stop: StopSignals,
+        *,
+        log: TextIO,
     ) -> None:
         self._run, self._cases, self._labels = run, cases, labels
         self._dashboard, self._listener = dashboard, listener
         self.iteration, self._trained, self._stop = first_iter, trained, stop
+        self._log = log
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
@@ -64,7 +69,7 @@ class Validation:
             return -1.0, 0.0, None, None, None
         counts: dict[str, CaseCounts] = {}
         shown: dict[str, Scored] = {}
-        forward = ForwardFunction(model, recipe.amp_level if recipe.precision == "fp16" else None)
+        forward = ForwardFunction(model, mixed_precision(recipe))
         for scored in score_cases(
             forward, self._cases, recipe, counts, probabilities=recipe.test_config.auc_roc
         ):
@@ -80,8 +85,13 @@ class Validation:
         score = -1.0 if math.isnan(report.mean_foreground_dice) else report.mean_foreground_dice
         best = score > self._best[kind]
         before, self._best[kind] = self._best[kind], max(score, self._best[kind])
+        # The note comes last: a run that is killed amid this makes the validation again, and cuts the rest back.
+        prefix = "" if kind == "model" else AVERAGE
+        self._draw(self._dashboard, report, list(shown.values()), prefix)
+        self._dashboard.sync()
+        self._log.write(eval_line(self.iteration, recipe.iters, report.mean_foreground_dice, prefix))
+        self._log.flush()
         self._note(report, kind, score)
-        self._draw(self._dashboard, report, list(shown.values()), "" if kind == "model" else "EMA ")
         self._listener.validated(self.iteration, report, best=best)
         # train() starts its own memory of the best score at -1 whenever it is called.
         return (score if best else min(before, score) - 2.0), 0.0, None, None, None
@@ -93,20 +103,20 @@ class Validation:
 
     def _draw(self, dashboard: Dashboard, report: Report, shown: list[Scored], prefix: str) -> None:
         dashboard.scalar(
-            f"Validation/{prefix}mean foreground Dice", report.mean_foreground_dice, self.iteration
+            f"{VALIDATION}{prefix}mean foreground Dice", report.mean_foreground_dice, self.iteration
         )
         for label in self._labels.foreground:
             summary = report.summary[label.name]
-            dashboard.scalar(f"Validation/{prefix}Dice {label.name}", summary["dice"].mean, self.iteration)
-            dashboard.scalar(f"Validation/{prefix}IoU {label.name}", summary["iou"].mean, self.iteration)
+            dashboard.scalar(f"{VALIDATION}{prefix}Dice {label.name}", summary["dice"].mean, self.iteration)
+            dashboard.scalar(f"{VALIDATION}{prefix}IoU {label.name}", summary["iou"].mean, self.iteration)
             if self._run.recipe.test_config.auc_roc:
-                dashboard.scalar(f"Validation/{prefix}AUC {label.name}", summary["auc"].mean, self.iteration)
+                dashboard.scalar(f"{VALIDATION}{prefix}AUC {label.name}", summary["auc"].mean, self.iteration)
         if not prefix:
             for scored in shown:
                 picture = draw_comparison(
                     scored.image.astype(np.uint8), scored.truth, scored.prediction, self._labels
                 )
-                dashboard.image(f"Validation/{scored.case.group}", picture, self.iteration)
+                dashboard.image(f"{VALIDATION}{scored.case.group}", picture, self.iteration)
 
 
 def _foreground(scored: Scored) -> int:
