@@ -309,8 +309,12 @@ class Run:
     def tidy_checkpoints(self) -> None:
         """Remove checkpoints that are not whole, and all but the newest ``keep_checkpoint_max``.
 
-        Those that were set aside stay.
+        Those that were set aside stay. What a killed process was about to write goes, too.
         """
+        begun = [f".{name}.*.tmp" for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG)]
+        for pattern in (*begun, f"{_CHECKPOINTS}/{_BEST}/.*.tmp", f"{_CHECKPOINTS}/{_EMA_BEST}/.*.tmp"):
+            for file in self.path.glob(pattern):
+                file.unlink(missing_ok=True)
         whole = self.checkpoints_newest_first()
         kept = {*whole[: self.recipe.keep_checkpoint_max], *self.checkpoints.glob(f"*{_DAMAGED}")}
         for folder in self.checkpoints.glob(".iter_*.tmp"):
