@@ -79,7 +79,7 @@ class Run:
                 f"{path} holds a run already",
                 hint="go on with it by --resume, replace it by --overwrite, or name another --output",
             )
-        if path.exists() and not Run.exists(path) and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not Run.exists(path) and (not path.is_dir() or any(_but_begun(path))):
             raise SetupError(f"{path} is there and is no run", hint="name a new or empty folder as --output")
         existed = path.exists()
         require_writable(path)
@@ -311,7 +311,7 @@ class Run:
 
         Those that were set aside stay. What a killed process was about to write goes, too.
         """
-        begun = [f".{name}.*.tmp" for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG)]
+        begun = [f".{name}.*.tmp" for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG, "probe")]
         for pattern in (*begun, f"{_CHECKPOINTS}/{_BEST}/.*.tmp", f"{_CHECKPOINTS}/{_EMA_BEST}/.*.tmp"):
             for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)
@@ -385,6 +385,11 @@ def best_noted(weights: Path) -> Iterator[None]:
     entries = _history(weights.parents[2])
     if entries:
         write_text(note, f"{entries[-1]['iter']}\n")
+
+
+def _but_begun(folder: Path) -> Iterator[Path]:
+    """What is in a folder, without files that a killed process was about to write."""
+    return (entry for entry in folder.iterdir() if not entry.match(".*.tmp"))
 
 
 def _noted_iteration(weights: Path) -> int | None:

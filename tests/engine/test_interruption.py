@@ -159,6 +159,16 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_been
     assert digests(run.checkpoints / "iter_30") == digests(whole.checkpoints / "iter_30")
 
 
+def test_trainings_that_are_killed_again_and_again_end_like_one_that_was_not() -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--minutes", "0", "--kills", "5", "--seed", str(seed := random.randrange(10**6))],  # noqa: S311
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (seed, done.stdout, done.stderr)
+    assert re.search(r"killed [1-5] times", done.stdout), done.stdout
+
+
 def saved_anything(run: Path) -> bool:
     return bool(list((run / "checkpoints").glob("iter_*")))
 
@@ -353,8 +363,20 @@ def test_checkpoints_that_are_old_or_not_whole_are_removed(disc_recipe: Recipe, 
     run = Run(tmp_path, disc_recipe)
     for name in ("iter_3", "iter_20", "iter_100", "iter_120", "best_model", ".iter_7.ab12.tmp"):
         (run.checkpoints / name).mkdir(parents=True)
+        (run.checkpoints / name / ".model.pdparams.ab12.tmp").touch()
         for file in ("model.pdparams", "model.pdopt")[: 1 if name == "iter_120" else 2]:
             (run.checkpoints / name / file).touch()
     run.tidy_checkpoints()
     assert saved(run.path) == ["best_model", "iter_100", "iter_20"]
     assert not (run.checkpoints / ".iter_7.ab12.tmp").exists()
+    assert not (run.checkpoints / "best_model" / ".model.pdparams.ab12.tmp").exists()
+
+
+def test_a_run_that_was_killed_as_its_folder_was_made_begins_anew(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".recipe.yml.1a2b3c4d.tmp").touch()
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=1"], resume=True)
+    assert run.best_checkpoint.is_file()
+    assert not list(run.path.glob(".*"))

@@ -38,7 +38,7 @@ def test_the_state_of_a_loss_scaler_is_taken_along(monkeypatch: pytest.MonkeyPat
     scaler = first.make(init_loss_scaling=1024)
     scaler._scale = paddle.full([1], 256.0)
     scaler._incr_count = 7
-    saved = pickle.loads(pickle.dumps(first.state_dict()))
+    saved = pickle.loads(pickle.dumps(first.state_dict()))  # noqa: S301
     np.testing.assert_array_equal(saved["scale"], [256.0])
 
     second = LossScaler()
@@ -68,7 +68,7 @@ def test_train_takes_the_scaler_from_a_checkpoint(
     overrides = ["precision=fp16", "save_interval=3"]
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=3"])
     state = run.checkpoints / "iter_3" / "model.pdstate"
-    assert pickle.loads(state.read_bytes())["scaler"]["scale"] == 1024 * 2**3
+    assert pickle.loads(state.read_bytes())["scaler"]["scale"] == 1024 * 2**3  # noqa: S301
     train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=5"], resume=True)
     assert [float(scaler._scale) for scaler in made] == [1024 * 2**3, 1024 * 2**5]
 
