@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
-from medseg_paddle.core import sha256
 from medseg_paddle.errors import ModelError, RecipeError, SetupError
 from medseg_paddle.io.files import new_folder, require_writable, whole_file, write_text
+from medseg_paddle.io.sealed import damage, is_sealed, seal
 
 _RECIPE = "recipe.yml"
 _PROVENANCE = "provenance.json"
@@ -27,7 +27,6 @@ _WEIGHTS = "model.pdparams"
 _EMA_WEIGHTS = "ema_model.pdparams"
 _OPTIMIZER = "model.pdopt"
 _STATE = "model.pdstate"
-_CHECKSUMS = "checksums.json"
 _ITERATION = "iteration"
 _DAMAGED = ".damaged"
 
@@ -232,43 +231,23 @@ class Run:
         """
         with new_folder(self.checkpoint_at(iteration), overwrite=True) as folder:
             yield folder
-            sums = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                for path in sorted(folder.iterdir())
-            }
-            write_text(folder / _CHECKSUMS, json.dumps(sums, indent=1))
+            seal(folder)
 
     @staticmethod
     def is_sealed(checkpoint: Path) -> bool:
         """Whether a checkpoint has checksums; those of earlier versions have none."""
-        return (checkpoint / _CHECKSUMS).is_file()
+        return is_sealed(checkpoint)
 
     @staticmethod
     def damage(checkpoint: Path) -> str | None:
-        """What is wrong with the files of a sealed checkpoint, None if they are as they were written.
+        """What is wrong with a sealed checkpoint, None if its files are as they were written.
 
         Raises
         ------
         OSError
             A file cannot be read at all.
         """
-        try:
-            sums = json.loads((checkpoint / _CHECKSUMS).read_bytes())
-            noted = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in sums.items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return f"{_CHECKSUMS} cannot be read"
-        for name in (_WEIGHTS, _OPTIMIZER, _STATE):
-            if name not in noted:
-                return f"{_CHECKSUMS} names no {name}"
-        for name, (size, digest) in noted.items():
-            path = checkpoint / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != size:
-                return f"{name} has {path.stat().st_size:,} bytes, not {size:,}"
-            if sha256(path) != digest:
-                return f"{name} is not as it was written"
-        return None
+        return damage(checkpoint, (_WEIGHTS, _OPTIMIZER, _STATE))
 
     @staticmethod
     def weights_in(checkpoint: Path) -> Path:

@@ -12,12 +12,12 @@ import numpy as np
 import paddle
 import pytest
 
-from medseg_paddle import run as run_module
 from medseg_paddle.config import load_recipe
 from medseg_paddle.engine import training
 from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.models import ScalableUNet
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
+from medseg_paddle.io import sealed
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.run import Run
 from medseg_paddle.steps.evaluate import evaluate
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_left_as_it_is(
         raise reason
 
     with monkeypatch.context() as broken:
-        broken.setattr(run_module, "sha256", failing)
+        broken.setattr(sealed, "sha256", failing)
         with pytest.raises(SetupError, match=words) as caught:
             train(disc_recipe_file, output=run.path, overrides=overrides, resume=True)
     assert "iter_6" in caught.value.message
