@@ -279,6 +279,12 @@ class Run:
         with best_noted(best), whole_file(best) as copy:
             shutil.copyfile(checkpoint / name, copy)
 
+    def best_kept_in(self, weights: Path) -> str | None:
+        """Whose best weights are kept in a file: ``"model"``, ``"ema"`` or, of any other file, None."""
+        if weights.parent.parent != self.checkpoints:
+            return None
+        return {_BEST: "model", _EMA_BEST: "ema"}.get(weights.parent.name)
+
     def set_aside(self, checkpoint: Path) -> Path:
         """Give a damaged checkpoint a name that no training goes on from; the new name."""
         aside = checkpoint.with_name(checkpoint.name + _DAMAGED)

@@ -110,7 +110,7 @@ class Course:
             loss=self._note_loss,
             forward=self._forward,
             evaluate=self._validation,
-            save=self._writer.save,
+            save=self._save,
             average=self._average,
             scaler=self._scaler.make,
         )
@@ -189,6 +189,11 @@ class Course:
             self._guard.look_at_weights(iteration)
         self.running.add(iteration, loss, parts)
         return self.running.sum if iteration % self.log_iters == 0 else 0.0
+
+    def _save(self, state: Any, path: str, **options: Any) -> None:
+        kind = self._run.best_kept_in(Path(path))
+        if kind is None or self._validation.improved[kind]:
+            self._writer.save(state, path, **options)
 
     def _settle(self) -> None:
         """Bring to disk what a run that goes on from the next checkpoint does not log again."""

@@ -26,13 +26,16 @@ from medseg_paddle.run import Run
 class Validation:
     """What `train()` calls in place of PaddleSeg's evaluation: whole cases, foreground Dice.
 
-    Keeps the run's history, draws on the dashboard, and returns the score that picks the best
-    checkpoint. A resumed run knows the best score from before.
+    Keeps the run's history, draws on the dashboard, and knows which score is the best, also of those before a
+    resumption. `train()` knows only those since it was called; it is told a number that grows, so it offers the
+    weights as the best each time, and :attr:`improved` says whether they are.
 
     Attributes
     ----------
     iteration : int
         The one that the weights are of.
+    improved : dict of str to bool
+        Whether the last score of ``"model"`` and of ``"ema"`` is the best so far.
     """
 
     def __init__(
@@ -59,11 +62,12 @@ class Validation:
             kind: max((e["score"] for e in history if e["weights"] == kind), default=-1.0)
             for kind in ("model", "ema")
         }
+        self.improved = dict.fromkeys(self._best, False)
 
     def __call__(
         self, model: paddle.nn.Layer, _dataset: Any, **_options: Any
     ) -> tuple[float, float, None, None, None]:
-        """Score, note, draw. The first value picks the best checkpoint (greatest wins)."""
+        """Score, note, draw. The first value is for `train()` alone, see :class:`Validation`."""
         recipe, kind = self._run.recipe, "model" if model is self._trained else "ema"
         if self._dashboard is None:  # not rank 0, which alone saves checkpoints
             return -1.0, 0.0, None, None, None
@@ -84,7 +88,8 @@ class Validation:
         # Without any foreground inside the regions of interest there is no score, and nothing is better than that.
         score = -1.0 if math.isnan(report.mean_foreground_dice) else report.mean_foreground_dice
         best = score > self._best[kind]
-        before, self._best[kind] = self._best[kind], max(score, self._best[kind])
+        self.improved[kind] = best
+        self._best[kind] = max(score, self._best[kind])
         # The note comes last: a run that is killed amid this makes the validation again, and cuts the rest back.
         prefix = "" if kind == "model" else AVERAGE
         self._draw(self._dashboard, report, list(shown.values()), prefix)
@@ -93,8 +98,7 @@ class Validation:
         self._log.flush()
         self._note(report, kind, score)
         self._listener.validated(self.iteration, report, best=best)
-        # train() starts its own memory of the best score at -1 whenever it is called.
-        return (score if best else min(before, score) - 2.0), 0.0, None, None, None
+        return float(self.iteration), 0.0, None, None, None
 
     def _note(self, report: Report, kind: str, score: float) -> None:
         dice = {label.name: report.summary[label.name]["dice"].mean for label in self._labels.foreground}

@@ -107,6 +107,18 @@ def test_dropout_average_curves_and_log_of_a_resumed_run_are_those_of_one_that_w
     }
 
 
+def test_an_average_that_is_no_better_than_before_a_resumption_is_not_kept(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    length = ["use_ema=true", "save_interval=2", "lr_scheduler.decay_steps=4"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*length, "iters=2"])
+    run.set_history([{**entry, "score": 2.0} for entry in run.history()])  # better than anything to come
+    before = {name: content for name, content in files(run).items() if "best" in name}
+    assert len(before) == 2
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*length, "iters=4"], resume=True)
+    assert {name: content for name, content in files(run).items() if "best" in name} == before
+
+
 def test_dropout_differs_between_iterations_and_follows_the_seed(
     disc_recipe_file: Path, tmp_path: Path
 ) -> None:

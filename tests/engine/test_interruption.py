@@ -113,7 +113,8 @@ def test_a_run_that_loses_a_loader_process_keeps_all_it_has_learned(
     whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=length)
     command = Command(disc_recipe_file, tmp_path / "run", [*length, "num_workers=2"])
     command.wait_for("training: ")
-    time.sleep(0.1)
+    while "[TRAIN]" not in (tmp_path / "run" / "train.log").read_text():
+        time.sleep(0.01)
     psutil.Process(command.process.pid).children(recursive=True)[-1].kill()
     code, said = command.end()
     print(said)  # noqa: T201  (shown where the test fails)

@@ -71,10 +71,11 @@ class Hooks:
     forward
         A context around the computation of the loss.
     evaluate
-        In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``; the first value
-        that it returns picks ``best_model`` (greatest wins). It may raise :class:`Stopped`.
+        In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``. The first value
+        that it returns must grow from call to call (of 2.8.0, an average that is not the best at its first
+        evaluation ends in UnboundLocalError). It may raise :class:`Stopped`.
     save
-        In place of `paddle.save`.
+        In place of `paddle.save`; `train()` offers it the weights as the best after each evaluation.
     average : MovingAverage
     scaler
         In place of `paddle.amp.GradScaler`.
