@@ -238,7 +238,12 @@ def main() -> None:
                 what for what in expected.keys() | found.keys() if expected.get(what) != found.get(what)
             ]
             if differing:
-                sys.exit(f"seed {options.seed}, training {runs}: other {', '.join(sorted(differing))}")
+                what = "\n".join(
+                    f"{name}: {expected.get(name)!r:.300} {found.get(name)!r:.300}" for name in differing
+                )
+                sys.exit(
+                    f"seed {options.seed}, training {runs}: not as in the one that was not killed:\n{what}"
+                )
             runs += 1
     fell = ", ".join(f"{count} {what}" for what, count in total.most_common())
     print(

@@ -27,6 +27,7 @@ _WEIGHTS = "model.pdparams"
 _EMA_WEIGHTS = "ema_model.pdparams"
 _OPTIMIZER = "model.pdopt"
 _STATE = "model.pdstate"
+_KEPT = {"model": (_BEST, _WEIGHTS), "ema": (_EMA_BEST, _EMA_WEIGHTS)}
 _ITERATION = "iteration"
 _DAMAGED = ".damaged"
 
@@ -184,7 +185,7 @@ class Run:
         """
         scored = [entry for entry in self.history() if entry["score"] >= 0]
         for entry in sorted(scored, key=lambda entry: entry["score"], reverse=True):
-            folder, name = (_EMA_BEST, _EMA_WEIGHTS) if entry["weights"] == "ema" else (_BEST, _WEIGHTS)
+            folder, name = _KEPT[entry["weights"]]
             kept = self.checkpoints / folder / name
             if kept.is_file() and _noted_iteration(kept) in (entry["iter"], None):
                 return kept
@@ -274,7 +275,7 @@ class Run:
 
         `kind` is ``"model"``, or ``"ema"`` for the moving average of the weights.
         """
-        folder, name = (_EMA_BEST, _EMA_WEIGHTS) if kind == "ema" else (_BEST, _WEIGHTS)
+        folder, name = _KEPT[kind]
         best = self.checkpoints / folder / name
         with best_noted(best), whole_file(best) as copy:
             shutil.copyfile(checkpoint / name, copy)
@@ -283,7 +284,7 @@ class Run:
         """Whose best weights are kept in a file: ``"model"``, ``"ema"`` or, of any other file, None."""
         if weights.parent.parent != self.checkpoints:
             return None
-        return {_BEST: "model", _EMA_BEST: "ema"}.get(weights.parent.name)
+        return next((kind for kind, (folder, _) in _KEPT.items() if folder == weights.parent.name), None)
 
     def set_aside(self, checkpoint: Path) -> Path:
         """Give a damaged checkpoint a name that no training goes on from; the new name."""
@@ -318,6 +319,19 @@ class Run:
         noted = {entry["weights"] for entry in self.history() if entry["iter"] == iteration}
         kinds = ("model", "ema") if self.recipe.use_ema else ("model",)
         return tuple(kind for kind in kinds if kind not in noted)
+
+    def unkept(self, checkpoint: Path) -> tuple[str, ...]:
+        """What the training was killed before: weights of `checkpoint` that are to be kept as the best, and are not."""
+        found = []
+        for kind, (folder, name) in _KEPT.items():
+            scored = [entry for entry in self.history() if entry["weights"] == kind]
+            best = max(scored, key=lambda entry: entry["score"], default=None)
+            kept = self.checkpoints / folder / name
+            if best is None or best["iter"] != self.iteration_of(checkpoint):
+                continue
+            if not kept.is_file() or _noted_iteration(kept) != best["iter"]:
+                found.append(kind)
+        return tuple(found)
 
     def saves_at(self, iteration: int) -> bool:
         """Whether a validation and a checkpoint are due after an iteration."""

@@ -136,11 +136,8 @@ class Course:
             average = copy.deepcopy(self._model)
             load_weights(average, run.average_in(checkpoint))
             self._validation(average, None)
-        for kind in ("model", "ema"):
-            scored = [entry for entry in run.history() if entry["weights"] == kind]
-            best = max(scored, key=lambda entry: entry["score"], default=None)
-            if best is not None and best["iter"] == self._reached.iteration:
-                run.keep_as_best(checkpoint, kind)
+        for kind in run.unkept(checkpoint):
+            run.keep_as_best(checkpoint, kind)
 
     def save(self) -> None:
         """Save the state after the last iteration, unless a checkpoint holds it already.

@@ -189,7 +189,7 @@ def _finished_at(run: Run, wanted: Recipe) -> int | None:
     last = run.last_checkpoint
     if last is None or run.iteration_of(last) < wanted.iters or Run(run.path, wanted).unscored(last):
         return None
-    if run.is_sealed(last) and run.damage(last):
+    if run.unkept(last) or (run.is_sealed(last) and run.damage(last)):
         return None
     return run.iteration_of(last)
 

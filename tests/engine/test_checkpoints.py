@@ -190,6 +190,24 @@ def test_a_finished_run_whose_last_checkpoint_is_damaged_is_trained_to_its_end_a
     assert run.provenance["resumed"][0]["iteration"] == 3
 
 
+def test_a_run_that_was_killed_before_its_last_weights_were_kept_as_the_best_is_not_finished(
+    short_run: Path, tmp_path: Path
+) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    run.set_history([{**entry, "score": entry["iter"] / 10} for entry in run.history()])
+    for kind in ("best_model", "ema_best_model"):
+        shutil.rmtree(run.checkpoints / kind)
+    assert run.unkept(run.checkpoints / "iter_6") == ("model", "ema")
+    assert run.unkept(run.checkpoints / "iter_3") == ()
+    train(run.path / "recipe.yml", output=run.path, resume=True)
+    kept = files(run)
+    assert kept["checkpoints/best_model/model.pdparams"] == kept["checkpoints/iter_6/model.pdparams"]
+    assert (
+        kept["checkpoints/ema_best_model/ema_model.pdparams"] == kept["checkpoints/iter_6/ema_model.pdparams"]
+    )
+    assert run.unkept(run.checkpoints / "iter_6") == ()
+
+
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(
     disc_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
