@@ -6,6 +6,7 @@ The tree::
     ├── RecipeError   (2)  a recipe, an option or an argument is wrong
     ├── DataError     (3)  an image, a label, a list or a series is wrong
     ├── ModelError    (4)  a checkpoint, a bundle or an export is wrong
+    │   └── DivergenceError  the numbers of a training are infinite or NaN
     └── SetupError    (5)  the machine lacks something: device, disk, package, port
 
 The command line prints ``message`` and ``hint`` without a traceback and exits with the code.
@@ -57,6 +58,10 @@ class ModelError(MedsegError):
     """A checkpoint, a bundle or an export is wrong (exit code 4)."""
 
     exit_code = 4
+
+
+class DivergenceError(ModelError):
+    """The loss or the weights of a training are infinite or NaN (exit code 4)."""
 
 
 class SetupError(MedsegError):

@@ -14,6 +14,7 @@ from typing import Any
 from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
 from medseg_paddle.errors import ModelError, RecipeError, SetupError
 from medseg_paddle.io.files import new_folder, require_writable, whole_file, write_text
+from medseg_paddle.io.sealed import damage, is_sealed, seal
 
 _RECIPE = "recipe.yml"
 _PROVENANCE = "provenance.json"
@@ -25,6 +26,8 @@ _EMA_BEST = "ema_best_model"
 _WEIGHTS = "model.pdparams"
 _EMA_WEIGHTS = "ema_model.pdparams"
 _OPTIMIZER = "model.pdopt"
+_STATE = "model.pdstate"
+_KEPT = {"model": (_BEST, _WEIGHTS), "ema": (_EMA_BEST, _EMA_WEIGHTS)}
 _ITERATION = "iteration"
 _DAMAGED = ".damaged"
 
@@ -76,7 +79,7 @@ class Run:
                 f"{path} holds a run already",
                 hint="go on with it by --resume, replace it by --overwrite, or name another --output",
             )
-        if path.exists() and not Run.exists(path) and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not Run.exists(path) and (not path.is_dir() or any(_but_begun(path))):
             raise SetupError(f"{path} is there and is no run", hint="name a new or empty folder as --output")
         existed = path.exists()
         require_writable(path)
@@ -182,7 +185,7 @@ class Run:
         """
         scored = [entry for entry in self.history() if entry["score"] >= 0]
         for entry in sorted(scored, key=lambda entry: entry["score"], reverse=True):
-            folder, name = (_EMA_BEST, _EMA_WEIGHTS) if entry["weights"] == "ema" else (_BEST, _WEIGHTS)
+            folder, name = _KEPT[entry["weights"]]
             kept = self.checkpoints / folder / name
             if kept.is_file() and _noted_iteration(kept) in (entry["iter"], None):
                 return kept
@@ -200,11 +203,12 @@ class Run:
         return next(iter(self.checkpoints_newest_first()), None)
 
     def checkpoints_newest_first(self) -> list[Path]:
-        """Folders of the checkpoints that a training can go on from."""
+        """Folders of the checkpoints that a training can go on from, unless they are damaged."""
         found = {}
         for folder in self.checkpoints.glob("iter_*"):
             number = re.fullmatch(r"iter_(\d+)", folder.name)
-            if number and (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file():
+            complete = (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file()
+            if number and (self.is_sealed(folder) or complete):
                 found[int(number[1])] = folder
         return [found[number] for number in sorted(found, reverse=True)]
 
@@ -213,27 +217,74 @@ class Run:
         """The iteration a checkpoint folder was saved at."""
         return int(checkpoint.name.removeprefix("iter_"))
 
+    def checkpoint_at(self, iteration: int) -> Path:
+        """Folder of the checkpoint of an iteration, as `paddleseg.core.train()` names it."""
+        return self.checkpoints / f"iter_{iteration}"
+
     @contextlib.contextmanager
-    def new_checkpoint(self, iteration: int) -> Iterator[tuple[Path, Path]]:
-        """Save a checkpoint that is whole or not there, as `paddleseg.core.train()` names it.
+    def new_checkpoint(self, iteration: int) -> Iterator[Path]:
+        """Save a checkpoint that is whole or not there; the checksums of its files are written last.
 
         Yields
         ------
-        tuple of Path
-            Files to write weights and optimiser to.
+        Path
+            Folder to write the files into.
         """
-        with new_folder(self.checkpoints / f"iter_{iteration}", overwrite=True) as folder:
-            yield folder / _WEIGHTS, folder / _OPTIMIZER
+        with new_folder(self.checkpoint_at(iteration), overwrite=True) as folder:
+            yield folder
+            seal(folder)
 
-    def weights_in(self, checkpoint: Path) -> Path:
+    @staticmethod
+    def is_sealed(checkpoint: Path) -> bool:
+        """Whether a checkpoint has checksums; those of earlier versions have none."""
+        return is_sealed(checkpoint)
+
+    @staticmethod
+    def damage(checkpoint: Path) -> str | None:
+        """What is wrong with a sealed checkpoint, None if its files are as they were written.
+
+        Raises
+        ------
+        OSError
+            A file cannot be read at all.
+        """
+        return damage(checkpoint, (_WEIGHTS, _OPTIMIZER, _STATE))
+
+    @staticmethod
+    def weights_in(checkpoint: Path) -> Path:
         """File of the weights in a checkpoint folder."""
         return checkpoint / _WEIGHTS
 
-    def keep_as_best(self, checkpoint: Path) -> None:
-        """Let `checkpoint`, the last that was validated, be the best one; its weights are copied."""
-        best = self.checkpoints / _BEST / _WEIGHTS
+    @staticmethod
+    def optimizer_in(checkpoint: Path) -> Path:
+        """File of the optimiser's state in a checkpoint folder."""
+        return checkpoint / _OPTIMIZER
+
+    @staticmethod
+    def average_in(checkpoint: Path) -> Path:
+        """File of the weights' moving average in a checkpoint folder; there with ``use_ema``."""
+        return checkpoint / _EMA_WEIGHTS
+
+    @staticmethod
+    def state_in(checkpoint: Path) -> Path:
+        """File of everything else that a training goes on with; those of earlier versions have none."""
+        return checkpoint / _STATE
+
+    def keep_as_best(self, checkpoint: Path, kind: str = "model") -> None:
+        """Let `checkpoint`, the last that was validated, be the best one; its weights are copied.
+
+        `kind` is ``"model"``, or ``"ema"`` for the moving average of the weights.
+        """
+        folder, name = _KEPT[kind]
+        best = self.checkpoints / folder / name
         with best_noted(best), whole_file(best) as copy:
-            shutil.copyfile(checkpoint / _WEIGHTS, copy)
+            shutil.copyfile(checkpoint / name, copy)
+
+    def best_kept_in(self, weights: Path) -> str | None:
+        """Whose best weights are kept in a file: ``"model"``, ``"ema"`` or, of any other file, None."""
+        if weights.parent.parent != self.checkpoints:
+            return None
+        return next((kind for kind, (folder, _) in _KEPT.items() if folder == weights.parent.name), None)
 
     def set_aside(self, checkpoint: Path) -> Path:
         """Give a damaged checkpoint a name that no training goes on from; the new name."""
@@ -244,20 +295,47 @@ class Run:
     def tidy_checkpoints(self) -> None:
         """Remove checkpoints that are not whole, and all but the newest ``keep_checkpoint_max``.
 
-        Those that were set aside stay.
+        Those that were set aside stay. What a killed process was about to write goes, too.
         """
+        begun = [f".{name}.*.tmp" for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG, "probe")]
+        for pattern in (*begun, f"{_CHECKPOINTS}/{_BEST}/.*.tmp", f"{_CHECKPOINTS}/{_EMA_BEST}/.*.tmp"):
+            for file in self.path.glob(pattern):
+                file.unlink(missing_ok=True)
         whole = self.checkpoints_newest_first()
         kept = {*whole[: self.recipe.keep_checkpoint_max], *self.checkpoints.glob(f"*{_DAMAGED}")}
-        for folder in [*self.checkpoints.glob("iter_*"), *self.checkpoints.glob(".iter_*.tmp")]:
+        for folder in self.checkpoints.glob(".iter_*.tmp"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.checkpoints.glob("iter_*"):
             if folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                # First out of sight: a removal that is cut short leaves no part that looks like a checkpoint.
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old.tmp")))
 
-    def to_validate(self, checkpoint: Path) -> bool:
-        """Whether the training was stopped before the validation that is due at `checkpoint`."""
+    def unscored(self, checkpoint: Path) -> tuple[str, ...]:
+        """What the training was stopped before: validations due at `checkpoint`, of ``"model"`` and ``"ema"``."""
         iteration = self.iteration_of(checkpoint)
-        due = iteration % self.recipe.save_interval == 0 or iteration == self.recipe.iters
-        noted = any(entry["iter"] == iteration for entry in self.history())
-        return self.recipe.val_dataset is not None and due and not noted
+        if self.recipe.val_dataset is None or not self.saves_at(iteration):
+            return ()
+        noted = {entry["weights"] for entry in self.history() if entry["iter"] == iteration}
+        kinds = ("model", "ema") if self.recipe.use_ema else ("model",)
+        return tuple(kind for kind in kinds if kind not in noted)
+
+    def unkept(self, checkpoint: Path) -> tuple[str, ...]:
+        """What the training was killed before: weights of `checkpoint` that are to be kept as the best, and are not."""
+        found = []
+        for kind, (folder, name) in _KEPT.items():
+            scored = [entry for entry in self.history() if entry["weights"] == kind]
+            best = max(scored, key=lambda entry: entry["score"], default=None)
+            kept = self.checkpoints / folder / name
+            if best is None or best["iter"] != self.iteration_of(checkpoint):
+                continue
+            if not kept.is_file() or _noted_iteration(kept) != best["iter"]:
+                found.append(kind)
+        return tuple(found)
+
+    def saves_at(self, iteration: int) -> bool:
+        """Whether a validation and a checkpoint are due after an iteration."""
+        return iteration % self.recipe.save_interval == 0 or iteration == self.recipe.iters
 
     @property
     def bundle_folder(self) -> Path:
@@ -306,6 +384,11 @@ def best_noted(weights: Path) -> Iterator[None]:
     entries = _history(weights.parents[2])
     if entries:
         write_text(note, f"{entries[-1]['iter']}\n")
+
+
+def _but_begun(folder: Path) -> Iterator[Path]:
+    """What is in a folder, without files that a killed process was about to write."""
+    return (entry for entry in folder.iterdir() if not entry.match(".*.tmp"))
 
 
 def _noted_iteration(weights: Path) -> int | None:

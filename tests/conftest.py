@@ -104,6 +104,18 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished training with a moving average and the checkpoints iter_3 and iter_6; to be copied."""
+    from medseg_paddle.steps.train import train
+
+    folder = tmp_path_factory.mktemp("short")
+    recipe = folder / "discs.yml"
+    recipe.write_text(RECIPE.format(root=write_discs(folder / "discs")))
+    train(recipe, output=folder / "run", overrides=["iters=6", "save_interval=3", "use_ema=true"])
+    return folder / "run"
+
+
 @pytest.fixture
 def discs(tmp_path: Path) -> Path:
     """Folder of a small data set with PaddleSeg's lists."""

@@ -56,6 +56,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_a_loss_per_output(recipe)
     require_losses_that_know_the_classes(recipe.loss, recipe.num_classes, recipe.ignore_index)
     _require_kernels_that_train(recipe)
+    _require_a_graph_that_casts(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
@@ -320,4 +321,13 @@ def _require_kernels_that_train(recipe: Recipe) -> None:
             "cpu_kernels: onednn with to_static_training: a static graph has Paddle's own kernels",
             at=("cpu_kernels",),
             hint="train without `to_static_training`, or set `cpu_kernels: auto`",
+        )
+
+
+def _require_a_graph_that_casts(recipe: Recipe) -> None:
+    if recipe.to_static_training and recipe.precision == "bf16":
+        raise inconsistent(
+            "precision: bf16 with to_static_training: only the dynamic graph is put under bf16",
+            at=("precision",),
+            hint="train without `to_static_training`, or set `precision: fp16`",
         )

@@ -1,18 +1,30 @@
-"""Checkpoints of a training: whole or not there, found again, and kept few."""
+"""Checkpoints of a training: whole or not there, with everything that it goes on with, and found again."""
 
 from __future__ import annotations
 
+import pickle
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import paddle
 
 from medseg_paddle.errors import SetupError
-from medseg_paddle.io.files import whole_file
+from medseg_paddle.io.files import whole_file, write_bytes
 from medseg_paddle.run import Run, best_noted
 
 _save = paddle.save
+
+
+class StatefulPart(Protocol):
+    """A part of a training with a state besides weights and optimiser; `fit` saves it with each checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, in plain Python values and numpy arrays."""
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that :meth:`state_dict` gave."""
 
 
 def save_whole(state: Any, path: str, **options: Any) -> None:
@@ -27,21 +39,86 @@ def save_whole(state: Any, path: str, **options: Any) -> None:
         _save(state, str(temporary), **options)
 
 
-def save_checkpoint(run: Run, iteration: int, model: paddle.nn.Layer, optimizer: Any) -> None:
-    """Save what `paddleseg.core.train()` would save at `iteration`.
+class CheckpointWriter:
+    """Saves checkpoints as whole folders.
 
-    Raises
-    ------
-    SetupError
-        It cannot be written, or the disk is full; nothing of it is left then.
+    Parameters
+    ----------
+    run : Run
+    parts : mapping of str to StatefulPart
+        What is saved besides weights, optimiser and moving average.
+    before : callable
+        Called before a checkpoint is written: brings to disk what a run that goes on from it does not write
+        again.
     """
-    with run.new_checkpoint(iteration) as (weights, states):
-        save_whole(model.state_dict(), str(weights))
-        save_whole(optimizer.state_dict(), str(states))
+
+    def __init__(self, run: Run, parts: Mapping[str, StatefulPart], before: Callable[[], None]) -> None:
+        self._run, self._parts, self._before = run, parts, before
+        self._given: dict[Path, Any] = {}
+
+    def save(self, state: Any, path: str, **options: Any) -> None:
+        """In place of `paddle.save` inside `train()`, which saves the files of a checkpoint one by one.
+
+        They are held until all are given, and then written at once. Other files are written as they come.
+        """
+        file = Path(path)
+        folder = file.parent
+        wanted = {self._run.weights_in(folder), self._run.optimizer_in(folder)}
+        if self._run.recipe.use_ema:
+            wanted.add(self._run.average_in(folder))
+        if file not in wanted or not folder.name.startswith("iter_"):
+            save_whole(state, path, **options)
+            return
+        self._given[file] = state
+        if wanted <= self._given.keys():
+            given, self._given = self._given, {}
+            self.write(
+                self._run.iteration_of(folder),
+                given[self._run.weights_in(folder)],
+                given[self._run.optimizer_in(folder)],
+                given.get(self._run.average_in(folder)),
+            )
+
+    def write(self, iteration: int, weights: Any, optimizer: Any, average: Any | None) -> None:
+        """Write a checkpoint, and remove those that are no longer kept.
+
+        Parameters
+        ----------
+        iteration : int
+        weights, optimizer, average
+            State dicts; no `average` without ``use_ema``.
+
+        Raises
+        ------
+        SetupError
+            It cannot be written, or the disk is full; nothing of it is left then.
+        """
+        self._before()
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        with self._run.new_checkpoint(iteration) as folder:
+            save_whole(weights, str(self._run.weights_in(folder)))
+            save_whole(optimizer, str(self._run.optimizer_in(folder)))
+            if average is not None:
+                save_whole(average, str(self._run.average_in(folder)))
+            write_bytes(self._run.state_in(folder), pickle.dumps(parts, protocol=4))
+        self._run.tidy_checkpoints()
+
+
+def restore(run: Run, checkpoint: Path, parts: Mapping[str, StatefulPart]) -> None:
+    """Put the parts of a training into the state that `checkpoint` holds."""
+    file = run.state_in(checkpoint)
+    if not file.is_file():  # of an earlier version
+        return
+    states = pickle.loads(file.read_bytes())  # noqa: S301  (as the weights beside it, which Paddle unpickles)
+    for name, part in parts.items():
+        if name in states:
+            part.set_state_dict(states[name])
 
 
 def latest_whole(run: Run) -> Path | None:
-    """The latest checkpoint that can be read; damaged ones after it are set aside.
+    """The latest checkpoint that is as it was written; damaged ones after it are set aside.
+
+    One without checksums, which an earlier version wrote, is taken if it can be read.
 
     Raises
     ------
@@ -49,9 +126,9 @@ def latest_whole(run: Run) -> Path | None:
         A checkpoint cannot be read for a reason that lies not in it: the disk, or too little memory.
     """
     for folder in run.checkpoints_newest_first():
+        sealed = run.is_sealed(folder)
         try:
-            for path in folder.glob("model.pd*"):
-                paddle.load(str(path), return_numpy=True)  # not to the device, which may be full
+            wrong = run.damage(folder) if sealed else _unreadable(run, folder)
         except (OSError, MemoryError) as error:
             why = "there is not enough memory" if isinstance(error, MemoryError) else str(error)
             raise SetupError(
@@ -59,14 +136,36 @@ def latest_whole(run: Run) -> Path | None:
                 hint="mend that and go on with --resume; if it stays so, move this checkpoint elsewhere, "
                 "and the run goes on from the one before",
             ) from error
-        except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
-            line = (
-                f"checkpoint {folder.name} is damaged ({type(error).__name__}), going back to the one before; "
-                f"kept as {run.set_aside(folder).name}\n"
-            )
-            sys.stderr.write(line)
-            with run.log.open("a", encoding="utf-8") as log:
-                log.write(line)
-            continue
-        return folder
+        if wrong is None:
+            if not sealed:
+                _say(
+                    run,
+                    f"checkpoint {folder.name} has no checksums: an earlier version wrote it; it can be read",
+                )
+            return folder
+        aside = run.set_aside(folder).name
+        _say(
+            run,
+            f"checkpoint {folder.name} is damaged ({wrong}), going back to the one before; kept as {aside}",
+        )
     return None
+
+
+def _unreadable(run: Run, checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint without checksums; None if it can be read."""
+    if run.recipe.use_ema and not run.average_in(checkpoint).is_file():
+        return "it has no moving average"
+    try:
+        for path in checkpoint.glob("*model.pd*"):
+            paddle.load(str(path), return_numpy=True)  # not to the device, which may be full
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
+        return type(error).__name__
+    return None
+
+
+def _say(run: Run, what: str) -> None:
+    sys.stderr.write(what + "\n")
+    with run.log.open("a", encoding="utf-8") as log:
+        log.write(what + "\n")

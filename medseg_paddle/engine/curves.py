@@ -10,6 +10,7 @@ from medseg_paddle.config import Recipe
 from medseg_paddle.core import LabelSet
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.listener import Listener
+from medseg_paddle.engine.running_loss import RunningLoss
 
 
 class LoopWriter:
@@ -20,19 +21,20 @@ class LoopWriter:
         dashboard: Dashboard,
         listener: Listener,
         images_per_iteration: int,
-        first_iter: int,
-        log_iters: int,
+        running: RunningLoss,
     ) -> None:
         self._dashboard, self._listener, self._images = dashboard, listener, images_per_iteration
-        self._first_iter, self._log_iters = first_iter, log_iters
+        self._running = running
         self._latest: dict[str, float] = {}
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Take one point of a curve."""
         number = float(np.asarray(value).ravel()[0])
-        if tag.startswith("Train/loss"):
-            # train() divides by log_iters also where it summed up fewer losses, after a resumption between two lines.
-            number *= self._log_iters / min(self._log_iters, step - self._first_iter)
+        # train() has summed up the iterations since it was called, not those before a resumption.
+        if tag == "Train/loss":
+            number = self._running.mean
+        elif tag.startswith("Train/loss_") and (parts := self._running.parts):
+            number = parts[int(tag.removeprefix("Train/loss_"))]
         self._dashboard.add_scalar(tag, number, step)
         self._latest[tag] = number
         if (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,9 @@ from numpy.typing import NDArray
 from visualdl import LogWriter
 from visualdl.writer import record_writer
 
+from medseg_paddle.engine.event_log import Reached, cut_curves
 from medseg_paddle.errors import SetupError
+from medseg_paddle.io.files import sync_file
 
 # VisualDL shows only the newest file of a folder; a fixed name makes a resumed run append to it.
 _EVENT_FILE = "vdlrecords.train.log"
@@ -55,36 +55,25 @@ def _failing_records() -> Iterator[list[_Records]]:
         record_writer.RecordWriter = before
 
 
-def _cut_last_part(event_file: Path) -> None:
-    """Remove the record at the end that a kill or a full disk left incomplete; no reader gets past it.
-
-    A record is its length, 8 bytes little-endian, and its content.
-    """
-    if not event_file.is_file():
-        return
-    size, end = event_file.stat().st_size, 0
-    with event_file.open("rb+") as stream:
-        while (
-            len(head := stream.read(8)) == 8
-            and (after := stream.tell() + struct.unpack("<Q", head)[0]) <= size
-        ):
-            end = stream.seek(after)
-        if end < size:
-            os.truncate(event_file, end)
-
-
 class Dashboard:
     """Writer of one run's event file; the run's folder is the run's name on the dashboard.
 
     It is also what `paddleseg.core.train()` gets as its writer: the loop's own scalars come in by
-    :meth:`add_scalar`, and those that it mislabels are left out.
+    :meth:`add_scalar`, and those that it mislabels are left out. Of an event file that is there, what a run
+    had `reached` is kept, all of it by default.
 
     Every method raises SetupError when something that was given before could not be written.
     """
 
-    def __init__(self, folder: Path, images_per_iteration: int, loss_parts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images_per_iteration: int,
+        loss_parts: Sequence[str],
+        reached: Reached | None = None,
+    ) -> None:
         self._file = folder / _EVENT_FILE
-        _cut_last_part(self._file)
+        cut_curves(self._file, reached)
         with _failing_records() as made:
             self._writer = LogWriter(str(folder), file_name=_EVENT_FILE, max_queue=_FLUSH_SECONDS)
         (self._records,) = made
@@ -123,6 +112,11 @@ class Dashboard:
         """Write what is left; `train()` calls this too, and points may follow."""
         self._writer.flush()
         self._require_written()
+
+    def sync(self) -> None:
+        """Bring all points so far to the disk."""
+        self.close()
+        sync_file(self._file)
 
     def _require_written(self) -> None:
         failure = self._records.failure

@@ -15,7 +15,7 @@ def set_device(device: str, precision: str = "fp32") -> str:
     device : str
         ``"cpu"``, ``"gpu"`` or ``"auto"`` (a GPU if there is one).
     precision : str
-        ``"fp16"`` needs a GPU.
+        ``"fp16"`` and ``"bf16"`` need a GPU.
 
     Returns
     -------
@@ -37,11 +37,16 @@ def set_device(device: str, precision: str = "fp32") -> str:
             hint="set `device: cpu` (or auto), or install paddlepaddle-gpu; `medseg doctor` shows what is there",
         )
     use_gpu = gpus > 0 and device != "cpu"
-    if precision == "fp16" and not use_gpu:
+    if precision != "fp32" and not use_gpu:
         raise SetupError(
-            "precision fp16 works on GPU only; on CPU Paddle would silently compute in fp32",
+            f"precision {precision} works on GPU only; on CPU Paddle would silently compute in fp32",
             hint="set `precision: fp32`, or train on a GPU",
         )
     chosen = f"gpu:{paddle.distributed.ParallelEnv().device_id}" if use_gpu else "cpu"
+    if precision == "bf16" and not paddle.amp.is_bfloat16_supported(chosen):
+        raise SetupError(
+            "this GPU cannot compute in bf16 (NVIDIA's can from Ampere on)",
+            hint="set `precision: fp16` or `precision: fp32`",
+        )
     paddle.set_device(chosen)
     return chosen

@@ -28,5 +28,5 @@ class Listener(Protocol):
     def validated(self, step: int, report: Report, *, best: bool) -> None:
         """The validation cases were scored."""
 
-    def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
+    def stopped(self, step: int, iters: int) -> None:
         """A signal, or images that cannot be loaded any more, ended the training; its state after `step` is saved."""

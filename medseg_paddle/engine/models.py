@@ -13,6 +13,7 @@ from paddle import nn
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.base import component_arguments
 from medseg_paddle.engine.paddleseg_adapter import manager
+from medseg_paddle.engine.precision import MixedPrecision, auto_cast
 from medseg_paddle.errors import ModelError
 
 
@@ -160,22 +161,19 @@ class ForwardFunction:
     """A network as a plain function of arrays.
 
     Calling it with float32 ``[N, C, H, W]`` gives probabilities, float32 ``[N, K, H, W]``. The network
-    is put into evaluation mode for the call and back. `amp_level` (``"O1"``, ``"O2"``) computes in mixed
-    precision, as the network was trained.
+    is put into evaluation mode for the call and back. `mixed` is the precision that the network was trained
+    in, None for fp32.
     """
 
-    def __init__(self, model: nn.Layer, amp_level: str | None = None) -> None:
-        self._model, self._amp_level = model, amp_level
+    def __init__(self, model: nn.Layer, mixed: MixedPrecision | None = None) -> None:
+        self._model, self._mixed = model, mixed
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities of a batch."""
         training = self._model.training
         self._model.eval()
         try:
-            with (
-                paddle.no_grad(),
-                paddle.amp.auto_cast(self._amp_level is not None, level=self._amp_level or "O1"),
-            ):
+            with paddle.no_grad(), auto_cast(self._mixed):
                 logits = self._model(paddle.to_tensor(images))[0].astype("float32")
                 return np.asarray(F.softmax(logits, axis=1).numpy())
         finally:

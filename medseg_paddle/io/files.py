@@ -52,8 +52,7 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if flush:
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(temporary)
         temporary.replace(path)
         if flush:
             _sync_folder(path.parent)
@@ -221,6 +220,12 @@ def _swap(temporary: Path, path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def sync_file(path: Path) -> None:
+    """Flush what a file holds to the disk, so that it is there after a loss of power too."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

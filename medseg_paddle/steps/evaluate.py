@@ -77,12 +77,13 @@ def evaluate(
     from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.models import ForwardFunction, load_model
+    from medseg_paddle.engine.precision import mixed_precision
     from medseg_paddle.engine.scoring import score_cases
 
     chosen = set_device(device or recipe.device)
     checkpoint = run.best_checkpoint
     # in the precision that it was validated in
-    mixed = recipe.amp_level if recipe.precision == "fp16" and chosen != "cpu" else None
+    mixed = None if chosen == "cpu" else mixed_precision(recipe)
     model = load_model(recipe, checkpoint)
     use_cpu_kernels(model, recipe.cpu_kernels, chosen)
     forward = ForwardFunction(model, mixed)

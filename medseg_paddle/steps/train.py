@@ -92,7 +92,6 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
         if (done := _finished_at(run, recipe)) is not None:
             say(f"{folder} is finished: {done} of {recipe.iters} iterations")
             return _with_later_use(run, recipe)
-        _require_resumable(run, recipe)
     splits = {"train": load_cases(recipe.train_dataset)}
     if recipe.val_dataset is not None:
         splits["val"] = load_cases(recipe.val_dataset)
@@ -106,6 +105,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
         Run.require_free(folder, overwrite=overwrite)
 
     start_paddle()
+    from medseg_paddle.engine.checkpoints import latest_whole
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.training import fit
@@ -117,11 +117,11 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
         found = inspect(recipe, splits["train"], splits.get("val", ()), listener, decoded)
+        checkpoint = None
         if going_on:
-            last = run.last_checkpoint
-            run.note_resumption(
-                {**surroundings(chosen), "iteration": 0 if last is None else run.iteration_of(last)}
-            )
+            checkpoint = latest_whole(run)
+            reached = 0 if checkpoint is None else run.iteration_of(checkpoint)
+            run.note_resumption({**surroundings(chosen), "iteration": reached})
             run = run.with_recipe(recipe)
         else:
             run = Run.create(folder, recipe, provenance(splits, chosen), overwrite=overwrite)
@@ -133,7 +133,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
             found=found,
             decoded=decoded,
             device=chosen,
-            resume=going_on,
+            checkpoint=checkpoint,
             listener=listener,
             stop=stop,
         )
@@ -187,17 +187,11 @@ def _require_same_training(run: Run, wanted: Recipe) -> None:
 def _finished_at(run: Run, wanted: Recipe) -> int | None:
     """The iteration of the last checkpoint, if there is nothing left to do."""
     last = run.last_checkpoint
-    if last is None or run.iteration_of(last) < wanted.iters or Run(run.path, wanted).to_validate(last):
+    if last is None or run.iteration_of(last) < wanted.iters or Run(run.path, wanted).unscored(last):
+        return None
+    if run.unkept(last) or (run.is_sealed(last) and run.damage(last)):
         return None
     return run.iteration_of(last)
-
-
-def _require_resumable(run: Run, recipe: Recipe) -> None:
-    if recipe.use_ema and run.last_checkpoint is not None:
-        raise RecipeError(
-            "a run with use_ema cannot be resumed: PaddleSeg does not load the moving average again",
-            hint="train it in one go, or without use_ema",
-        )
 
 
 _MUCH_WAITING = 0.2
@@ -278,7 +272,6 @@ class _TrainingProgress:
         mark = "  best so far, saved" if best else ""
         self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
 
-    def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
+    def stopped(self, step: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
-        advice = "go on with --resume" if resumable else "a run with use_ema cannot be resumed"
-        self._bar.say(f"stopped at iteration {step} of {iters}; {advice}")
+        self._bar.say(f"stopped at iteration {step} of {iters}; go on with --resume")

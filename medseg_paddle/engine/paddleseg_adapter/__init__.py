@@ -1,7 +1,7 @@
 """PaddleSeg 2.8.0 on Paddle 3: all that it needs to run as it should, in one place.
 
 `paddleseg.core.train()` is called as it is; nothing in the installed package is edited. While it runs,
-four names that it looks up are replaced. Each has a test in ``tests/engine/test_paddleseg_fixes.py``
+names that it looks up are replaced. Each has a test in ``tests/engine/test_paddleseg_fixes.py``
 that fails when the fix is no longer needed.
 
 ====================================  =========================================================================
@@ -14,6 +14,14 @@ replaced while training               because
 ``paddle.io.DistributedBatchSampler`` a data set smaller than a batch looped for ever without a word; a resumed
                                       run saw the first images again
 ``sys.stdout``                        PaddleSeg prints its log; it goes to the run's ``train.log``
+``paddle.save``                       files were written in place, one by one: a kill left a part of a checkpoint
+``deepcopy``, ``init_ema_params``     a resumed run began its moving average anew; `train()` neither gives it away
+(both in ``train``)                   nor loads it
+``paddle.amp.GradScaler``             the same, for the loss scaler
+``float`` (in ``train``)              the only use of the loss in each iteration: a NaN went on to the end without a
+                                      word, and the mean of a line amid which a run was stopped was wrong
+``train.loss_computation``            bf16 was taken for fp32; and what the parts of a loss are
+``train.logger``                      it calls the Dice mIoU, and names the best of this call only
 ====================================  =========================================================================
 
 Of its transforms, ScalePadding resizes labels to the nearest neighbour here (`transforms.py`; the stock one

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol, TextIO
@@ -13,9 +15,9 @@ from typing import Any, Protocol, TextIO
 import paddle
 import visualdl
 
-from medseg_paddle.engine.checkpoints import save_whole
 from medseg_paddle.engine.interruption import Stopped
 from medseg_paddle.engine.loading import Stream, loaded
+from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
 
 # `import paddleseg.core.train as m` would give the function: the package's __init__ shadows the module.
 _train_module = importlib.import_module("paddleseg.core.train")
@@ -49,6 +51,54 @@ class LoadingFailed(Exception):  # noqa: N818  (it carries the error)
         self.error = error
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """Where we take part in `train()`.
+
+    Attributes
+    ----------
+    around
+        A context, entered when `train()` has copied the model for the moving average and loaded the
+        checkpoint, and left when it ends.
+    before_iteration
+        Called with the number of the iteration that begins, from 1. All of the one before is done: its step,
+        line in the log, scores and checkpoint. It may raise :class:`Stopped`.
+    after_step
+        Called with the iteration when weights, optimiser and learning rate have made its step.
+    loss
+        Called then with the iteration, its loss and the loss's parts. What it returns is what `train()` adds up
+        for the next line of its log.
+    forward
+        A context around the computation of the loss.
+    evaluate
+        In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``. The first value
+        that it returns must grow from call to call (of 2.8.0, an average that is not the best at its first
+        evaluation ends in UnboundLocalError). It may raise :class:`Stopped`.
+    save
+        In place of `paddle.save`; `train()` offers it the weights as the best after each evaluation.
+    average : MovingAverage
+    scaler
+        In place of `paddle.amp.GradScaler`.
+    """
+
+    around: Callable[[], AbstractContextManager[None]]
+    before_iteration: Callable[[int], None]
+    after_step: Callable[[int], None]
+    loss: Callable[[int, float, Sequence[float]], float]
+    forward: Callable[[], AbstractContextManager[None]]
+    evaluate: Evaluate
+    save: Callable[..., None]
+    average: MovingAverage
+    scaler: Callable[..., Any]
+
+
+def positions_of(iteration: int, batch_size: int) -> list[int]:
+    """Positions of this process's batch of an iteration, counted from 1, in the stream of images."""
+    environment = paddle.distributed.ParallelEnv()
+    start = ((iteration - 1) * environment.nranks + environment.rank) * batch_size
+    return list(range(start, start + batch_size))
+
+
 class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
     """Positions ``first_iter * batch * ranks, ...`` of an endless stream, in order.
 
@@ -59,38 +109,40 @@ class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
     def __init__(self, cases: int, batch_size: int, first_iter: int, iters: int) -> None:
         self._cases, self._batch_size = cases, batch_size
         self._first_iter, self._iters = first_iter, iters
-        environment = paddle.distributed.ParallelEnv()
-        self._rank, self._ranks = environment.rank, environment.nranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        for iteration in range(self._first_iter, self._iters):
-            start = (iteration * self._ranks + self._rank) * self._batch_size
-            yield list(range(start, start + self._batch_size))
+        for iteration in range(self._first_iter + 1, self._iters + 1):
+            yield positions_of(iteration, self._batch_size)
 
     def __len__(self) -> int:
         """Batches in one pass over the cases; `train()` derives the epoch it logs from it."""
-        return max(1, self._cases // int(self._batch_size * self._ranks))
+        return max(1, self._cases // int(self._batch_size * paddle.distributed.ParallelEnv().nranks))
+
+
+_ABSENT = object()
 
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
+    before = getattr(owner, name, _ABSENT)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        if before is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 def run_train(
     model: paddle.nn.Layer,
     stream: Stream,
     *,
+    hooks: Hooks,
     cases: int,
     batch_bytes: int,
     num_workers: int,
-    evaluate: Evaluate,
-    after_step: Callable[[int], None],
     writer: Writer,
     log: TextIO,
     first_iter: int,
@@ -107,18 +159,13 @@ def run_train(
         As `train()` takes it.
     stream : Stream
         Serves the images of an endless stream.
+    hooks : Hooks
     cases : int
         Images in one pass.
     batch_bytes : int
         Room for one batch; see :func:`medseg_paddle.engine.loading.loaded`.
     num_workers : int
         Processes that load images.
-    evaluate
-        In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``; the first value
-        that it returns picks ``best_model`` (greatest wins).
-    after_step
-        Called with the iteration when weights, optimiser and learning rate have made its step. It and
-        `evaluate` may raise :class:`Stopped`; what is saved then is the state after that iteration.
     writer : Writer
         Gets every scalar that `train()` logs.
     log : text stream
@@ -133,7 +180,7 @@ def run_train(
     Returns
     -------
     bool
-        Whether the training went on to its end.
+        Whether the training went on to its end; False where a hook raised :class:`Stopped`.
 
     Raises
     ------
@@ -141,28 +188,58 @@ def run_train(
         A batch could not be loaded.
     """
     done = first_iter
+    parts: list[paddle.Tensor] = []
 
     def sampler(*_: Any, **__: Any) -> StreamSampler:
+        running.enter_context(hooks.around())
         return StreamSampler(cases, batch_size, first_iter, iters)
 
     def loader(
         _dataset: Any, *, batch_sampler: StreamSampler, **_: Any
     ) -> Iterator[dict[str, paddle.Tensor]]:
-        batches = loaded(stream, batch_sampler, num_workers=num_workers, batch_bytes=batch_bytes)
-        return _told_apart(running.enter_context(batches))
+        return announced(
+            running.enter_context(
+                loaded(stream, batch_sampler, num_workers=num_workers, batch_bytes=batch_bytes)
+            )
+        )
 
-    def count(_profiler_options: Any) -> None:
+    def announced(batches: Iterator[dict[str, paddle.Tensor]]) -> Iterator[dict[str, paddle.Tensor]]:
+        while done < iters:
+            hooks.before_iteration(done + 1)
+            try:
+                batch = next(batches)
+            except Exception as error:  # of loading, none of the training
+                raise LoadingFailed(error) from error
+            yield batch
+
+    def loss_computation(*words: Any, **options: Any) -> list[paddle.Tensor]:
+        with hooks.forward():
+            parts[:] = compute_losses(*words, **options)
+        return list(parts)
+
+    def noted(loss: paddle.Tensor) -> float:
         nonlocal done
         done += 1
-        after_step(done)
+        hooks.after_step(done)
+        number = hooks.loss(done, float(loss), [float(part) for part in parts])
+        parts.clear()
+        return number
 
+    compute_losses = _train_module.loss_computation
+    stock_log = _train_module.logger
     with (
         contextlib.ExitStack() as running,
-        _replaced(_train_module, "evaluate", evaluate),
-        # The one call that `train()` makes in each iteration, right after the steps of optimiser and schedule.
-        _replaced(_train_module, "train_profiler", SimpleNamespace(add_profiler_step=count)),
+        _replaced(_train_module, "evaluate", hooks.evaluate),
+        _replaced(_train_module, "loss_computation", loss_computation),
+        # The one number that `train()` takes from the loss: once an iteration, right after the steps of optimiser and
+        # schedule.
+        _replaced(_train_module, "float", noted),
+        _replaced(_train_module, "deepcopy", hooks.average.make),
+        _replaced(_train_module, "init_ema_params", hooks.average.begin),
+        _replaced(_train_module, "logger", SimpleNamespace(info=_without_scores(stock_log.info))),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
-        _replaced(paddle, "save", save_whole),
+        _replaced(paddle, "save", hooks.save),
+        _replaced(paddle.amp, "GradScaler", hooks.scaler),
         # Zeros to add the next gradients to would be one more copy of the weights.
         _replaced(paddle.nn.Layer, "clear_gradients", _forget_gradients),
         _replaced(paddle.io, "DataLoader", loader),
@@ -178,19 +255,18 @@ def run_train(
             batch_size=batch_size,
             num_workers=num_workers,
             use_vdl=paddle.distributed.ParallelEnv().rank == 0,
+            keep_checkpoint_max=0,  # it would count those of this call only; `hooks.save` removes old ones
             **arguments,
         )
         return True
     return False
 
 
-def _told_apart(batches: Iterator[dict[str, paddle.Tensor]]) -> Iterator[dict[str, paddle.Tensor]]:
-    """The batches; an error of loading them is none of the training."""
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise LoadingFailed(error) from error
-        yield batch
+def _without_scores(info: Callable[[str], None]) -> Callable[[str], None]:
+    """The log without what `train()` says of scores: it calls a Dice mIoU, and knows none from before it was called."""
+
+    def say(message: str) -> None:
+        if not message.startswith("[EVAL]"):
+            info(message)
+
+    return say

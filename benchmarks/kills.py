@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""Kill trainings again and again, go on, and compare with one that was never stopped.
+
+    python benchmarks/kills.py --minutes 10 --seed 1
+
+Each training is a process of its own that is ended by SIGKILL: at a random moment, or while it writes a
+checkpoint. It is started anew, with `--resume`, until it is finished. Then the files of its last and best
+checkpoints, its validations, the points of its curves and the lines of its log must be those of the training that
+was never stopped; only what is measured in seconds may differ. The network has dropout, and a moving average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+RECIPE = """\
+name: discs
+labels: [background, disc]
+batch_size: 2
+iters: 40
+save_interval: 3
+log_iters: 4
+overlays: 1
+model_graph: false
+device: cpu
+use_ema: true
+train_dataset:
+  type: OpticDiscSeg
+  dataset_root: {root}
+  transforms: [{{type: RandomAffinePatch, size: [32, 32], flip_horizontal: 0.5}}, {{type: Normalize}}]
+  mode: train
+val_dataset:
+  type: OpticDiscSeg
+  dataset_root: {root}
+  transforms: [{{type: Normalize}}]
+  mode: val
+optimizer: {{type: AdamW}}
+lr_scheduler: {{type: PolynomialDecay, learning_rate: 0.01}}
+loss:
+  types: [{{type: MixedLoss, losses: [{{type: CrossEntropyLoss}}, {{type: DiceLoss}}], coef: [1, 1]}}]
+  coef: [1]
+model: {{type: ScalableUNet, width: 4, depth: 2, dropout: 0.3}}
+"""
+_SECONDS = ("Train/images per second", "Train/reader_cost")
+_NO_PROGRESS = 40  # kills without a new checkpoint, until it is left alone
+
+
+def write_data(root: Path) -> None:
+    """Noisy pictures, each with a bright disc."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    rows, columns = np.mgrid[:48, :48]
+    for split, count in (("train", 5), ("val", 2)):
+        lines = []
+        for number in range(count):
+            centre = rng.integers(12, 36, 2)
+            disc = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < 64
+            picture = np.clip(80 + 90 * disc + rng.normal(0, 20, (48, 48)), 0, 255).astype(np.uint8)
+            name = f"{split}{number}.png"
+            Image.fromarray(np.stack([picture] * 3, axis=-1)).save(root / "images" / name)
+            Image.fromarray(disc.astype(np.uint8)).save(root / "labels" / name)
+            lines.append(f"images/{name} labels/{name}")
+        (root / f"{split}_list.txt").write_text("\n".join(lines) + "\n")
+
+
+def start(recipe: Path, output: Path, overrides: list[str]) -> int:
+    """Train in a process of its own, a fork of this one, which has loaded Paddle and computed nothing; its number."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        said = os.open(output.with_suffix(".said"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        from medseg_paddle.steps.train import train
+
+        train(recipe, output=output, overrides=overrides, resume=True)
+        code = 0
+    except BaseException:  # noqa: BLE001  (nothing may leave a fork)
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(process: int) -> int | None:
+    """How a process ended, None while it runs."""
+    found, status = os.waitpid(process, os.WNOHANG)
+    return None if found == 0 else os.waitstatus_to_exitcode(status)
+
+
+def finish(process: int, output: Path) -> None:
+    """Wait for a training that nobody kills."""
+    _, status = os.waitpid(process, 0)
+    require_success(os.waitstatus_to_exitcode(status), output)
+
+
+def require_success(code: int, output: Path) -> None:
+    """End with what the training said, if it failed."""
+    if code:
+        sys.exit(f"a training failed ({code}):\n{output.with_suffix('.said').read_text()}")
+
+
+def kill(process: int, output: Path, when: Callable[[], bool]) -> bool:
+    """Kill the training as soon as `when` says so; whether it was there to be killed."""
+    while not when():
+        code = ended(process)
+        if code is not None:
+            require_success(code, output)
+            return False
+        time.sleep(0.0002)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return True
+
+
+def left(run: Path) -> dict[str, Any]:
+    """Everything that a finished run must have in common with another one of its recipe."""
+    from visualdl import LogReader
+
+    checkpoints = run / "checkpoints"
+    found: dict[str, Any] = {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(checkpoints.rglob("*"))
+        if path.is_file() and path.suffix in {".pdparams", ".pdopt", ""}
+    }
+    found["validation.jsonl"] = (run / "validation.jsonl").read_text()
+    reader = LogReader(file_path=str(run / "vdlrecords.train.log"))
+    for tag in reader.get_tags()["scalar"]:
+        points = [(record.id, record.value) for record in reader.get_data("scalar", tag)]
+        found[tag] = [step for step, _ in points] if tag in _SECONDS else points
+    for tag in reader.get_tags()["image"]:
+        found[tag] = [(record.id, record.image) for record in reader.get_data("image", tag)]
+    log = (run / "train.log").read_text()
+    found["train.log"] = re.findall(r"\[TRAIN\] (epoch: \d+, iter: \S+, loss: \S+, lr: \S+,)", log)
+    found["train.log, scores"] = re.findall(r"\[EVAL\].*", log)
+    return found
+
+
+def checkpoint_is_written(run: Path) -> bool:
+    """Whether this moment falls into the writing of a checkpoint or of the best weights."""
+    folders = (
+        run / "checkpoints",
+        run / "checkpoints" / "best_model",
+        run / "checkpoints" / "ema_best_model",
+    )
+    for folder in folders:
+        try:
+            if any(entry.name.endswith(".tmp") for entry in os.scandir(folder)):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def torment(
+    recipe: Path, run: Path, overrides: list[str], draw: random.Random, most: int, length: float
+) -> Counter[str]:
+    """Train, killed up to `most` times; what the kills fell into."""
+    kills: Counter[str] = Counter()
+    before, idle = 0, 0
+    while True:
+        process = start(recipe, run, overrides)
+        if sum(kills.values()) >= most or idle >= _NO_PROGRESS:
+            finish(process, run)
+            return kills
+        begun, pause = time.monotonic(), draw.uniform(0, length)
+        if draw.random() < 0.5:
+            killed = kill(process, run, lambda: time.monotonic() - begun > pause)  # noqa: B023
+        else:
+            moments = draw.randrange(1, 200)
+            seen = iter(range(moments))
+            killed = kill(process, run, lambda: checkpoint_is_written(run) and next(seen, None) is None)  # noqa: B023
+        if not killed:
+            return kills
+        kills["amid a checkpoint" if checkpoint_is_written(run) else "elsewhere"] += 1
+        now = (
+            len(re.findall(r"\[TRAIN\]", (run / "train.log").read_text()))
+            if (run / "train.log").exists()
+            else 0
+        )
+        idle = 0 if now > before else idle + 1
+        before = max(now, before)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=5.0, help="time to spend")
+    parser.add_argument("--kills", type=int, default=10**9, help="end after so many")
+    parser.add_argument("--per-run", type=int, default=25, help="most kills of one training")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    draw = random.Random(options.seed)
+    from medseg_paddle.engine.startup import start_paddle
+
+    start_paddle()
+    import medseg_paddle.engine.training  # noqa: F401  (loaded once, for all the processes to come)
+
+    total: Counter[str] = Counter()
+    end = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder / "discs")
+        recipe = folder / "discs.yml"
+        recipe.write_text(RECIPE.format(root=folder / "discs"))
+        begun = time.monotonic()
+        finish(start(recipe, folder / "whole", []), folder / "whole")
+        length = time.monotonic() - begun
+        expected = left(folder / "whole")
+        runs = 0
+        while (time.monotonic() < end and sum(total.values()) < options.kills) or not runs:
+            workers = draw.choice((0, 0, 1, 2))
+            run = folder / f"run{runs}"
+            most = min(options.per_run, options.kills - sum(total.values()))
+            total += torment(recipe, run, [f"num_workers={workers}"], draw, most, length)
+            found = left(run)
+            differing = [
+                what for what in expected.keys() | found.keys() if expected.get(what) != found.get(what)
+            ]
+            if differing:
+                what = "\n".join(
+                    f"{name}: {expected.get(name)!r:.300} {found.get(name)!r:.300}" for name in differing
+                )
+                sys.exit(
+                    f"seed {options.seed}, training {runs}: not as in the one that was not killed:\n{what}"
+                )
+            runs += 1
+    fell = ", ".join(f"{count} {what}" for what, count in total.most_common())
+    print(
+        f"{runs} trainings, killed {sum(total.values())} times ({fell}): all ended like the one that was not"
+    )
+
+
+if __name__ == "__main__":
+    main()

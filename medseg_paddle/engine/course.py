@@ -1,0 +1,200 @@
+"""A training on its course: what happens around each iteration, and what its checkpoints hold.
+
+`fit` puts a training together; this is where something joins it that looks at iterations (`before_iteration`),
+changes how the model computes while it trains (`around`), or has a state of its own (`parts`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import paddle
+
+from medseg_paddle.engine.checkpoints import CheckpointWriter, StatefulPart, restore
+from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.data import TrainingStream
+from medseg_paddle.engine.divergence import DivergenceGuard
+from medseg_paddle.engine.event_log import Reached
+from medseg_paddle.engine.interruption import Stopped, StopSignals
+from medseg_paddle.engine.models import load_weights
+from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, positions_of
+from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
+from medseg_paddle.engine.precision import LossScaler, auto_cast, mixed_precision, training_in_bf16
+from medseg_paddle.engine.randomness import GlobalGenerators, seed_iteration
+from medseg_paddle.engine.running_loss import RunningLoss
+from medseg_paddle.engine.validation import Validation
+from medseg_paddle.io.files import sync_file
+from medseg_paddle.run import Run
+
+
+class Course:
+    """One training while it runs.
+
+    Parameters
+    ----------
+    run : Run
+    checkpoint : Path or None
+        What it goes on from.
+    reached : Reached
+        How far that is.
+    model, optimizer
+    stream : TrainingStream
+    validation : Validation
+    dashboard : Dashboard or None
+        None on processes that write nothing.
+    log : text stream
+        The run's text log.
+    stop : StopSignals
+
+    Attributes
+    ----------
+    log_iters : int
+        Iterations between lines of the log; a short training has one at its end.
+    running : RunningLoss
+        What the next line shows.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        checkpoint: Path | None,
+        reached: Reached,
+        model: paddle.nn.Layer,
+        optimizer: Any,
+        stream: TrainingStream,
+        validation: Validation,
+        dashboard: Dashboard | None,
+        log: TextIO,
+        stop: StopSignals,
+    ) -> None:
+        recipe = run.recipe
+        self._run, self._recipe = run, recipe
+        self._checkpoint, self._reached = checkpoint, reached
+        self._model, self._optimizer, self._validation = model, optimizer, validation
+        self._dashboard, self._log, self._stop = dashboard, log, stop
+        self._mixed = mixed_precision(recipe)
+        self._average = MovingAverage(None if checkpoint is None else run.average_in(checkpoint))
+        self._guard = DivergenceGuard(
+            model,
+            optimizer,
+            recipe.precision,
+            lambda iteration: stream.names(positions_of(iteration, recipe.batch_size)),
+        )
+        self.log_iters = min(recipe.log_iters, recipe.iters)
+        self.running, self._scaler = RunningLoss(self.log_iters), LossScaler()
+        # What a checkpoint holds besides weights, optimiser and moving average; each under a name of its own.
+        self._parts: dict[str, StatefulPart] = {
+            "loss": self.running,
+            "scaler": self._scaler,
+            "generators": GlobalGenerators(),
+        }
+        self._writer = CheckpointWriter(run, self._parts, self._settle)
+
+    @property
+    def iteration(self) -> int:
+        """The last one whose step is made."""
+        return self._validation.iteration
+
+    @property
+    def hooks(self) -> Hooks:
+        """Where the training takes part in PaddleSeg's `train()`."""
+        return Hooks(
+            around=self._around,
+            before_iteration=self._before_iteration,
+            after_step=self._after_step,
+            loss=self._note_loss,
+            forward=self._forward,
+            evaluate=self._validation,
+            save=self._save,
+            average=self._average,
+            scaler=self._scaler.make,
+        )
+
+    def catch_up(self) -> None:
+        """Take the state of the checkpoint, and do what was to be done there, had the run not been stopped.
+
+        That is to score it and to keep it as the best. `train()` itself loads weights and optimiser.
+
+        Raises
+        ------
+        Stopped
+            Stopped again.
+        """
+        checkpoint, run = self._checkpoint, self._run
+        if checkpoint is None:
+            return
+        restore(run, checkpoint, self._parts)
+        if "model" in self._reached.unscored:
+            load_weights(self._model, run.weights_in(checkpoint))
+            self._validation(self._model, None)
+        if "ema" in self._reached.unscored:
+            average = copy.deepcopy(self._model)
+            load_weights(average, run.average_in(checkpoint))
+            self._validation(average, None)
+        for kind in run.unkept(checkpoint):
+            run.keep_as_best(checkpoint, kind)
+
+    def save(self) -> None:
+        """Save the state after the last iteration, unless a checkpoint holds it already.
+
+        Raises
+        ------
+        DivergenceError
+            It holds what is no number.
+        SetupError
+            It cannot be written.
+        """
+        iteration = self.iteration
+        if iteration == self._reached.iteration or self._run.is_sealed(self._run.checkpoint_at(iteration)):
+            return
+        self._guard.look_at_weights(iteration)
+        self._writer.write(
+            iteration, self._model.state_dict(), self._optimizer.state_dict(), self._average.state_dict()
+        )
+
+    @contextlib.contextmanager
+    def _around(self) -> Iterator[None]:
+        with training_in_bf16(self._model, self._optimizer, self._mixed):
+            yield
+
+    @contextlib.contextmanager
+    def _forward(self) -> Iterator[None]:
+        if self._recipe.precision == "bf16":
+            with auto_cast(self._mixed):
+                yield
+        else:  # in fp16 train() has entered it
+            yield
+
+    def _before_iteration(self, iteration: int) -> None:
+        if self._stop.wanted:
+            raise Stopped
+        seed_iteration(self._recipe.seed, iteration)
+        self._guard.begin()
+
+    def _after_step(self, iteration: int) -> None:
+        self._validation.iteration = iteration
+
+    def _note_loss(self, iteration: int, loss: float, parts: Sequence[float]) -> float:
+        """What `train()` adds up and divides by `log_iters`, and its next line then shows the mean of."""
+        self._guard.look_at_loss(iteration, loss)
+        if self._run.saves_at(iteration):
+            self._guard.look_at_weights(iteration)
+        self.running.add(iteration, loss, parts)
+        return self.running.sum if iteration % self.log_iters == 0 else 0.0
+
+    def _save(self, state: Any, path: str, **options: Any) -> None:
+        kind = self._run.best_kept_in(Path(path))
+        if kind is None or self._validation.improved[kind]:
+            self._writer.save(state, path, **options)
+
+    def _settle(self) -> None:
+        """Bring to disk what a run that goes on from the next checkpoint does not log again."""
+        if self._dashboard is not None:
+            self._dashboard.sync()
+        self._log.flush()
+        sync_file(self._run.log)
