@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.optimisation import CrossEntropyLoss, DiceLoss, MixedLoss
+from medseg_paddle.config.training_agreement import require_trainable
 from medseg_paddle.config.transforms import (
     Normalize,
     RandomAffinePatch,
@@ -56,6 +57,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_a_loss_per_output(recipe)
     _require_losses_that_know_the_classes(recipe)
     _require_kernels_that_train(recipe)
+    require_trainable(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import paddle
 
-from medseg_paddle.config.recipe import CpuKernels
+from medseg_paddle.config.recipe import CpuKernels, Recipe
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
+from medseg_paddle.engine.accumulation import save_memory
 from medseg_paddle.engine.checkpoints import latest_whole, save_checkpoint
 from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
@@ -22,7 +23,7 @@ from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model, count_parameters, load_weights
-from medseg_paddle.engine.optimizers import build_optimizer
+from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.paddleseg_adapter.losses import build_losses, part_names
 from medseg_paddle.engine.validation import Validation
@@ -88,13 +89,11 @@ def fit(
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
                 dashboard = Dashboard(run.path, images_per_iteration, part_names(recipe.loss))
             ending.callback(dashboard.close)
-        # A graph for training is traced from the model and has Paddle's operators.
-        choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
         facts = {
             "model": recipe.model.type,
             "parameters": count_parameters(model),
             "device": device,
-            "cpu_kernels": use_cpu_kernels(model, choice, device),
+            "cpu_kernels": _set_up(model, recipe, device),
             "images": len(train_cases),
             "images_decoded": len(decoded),
             "shortage": decoded.shortage,
@@ -112,7 +111,10 @@ def fit(
             if dashboard is not None
             else None
         )
-        validation = Validation(run, val_cases, labels, dashboard, listener, first_iter, model, stop)
+        validation = Validation(
+            run, val_cases, labels, dashboard, listener, first_iter, model, stop,
+            on_score=score_followers(optimizer, run.history(), first_iter),
+        )  # fmt: skip
 
         def after_step(iteration: int) -> None:
             validation.iteration = iteration
@@ -149,6 +151,7 @@ def fit(
                         ),
                         keep_checkpoint_max=recipe.keep_checkpoint_max,
                         use_ema=recipe.use_ema,
+                        ema_decay=recipe.ema_decay,
                         precision=recipe.precision,
                         amp_level=recipe.amp_level,
                         to_static_training=recipe.to_static_training,
@@ -172,6 +175,15 @@ def _catch_up(run: Run, checkpoint: Path, model: paddle.nn.Layer, validation: Va
     best = max(run.history(), key=lambda entry: entry["score"], default=None)
     if best is not None and best["iter"] == run.iteration_of(checkpoint):
         run.keep_as_best(checkpoint)
+
+
+def _set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
+    """Let the model compute as the recipe says; tells what computes its convolutions on a CPU."""
+    # A graph for training is traced from the model and has Paddle's operators.
+    choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
+    kernels = use_cpu_kernels(model, choice, device)
+    save_memory(model, recipe)
+    return kernels
 
 
 def _seed(seed: int) -> None:

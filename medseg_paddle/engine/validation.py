@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,10 +43,13 @@ class Validation:
         first_iter: int,
         trained: paddle.nn.Layer,
         stop: StopSignals,
+        *,
+        on_score: Sequence[Callable[[int, float], None]] = (),
     ) -> None:
         self._run, self._cases, self._labels = run, cases, labels
         self._dashboard, self._listener = dashboard, listener
         self.iteration, self._trained, self._stop = first_iter, trained, stop
+        self._on_score = on_score
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
@@ -81,6 +84,9 @@ class Validation:
         best = score > self._best[kind]
         before, self._best[kind] = self._best[kind], max(score, self._best[kind])
         self._note(report, kind, score)
+        if kind == "model":
+            for tell in self._on_score:
+                tell(self.iteration, score)
         self._draw(self._dashboard, report, list(shown.values()), "" if kind == "model" else "EMA ")
         self._listener.validated(self.iteration, report, best=best)
         # train() starts its own memory of the best score at -1 whenever it is called.

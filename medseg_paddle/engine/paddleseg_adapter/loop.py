@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 import paddle
 import visualdl
 
+from medseg_paddle.engine.averaging import start_average, update_average
 from medseg_paddle.engine.checkpoints import save_whole
 from medseg_paddle.engine.interruption import Stopped
 from medseg_paddle.engine.loading import Stream, loaded
@@ -97,6 +98,7 @@ def run_train(
     iters: int,
     resume_from: Path | None,
     batch_size: int,
+    ema_decay: float,
     **arguments: Any,
 ) -> bool:
     """Call `paddleseg.core.train()`.
@@ -127,6 +129,8 @@ def run_train(
         Iterations done before, and in all.
     resume_from : Path or None
         Checkpoint folder ``iter_N`` to go on from.
+    ema_decay : float
+        See :func:`medseg_paddle.engine.averaging.update_average`.
     **arguments
         Passed on to `train()`.
 
@@ -156,11 +160,16 @@ def run_train(
         done += 1
         after_step(done)
 
+    def average(averaged: paddle.nn.Layer, trained: paddle.nn.Layer, *, step: int) -> None:
+        update_average(averaged, trained, step, ema_decay)
+
     with (
         contextlib.ExitStack() as running,
         _replaced(_train_module, "evaluate", evaluate),
         # The one call that `train()` makes in each iteration, right after the steps of optimiser and schedule.
         _replaced(_train_module, "train_profiler", SimpleNamespace(add_profiler_step=count)),
+        _replaced(_train_module, "init_ema_params", start_average),
+        _replaced(_train_module, "update_ema_model", average),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
         _replaced(paddle, "save", save_whole),
         # Zeros to add the next gradients to would be one more copy of the weights.
