@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.engine.startup import start_paddle
+from medseg_paddle.engine.schedules import RateOnPlateau, build_schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERS, EVERY, RATE = 1000, 50, 0.01
@@ -48,8 +48,6 @@ DRAWN: dict[str, dict[str, Any]] = {
 
 def rates(schedule: dict[str, Any]) -> list[float]:
     """Learning rate that each iteration is made with; a plateau hears SCORES, one every EVERY iterations."""
-    from medseg_paddle.engine.schedules import RateOnPlateau, build_schedule
-
     greatest = "max_learning_rate" if schedule["type"] == "OneCycleLR" else "learning_rate"
     dataset = {"type": "DRIVE", "dataset_root": "data", "transforms": [{"type": "Normalize"}]}
     recipe = Recipe.model_validate(
@@ -79,11 +77,8 @@ def rates(schedule: dict[str, Any]) -> list[float]:
 
 def main() -> None:
     """Draw them side by side."""
-    start_paddle()
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 3, figsize=(9, 4.2), sharex=True, sharey=True, layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
     for axis, (name, schedule) in zip(axes.flat, DRAWN.items(), strict=True):
         axis.plot(range(1, ITERS + 1), rates(schedule), color="tab:blue")
         axis.set_title(name, fontsize=9)

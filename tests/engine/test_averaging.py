@@ -33,7 +33,7 @@ class Counting(nn.Layer):
 
     @property
     def values(self) -> tuple[float, float, int]:
-        return float(self.weight), float(self.mean), int(self.steps)
+        return self.weight.item(), self.mean.item(), self.steps.item()
 
 
 def test_three_iterations_by_hand() -> None:

@@ -137,11 +137,11 @@ def test_a_resumed_plateau_goes_on_as_if_it_had_never_stopped(disc_recipe_file: 
     plateau = (
         "lr_scheduler={type: ReduceOnPlateau, learning_rate: 0.02, factor: 0.5, patience: 0, threshold: 10}"
     )
-    common = [plateau, "save_interval=2", "log_iters=1", "iters=10"]
+    common = [plateau, "save_interval=2", "log_iters=1", "iters=7"]
     whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=common)
     train(disc_recipe_file, output=tmp_path / "parts", overrides=[*common, "iters=4"])
     parts = train(disc_recipe_file, output=tmp_path / "parts", overrides=common, resume=True)
-    assert rates_of(whole) == pytest.approx([0.02] * 4 + [0.01] * 2 + [0.005] * 2 + [0.0025] * 2, rel=1e-5)
+    assert rates_of(whole) == pytest.approx([0.02] * 4 + [0.01] * 2 + [0.005], rel=1e-5)
     assert rates_of(parts) == rates_of(whole)
     assert [entry["score"] for entry in parts.history()] == [entry["score"] for entry in whole.history()]
     same_weights(whole, parts)
@@ -187,7 +187,7 @@ def test_a_plateau_counts_validations_so_their_interval_stays(disc_recipe_file: 
             "type: OneCycleLR, max_learning_rate: 0.1, three_phase: true, phase_pct: 0.5",
             "leaves nothing for the third",
         ),
-        ("type: OneCycleLR, max_learning_rate: 0.1, warmup_iters: 5", "unknown key 'warmup_iters'"),
+        ("type: OneCycleLR, max_learning_rate: 0.1, warmup_iters: 5", "unknown key 'lr_scheduler.warmup_iters'"),
         ("type: StepDecay, learning_rate: 0.1, step_size: 5, gamma: 1.0", "less than 1"),
         ("type: MultiStepDecay, learning_rate: 0.1, milestones: [6, 5]", "do not rise"),
         ("type: StepDecay, learning_rate: 0.1, step_size: 5, warmup_start_lr: 0.01", "without a warm-up"),
@@ -195,7 +195,7 @@ def test_a_plateau_counts_validations_so_their_interval_stays(disc_recipe_file: 
             "type: StepDecay, learning_rate: 0.1, step_size: 5, warmup_iters: 2, warmup_start_lr: 0.1",
             "the warm-up starts at 0.1",
         ),
-        ("type: ReduceOnPlateau, learning_rate: 0.1, mode: min", "unknown key 'mode'"),
+        ("type: ReduceOnPlateau, learning_rate: 0.1, mode: min", "unknown key 'lr_scheduler.mode'"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(
