@@ -80,7 +80,8 @@ def recomputed(layer: nn.Layer, forward: Callable[..., Any], *inputs: Any) -> An
         shape = paddle.utils.map_structure(lambda _: 0, found)
         return tuple(paddle.utils.flatten(found))
 
-    return paddle.utils.pack_sequence_as(shape, list(recompute(compute, *tensors)))
+    results = recompute(compute, *tensors)  # of one result, that
+    return paddle.utils.pack_sequence_as(shape, paddle.utils.flatten(results))
 
 
 def _checkpointed(layer: nn.Layer, *inputs: Any, **named: Any) -> Any:

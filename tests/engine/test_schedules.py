@@ -187,7 +187,10 @@ def test_a_plateau_counts_validations_so_their_interval_stays(disc_recipe_file: 
             "type: OneCycleLR, max_learning_rate: 0.1, three_phase: true, phase_pct: 0.5",
             "leaves nothing for the third",
         ),
-        ("type: OneCycleLR, max_learning_rate: 0.1, warmup_iters: 5", "unknown key 'lr_scheduler.warmup_iters'"),
+        (
+            "type: OneCycleLR, max_learning_rate: 0.1, warmup_iters: 5",
+            "unknown key 'lr_scheduler.warmup_iters'",
+        ),
         ("type: StepDecay, learning_rate: 0.1, step_size: 5, gamma: 1.0", "less than 1"),
         ("type: MultiStepDecay, learning_rate: 0.1, milestones: [6, 5]", "do not rise"),
         ("type: StepDecay, learning_rate: 0.1, step_size: 5, warmup_start_lr: 0.01", "without a warm-up"),
