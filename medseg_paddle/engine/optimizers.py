@@ -139,12 +139,11 @@ class _AdamW(paddle.optimizer.AdamW):  # type: ignore[misc]
 
     def __init__(self, decays: dict[str, float], **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._decays = decays
+        self._decays, self._decay = decays, arguments["weight_decay"]
 
     def _append_optimize_op(self, block: Any, param_and_grad: Any) -> Any:
-        common = self._weight_decay
-        self._weight_decay = self._decays.get(param_and_grad[0].name, common)
+        self._weight_decay = self._decays.get(param_and_grad[0].name, self._decay)
         try:
             return super()._append_optimize_op(block, param_and_grad)
         finally:
-            self._weight_decay = common
+            self._weight_decay = self._decay

@@ -102,7 +102,7 @@ class RateOnPlateau(_Followed):
         spec, now = self._spec, self.last_epoch
         if now < self._warmup:
             start = spec.warmup_start_lr or 0.0
-            return start + (spec.learning_rate - start) * now / self._warmup
+            return float(start + (spec.learning_rate - start) * now / self._warmup)
         names = ("factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "epsilon")
         plateau = _Plateau(spec.learning_rate, mode="max", **{name: getattr(spec, name) for name in names})
         for iteration in sorted(self._scores):

@@ -220,9 +220,40 @@ def test_gradients_and_statistics_are_those_without_blocks(name: str) -> None:
         sum((logits**2).mean() for logits in model(images)).backward()
         found.append(
             {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
-            | {n: b.numpy() for n, b in model.named_buffers()}
+            | {f"state of {n}": v.numpy() for n, v in model.state_dict().items()}
         )
     assert_close(found[1], found[0], 0)
+
+
+class Doubling(nn.Layer):
+    """A block that interpolates, and notes what computes the gradients of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2D(3, 4, 3, padding=1), nn.Conv2D(4, 2, 1))
+        self.computed_by: list[str] = []
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = F.interpolate(self.layers[0](x), scale_factor=2, mode="bilinear")
+        if x.grad_fn is not None:
+            self.computed_by.append(x.grad_fn.name())
+        return self.layers[1](x)
+
+
+def test_a_block_interpolates_the_second_time_as_the_first() -> None:
+    found = []
+    for change in (lambda model: None, checkpoint_blocks):
+        model = nn.Sequential(nn.Conv2D(3, 3, 1), nn.LayerList([block := Doubling()])[0])
+        try:
+            accelerate(model)
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        object.__setattr__(block, "_sub_layers", {"0": block.layers[0], "1": block.layers[1]})
+        change(model)
+        model(batch()[0]).sum().backward()
+        found.append(block.computed_by)
+    assert len(found[0]) == 1
+    assert found[0] == found[1]
 
 
 def kept_bytes(model: nn.Layer) -> int:
