@@ -156,7 +156,7 @@ class AdamW(_OptimizerSpec):
     beta1: _Decay = Field(0.9, description="decay of the first moment")
     beta2: _Decay = Field(0.999, description="decay of the second moment")
     epsilon: PositiveFloat = Field(1e-8, description="added to the denominator")
-    weight_decay: NonNegativeFloat = Field(0.01, description="decoupled weight decay")
+    weight_decay: NonNegativeFloat | None = Field(0.01, description="decoupled weight decay; null is none")
 
 
 class RMSProp(_OptimizerSpec):

@@ -43,13 +43,10 @@ def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimiz
         kind = "Momentum"  # as PaddleSeg does
     groups = _groups(spec, model)
     decays = _set_shares(spec, model, groups)
+    arguments |= {"parameters": model.parameters(), "learning_rate": build_schedule(recipe)}
     if kind == "AdamW":
-        return _AdamW(
-            decays, parameters=model.parameters(), learning_rate=build_schedule(recipe), **arguments
-        )
-    optimizer: paddle.optimizer.Optimizer = getattr(paddle.optimizer, kind)(
-        parameters=model.parameters(), learning_rate=build_schedule(recipe), **arguments
-    )
+        return _AdamW(decays, **{"weight_decay": 0.0, **arguments})
+    optimizer: paddle.optimizer.Optimizer = getattr(paddle.optimizer, kind)(**arguments)
     return optimizer
 
 

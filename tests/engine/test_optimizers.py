@@ -102,6 +102,7 @@ KNOWN: dict[str, Callable[[float, list[float]], list[float]]] = {
     "type: Adam": by_adam,
     "type: Adam, weight_decay: 0.5": lambda w, g: by_adam(w, g, decay=0.5),
     "type: AdamW, weight_decay: 0.5": lambda w, g: by_adam(w, g, decay=0.5, coupled=False),
+    "type: AdamW, weight_decay: null": by_adam,
     "type: RMSProp": lambda w, g: by_rmsprop(w, g, 0.95, 0.0, centered=False),
     "type: RMSProp, rho: 0.8, momentum: 0.5, centered: true": lambda w, g: by_rmsprop(
         w, g, 0.8, 0.5, centered=True
