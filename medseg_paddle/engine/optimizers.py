@@ -23,7 +23,7 @@ def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimiz
 
     ``custom_cfg`` and ``decay_norms_and_biases`` are kept with the parameters, in place of Paddle's groups of
     parameters: Paddle clips the gradients of each group by themselves, so that a global norm is none, and
-    forgets the groups where it trains with mixed precision.
+    ``minimize``, which a loss scaler calls, takes no groups.
 
     Raises
     ------
