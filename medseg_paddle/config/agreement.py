@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.losses import MixedLoss, require_losses_that_know_the_classes
+from medseg_paddle.config.training_agreement import require_trainable
 from medseg_paddle.config.transforms import (
     Normalize,
     RandomAffinePatch,
@@ -57,6 +58,7 @@ def require_agreement(recipe: Recipe) -> None:
     require_losses_that_know_the_classes(recipe.loss, recipe.num_classes, recipe.ignore_index)
     _require_kernels_that_train(recipe)
     _require_a_graph_that_casts(recipe)
+    require_trainable(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:

@@ -109,6 +109,15 @@ class Recipe(Spec):
         "kernels; auto takes oneDNN where it can be used",
     )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.999, description="share of the average that each iteration keeps (less in the first ones)"
+    )
+    gradient_accumulation: PositiveInt = Field(
+        1, description="parts that a batch is computed in, one after the other, to save memory"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute the network's blocks again for the gradients, to save memory"
+    )
     num_workers: NonNegativeInt = Field(0, description="processes that load images beside the training")
     save_interval: PositiveInt = Field(
         500, description="iterations between evaluations, each with a checkpoint"

@@ -78,7 +78,9 @@ class Course:
         self._model, self._optimizer, self._validation = model, optimizer, validation
         self._dashboard, self._log, self._stop = dashboard, log, stop
         self._mixed = mixed_precision(recipe)
-        self._average = MovingAverage(None if checkpoint is None else run.average_in(checkpoint))
+        self._average = MovingAverage(
+            None if checkpoint is None else run.average_in(checkpoint), recipe.ema_decay
+        )
         self._guard = DivergenceGuard(
             model,
             optimizer,

@@ -11,6 +11,7 @@ from medseg_paddle.core import Case
 from medseg_paddle.engine.data import Survey, batch_bytes, require_stackable, survey
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
+from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.shared_memory import require_shared_memory
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.decoded import DecodedImages
@@ -41,7 +42,7 @@ def inspect(
     DataError
         An image or a label is unreadable or does not fit, or there is no foreground to learn or score.
     RecipeError
-        The images cannot be stacked to a batch.
+        The images cannot be stacked to a batch, or the optimiser names parameters that the model has not.
     ModelError
         The pretrained weights are missing or do not fit.
     SetupError
@@ -62,7 +63,7 @@ def inspect(
         _require_foreground(scored, f"the validation set ({len(val)} images)")
         _doubt(scored, "validation", recipe, listener)
     with paddle.utils.unique_name.guard():
-        build_model(recipe)
+        build_optimizer(recipe, build_model(recipe))
     return found
 
 

@@ -1,65 +1,146 @@
-"""Optimiser and learning-rate schedule of a recipe, PaddleSeg's own where it has them."""
+"""A recipe's optimiser: Paddle's, called as PaddleSeg calls it, over parameters with shares of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import paddle
-import paddleseg.optimizers  # noqa: F401  (registers the optimisers with the manager)
 from paddle import nn
+from paddle.regularizer import L2Decay
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.base import component_arguments
-from medseg_paddle.engine.paddleseg_adapter import manager
+from medseg_paddle.config.optimisation import Optimizer, ParameterGroup
+from medseg_paddle.engine.schedules import RateOnPlateau, build_schedule
+from medseg_paddle.errors import RecipeError
+
+_NAMES_SHOWN = 6
 
 
 def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimizer:
-    """The recipe's optimiser over the model's parameters."""
+    """The recipe's optimiser over the model's parameters.
+
+    ``custom_cfg`` and ``decay_norms_and_biases`` are kept with the parameters, in place of Paddle's groups of
+    parameters: Paddle clips the gradients of each group by themselves, so that a global norm is none, and
+    ``minimize``, which a loss scaler calls, takes no groups.
+
+    Raises
+    ------
+    RecipeError
+        A group of ``custom_cfg`` has no parameter.
+    """
     spec = recipe.optimizer
     arguments = {k: v for k, v in component_arguments(spec).items() if v is not None}
+    for key in ("custom_cfg", "decay_norms_and_biases"):
+        arguments.pop(key, None)
+    clip = arguments.pop("grad_clip_cfg", None)
+    if clip is not None:
+        name = clip.pop("name")
+        arguments["grad_clip"] = getattr(nn, name)(**{k: v for k, v in clip.items() if v is not None})
     kind = {"sgd": "SGD", "adam": "Adam"}.get(spec.type, spec.type)
     if kind == "SGD" and "momentum" in arguments:
         kind = "Momentum"  # as PaddleSeg does
-    if "grad_clip_cfg" in arguments:
-        arguments["grad_clip_cfg"] = {k: v for k, v in arguments["grad_clip_cfg"].items() if v is not None}
-    return manager.OPTIMIZERS[kind](**arguments)(model, build_schedule(recipe))
+    groups = _groups(spec, model)
+    decays = _set_shares(spec, model, groups)
+    arguments |= {"parameters": model.parameters(), "learning_rate": build_schedule(recipe)}
+    if kind == "AdamW":
+        return _AdamW(decays, **{"weight_decay": 0.0, **arguments})
+    optimizer: paddle.optimizer.Optimizer = getattr(paddle.optimizer, kind)(**arguments)
+    return optimizer
 
 
-class _RateOfIteration(paddle.optimizer.lr.LRScheduler):  # type: ignore[misc]
-    """A schedule whose learning rate follows from recipe and iteration alone, not from the rate before.
+def score_followers(
+    optimizer: paddle.optimizer.Optimizer, history: Sequence[Mapping[str, Any]], until: int
+) -> list[Callable[[int, float], None]]:
+    """What follows the validation scores: to be called with the iteration and the score of each validation.
 
-    Paddle computes a cosine from the former rate and takes that from a checkpoint. A run that had come to
-    its end, and is made longer, would go on at the rate of that end.
+    Parameters
+    ----------
+    optimizer : Optimizer
+        From :func:`build_optimizer`.
+    history : sequence of mapping
+        The validations before (:meth:`medseg_paddle.run.Run.history`), which are told here.
+    until : int
+        Later ones than of this iteration are not.
+    """
+    schedule = optimizer._learning_rate
+    if not isinstance(schedule, RateOnPlateau):
+        return []
+    for entry in history:
+        if entry["weights"] == "model" and entry["iter"] <= until:
+            schedule.validated(entry["iter"], entry["score"])
+    return [schedule.validated]
+
+
+def _groups(spec: Optimizer, model: nn.Layer) -> dict[str, ParameterGroup]:
+    """The group of each parameter that is in one, by the parameter's name in the model.
+
+    Raises
+    ------
+    RecipeError
+        A group has none.
+    """
+    groups = spec.custom_cfg or ()
+    names = [name for name, _ in model.named_parameters()]
+    found: dict[str, ParameterGroup] = {}
+    for i, group in enumerate(groups):
+        fitting = [name for name in names if group.name in name]
+        mine = [name for name in fitting if name not in found]
+        if not mine:
+            shown = ", ".join(
+                list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))[:_NAMES_SHOWN]
+            )
+            raise RecipeError(
+                f"optimizer.custom_cfg.{i}: no parameter of the model has '{group.name}' in its name"
+                if not fitting
+                else f"optimizer.custom_cfg.{i}: a group before it has every parameter with '{group.name}' in its name",
+                hint=f"names begin with {shown}, ..." if not fitting else "put the narrower group first",
+            )
+        found.update(dict.fromkeys(mine, group))
+    return found
+
+
+def _set_shares(spec: Optimizer, model: nn.Layer, groups: dict[str, ParameterGroup]) -> dict[str, float]:
+    """Give the parameters their shares of learning rate and weight decay.
+
+    Returns
+    -------
+    dict
+        The weight decay of each parameter that has one of its own, by Paddle's name of it: for AdamW, which
+        decays weights and not gradients, and keeps no decay with a parameter.
+    """
+    decays: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        group = groups.get(name)
+        share = None if group is None else group.weight_decay_mult
+        if not spec.decay_norms_and_biases and len(parameter.shape) <= 1:
+            share = 0.0
+        if group is not None:
+            parameter.optimize_attr["learning_rate"] = group.lr_mult
+        if share is not None and spec.weight_decay is not None:
+            decays[parameter.name] = spec.weight_decay * share
+            if spec.type != "AdamW":
+                parameter.regularizer = L2Decay(spec.weight_decay * share)
+    return decays
+
+
+class _AdamW(paddle.optimizer.AdamW):  # type: ignore[misc]
+    """AdamW with a weight decay of its own for some parameters.
+
+    Parameters
+    ----------
+    decays : dict of str to float
+        By Paddle's names of the parameters.
     """
 
-    def __init__(self, schedule: paddle.optimizer.lr.LRScheduler) -> None:
-        self._schedule = schedule
-        super().__init__(schedule.base_lr)
+    def __init__(self, decays: dict[str, float], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._decays, self._decay = decays, arguments["weight_decay"]
 
-    def get_lr(self) -> float:
-        self._schedule.step(self.last_epoch)  # with a number it takes the closed form
-        return float(self._schedule())
-
-    def set_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.last_epoch = state_dict["last_epoch"]
-        self.last_lr = self.get_lr()
-
-
-def build_schedule(recipe: Recipe) -> paddle.optimizer.lr.LRScheduler:
-    """The recipe's learning rate over the iterations; the warm-up comes before the schedule, as in PaddleSeg.
-
-    Without ``T_max`` or ``decay_steps`` it ends with the recipe's iterations, also where a resumed run has
-    more of them than before.
-    """
-    spec = recipe.lr_scheduler
-    arguments: dict[str, Any] = {k: v for k, v in component_arguments(spec).items() if v is not None}
-    warmup, start = arguments.pop("warmup_iters", 0), arguments.pop("warmup_start_lr", 0.0)
-    remaining = max(recipe.iters - warmup, 1)
-    if spec.type == "PolynomialDecay":
-        arguments.setdefault("decay_steps", remaining)
-    elif spec.type == "CosineAnnealingDecay":
-        arguments.setdefault("T_max", remaining)
-    schedule = getattr(paddle.optimizer.lr, spec.type)(**arguments)
-    if warmup:
-        schedule = paddle.optimizer.lr.LinearWarmup(schedule, warmup, start, spec.learning_rate)
-    return _RateOfIteration(schedule)
+    def _append_optimize_op(self, block: Any, param_and_grad: Any) -> Any:
+        self._weight_decay = self._decays.get(param_and_grad[0].name, self._decay)
+        try:
+            return super()._append_optimize_op(block, param_and_grad)
+        finally:
+            self._weight_decay = self._decay

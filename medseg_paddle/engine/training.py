@@ -9,9 +9,10 @@ from typing import Any
 
 import paddle
 
-from medseg_paddle.config.recipe import CpuKernels
+from medseg_paddle.config.recipe import CpuKernels, Recipe
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
+from medseg_paddle.engine.accumulation import save_memory
 from medseg_paddle.engine.course import Course
 from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
@@ -22,7 +23,7 @@ from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.losses import build_losses, part_names
 from medseg_paddle.engine.models import build_model, count_parameters
-from medseg_paddle.engine.optimizers import build_optimizer
+from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.randomness import seed_everything
 from medseg_paddle.engine.validation import Validation
@@ -91,13 +92,11 @@ def fit(
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
                 dashboard = Dashboard(run.path, images_per_iteration, part_names(recipe.loss), reached)
             ending.callback(dashboard.close)
-        # A graph for training is traced from the model and has Paddle's operators.
-        choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
         facts = {
             "model": recipe.model.type,
             "parameters": count_parameters(model),
             "device": device,
-            "cpu_kernels": use_cpu_kernels(model, choice, device),
+            "cpu_kernels": _set_up(model, recipe, device),
             "images": len(train_cases),
             "images_decoded": len(decoded),
             "shortage": decoded.shortage,
@@ -112,8 +111,9 @@ def fit(
         if dashboard is not None and reached.iteration == 0:
             introduce(dashboard, recipe, facts, labels if val_cases else None)
         validation = Validation(
-            run, val_cases, labels, dashboard, listener, reached.iteration, model, stop, log=log
-        )
+            run, val_cases, labels, dashboard, listener, reached.iteration, model, stop, log=log,
+            on_score=score_followers(optimizer, run.history(), reached.iteration),
+        )  # fmt: skip
         course = Course(
             run=run,
             checkpoint=checkpoint,
@@ -182,3 +182,12 @@ def _follow(
         listener.stopped(course.iteration, iters)
     if lost is not None:
         raise lost
+
+
+def _set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
+    """Let the model compute as the recipe says; tells what computes its convolutions on a CPU."""
+    # A graph for training is traced from the model and has Paddle's operators.
+    choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
+    kernels = use_cpu_kernels(model, choice, device)
+    save_memory(model, recipe)
+    return kernels

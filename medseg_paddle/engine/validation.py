@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -50,11 +50,13 @@ class Validation:
         stop: StopSignals,
         *,
         log: TextIO,
+        on_score: Sequence[Callable[[int, float], None]] = (),
     ) -> None:
         self._run, self._cases, self._labels = run, cases, labels
         self._dashboard, self._listener = dashboard, listener
         self.iteration, self._trained, self._stop = first_iter, trained, stop
         self._log = log
+        self._on_score = on_score
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
@@ -97,6 +99,9 @@ class Validation:
         self._log.write(eval_line(self.iteration, recipe.iters, report.mean_foreground_dice, prefix))
         self._log.flush()
         self._note(report, kind, score)
+        if kind == "model":
+            for tell in self._on_score:
+                tell(self.iteration, score)
         self._listener.validated(self.iteration, report, best=best)
         return float(self.iteration), 0.0, None, None, None
 

@@ -10,6 +10,7 @@ from typing import Any
 from typing_extensions import Self
 
 from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.engine.cpu import available_cores
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
@@ -28,7 +29,7 @@ _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_d
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
-    "cpu_kernels",
+    "cpu_kernels", "gradient_checkpointing",
 }  # fmt: skip
 
 
@@ -171,7 +172,10 @@ def _with_later_use(run: Run, wanted: Recipe) -> Run:
 
 
 def _require_same_training(run: Run, wanted: Recipe) -> None:
-    changed = [key for key in _changed(run, wanted) if key not in _MAY_CHANGE]
+    free = _MAY_CHANGE
+    if isinstance(wanted.lr_scheduler, ReduceOnPlateau):
+        free -= {"save_interval"}  # the learning rate counts validations
+    changed = [key for key in _changed(run, wanted) if key not in free]
     if "inference" in _changed(run, wanted) and run.history():
         raise RecipeError(
             f"{run.path} was validated with another inference; its scores could not be compared with later ones",

@@ -21,7 +21,7 @@ pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
 OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
-OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", *OUR_LOSSES}
+OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", "RMSProp", *OUR_LOSSES}
 
 
 def members(union: Any) -> list[type[Spec]]:
@@ -47,10 +47,11 @@ def test_keys_and_defaults_are_paddlesegs(spec: type[Spec], theirs: Any) -> None
     # from the data set, where the recipe names none
     filled_in = {"num_classes", "in_channels", "num_class", "ignore_index"}
     extra = {name for name, field in fields.items() if (field.description or "").startswith("ours: ")}
+    extra |= {"decay_norms_and_biases"} & set(fields)
     extra |= (
         {"momentum"} if spec.__name__ == "SGD" else set()
     )  # PaddleSeg turns SGD with momentum to Momentum
-    left_out = {"lazy_mode", "custom_cfg"} & set(parameters)
+    left_out = {"lazy_mode"} & set(parameters)
     assert set(fields) - extra == set(parameters) - left_out
     for name, field in fields.items():
         if name in filled_in | extra:
@@ -78,6 +79,41 @@ def test_keys_and_defaults_of_ours_are_those_of_what_they_stand_for(name: str) -
             assert field.is_required(), key
         else:
             assert _plain(field.default) == _plain(expected[key]), key
+
+
+@pytest.mark.parametrize(
+    ("spec", "theirs"),
+    [
+        (optimisation.RMSProp, "RMSProp"),
+        (optimisation.OneCycleLR, "lr.OneCycleLR"),
+        (optimisation.ReduceOnPlateau, "lr.ReduceOnPlateau"),
+        (optimisation.StepDecay, "lr.StepDecay"),
+        (optimisation.MultiStepDecay, "lr.MultiStepDecay"),
+        (optimisation.PolynomialDecay, "lr.PolynomialDecay"),
+        (optimisation.CosineAnnealingDecay, "lr.CosineAnnealingDecay"),
+    ],
+)
+def test_keys_and_defaults_are_paddles(spec: type[Spec], theirs: str) -> None:
+    import paddle
+
+    owner: Any = paddle.optimizer
+    for part in theirs.split("."):
+        owner = getattr(owner, part)
+    parameters = {n: p.default for n, p in inspect.signature(owner.__init__).parameters.items()}
+    ours = {
+        "type",
+        "warmup_iters",
+        "warmup_start_lr",
+        "grad_clip_cfg",
+        "custom_cfg",
+        "decay_norms_and_biases",
+    }
+    for name, field in spec.model_fields.items():
+        if name in ours:
+            continue
+        assert name in parameters, name
+        if parameters[name] is not inspect.Parameter.empty and field.default is not None:
+            assert field.is_required() or field.default == parameters[name], name
 
 
 def test_no_transform_of_ours_takes_a_name_of_paddlesegs() -> None:

@@ -4,7 +4,7 @@ Paddle's eager convolutions on the CPU unfold the image and multiply matrices; o
 fraction of the time. They are called through the library's C interface, without a compiler.
 """
 
-from medseg_paddle.engine.onednn.layers import accelerate, is_accelerated, restore
+from medseg_paddle.engine.onednn.layers import accelerate, interpolating_as_now, is_accelerated, restore
 from medseg_paddle.engine.onednn.library import Unavailable, version
 
-__all__ = ["Unavailable", "accelerate", "is_accelerated", "restore", "version"]
+__all__ = ["Unavailable", "accelerate", "interpolating_as_now", "is_accelerated", "restore", "version"]

@@ -225,9 +225,14 @@ def _whole_model(layer: nn.Layer, *arguments: Any, **named: Any) -> Any:
         return type(layer).forward(layer, *arguments, **named)
 
 
+def interpolating_as_now() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """What lets a part of a model, computed by itself later, interpolate as it would here and now."""
+    return functools.partial(_interpolating, on=_inside.model)
+
+
 @contextlib.contextmanager
-def _interpolating() -> Iterator[None]:
-    before, _inside.model = _inside.model, True
+def _interpolating(*, on: bool = True) -> Iterator[None]:
+    before, _inside.model = _inside.model, on
     try:
         yield
     finally:

@@ -236,6 +236,7 @@ def run_train(
         _replaced(_train_module, "float", noted),
         _replaced(_train_module, "deepcopy", hooks.average.make),
         _replaced(_train_module, "init_ema_params", hooks.average.begin),
+        _replaced(_train_module, "update_ema_model", hooks.average.update),
         _replaced(_train_module, "logger", SimpleNamespace(info=_without_scores(stock_log.info))),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
         _replaced(paddle, "save", hooks.save),

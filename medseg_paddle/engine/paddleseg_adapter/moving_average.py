@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-from paddleseg.utils import init_ema_params
 
+from medseg_paddle.engine.averaging import start_average, update_average
 from medseg_paddle.engine.models import load_weights
 
 
 class MovingAverage:
-    """What `train()` calls in place of its own to make and to begin the average.
+    """What `train()` calls in place of its own to make, to begin and to move the average.
 
     The stock `train()` neither gives the average away, so that a stop could save it, nor loads one.
 
@@ -21,6 +21,8 @@ class MovingAverage:
     ----------
     saved : Path or None
         File of the average to go on from.
+    decay : float
+        See :func:`medseg_paddle.engine.averaging.update_average`.
 
     Attributes
     ----------
@@ -28,8 +30,8 @@ class MovingAverage:
         The network with the averaged weights, once `train()` has made it.
     """
 
-    def __init__(self, saved: Path | None) -> None:
-        self._saved = saved
+    def __init__(self, saved: Path | None, decay: float) -> None:
+        self._saved, self._decay = saved, decay
         self.model: paddle.nn.Layer | None = None
 
     def make(self, model: paddle.nn.Layer) -> paddle.nn.Layer:
@@ -40,9 +42,13 @@ class MovingAverage:
     def begin(self, average: paddle.nn.Layer, model: paddle.nn.Layer) -> None:
         """In place of `init_ema_params`: the first iteration of this process begins."""
         if self._saved is None:
-            init_ema_params(average, model)
+            start_average(average, model)
         else:
             load_weights(average, self._saved)
+
+    def update(self, average: paddle.nn.Layer, model: paddle.nn.Layer, *, step: int) -> None:
+        """In place of `update_ema_model`: an iteration is done."""
+        update_average(average, model, step, self._decay)
 
     def state_dict(self) -> Any | None:
         """Weights to save; None where there is no average."""
