@@ -106,6 +106,11 @@ class Recipe(Spec):
         description="what computes convolutions on a CPU: oneDNN, several times faster, or Paddle's own kernels; "
         "auto takes oneDNN where it can be used",
     )
+    deterministic: bool = Field(
+        False,
+        description="on a GPU, let cuDNN take only algorithms that give the same bits each time, and no TF32; slower. "
+        "Some operators have no such form. On a CPU nothing changes: the same threads give the same bits anyway",
+    )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
     num_workers: NonNegativeInt = Field(0, description="processes that load images beside the training")
     save_interval: PositiveInt = Field(
