@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,11 @@ _PARTS = {
     TracerEventType.Optimization: "optimiser",
 }
 _OPERATORS = (TracerEventType.Operator, TracerEventType.PythonOp)
-# What Paddle adds to the name of an operator, by the way it was called.
+# What Paddle adds to the name of an operator, by the way it was called; and its names of gradients: the gradient of
+# an operator `ReluGradNode`, that of a Python function of ours `GradNodePyLayer__Convolve_backward`.
 _SUFFIXES = (" dygraph", " compute", " pybind_imperative_func", " infer_meta")
+_GRADIENT = re.compile(r"Global_(\w+)GradNode")
+_OWN_GRADIENT = re.compile(r"Global_GradNodePyLayer_(\w+)_backward")
 
 
 @dataclass
@@ -150,7 +154,11 @@ def _add_operators(step: Any, operators: dict[str, OperatorTime]) -> None:
 def _plain(name: str) -> str:
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
-    return name
+    if own := _OWN_GRADIENT.fullmatch(name):
+        return f"{own[1]} (Python)"
+    if gradient := _GRADIENT.fullmatch(name):
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", gradient[1]).lower() + "_grad"
+    return name.removeprefix("Global_")
 
 
 def _seconds(node: Any) -> float:

@@ -11,6 +11,7 @@ _MUCH_WAITING = 0.2
 _MANY_CONVOLUTIONS = 0.2
 _MUCH_INTERPOLATION = 0.05
 _MUCH_BETWEEN = 0.3
+_OTHERS_AT_WORK = 0.7
 _LITTLE_MEMORY = 0.4
 _FILLED = 0.8  # of a GPU's memory, after a larger batch
 _GIB = 2**30
@@ -85,7 +86,7 @@ class Advice:
     Attributes
     ----------
     topic : str
-        For a program: loader, cache, threads, cpu_kernels, image_size, batch_size, precision.
+        For a program: machine, loader, cache, threads, cpu_kernels, image_size, batch_size, precision.
     text : str
         For people, with the figure it rests on.
     """
@@ -96,7 +97,23 @@ class Advice:
 
 def advise(of: Measured) -> list[Advice]:
     """All advice whose condition holds; the most promising first."""
-    return [*_on_loading(of), *_on_the_processor(of), *_on_the_gpu(of), *_on_the_batch(of)]
+    return [
+        *_on_the_machine(of),
+        *_on_loading(of),
+        *_on_the_processor(of),
+        *_on_the_gpu(of),
+        *_on_the_batch(of),
+    ]
+
+
+def _on_the_machine(of: Measured) -> Iterator[Advice]:
+    # Whoever does not wait keeps at least one core busy, if it is given one.
+    if not of.on_gpu and of.cores_used + of.waiting < _OTHERS_AT_WORK:
+        yield Advice(
+            "machine",
+            f"the training had {of.cores_used:.1f} cores' time, though it waited for images {of.waiting:.0%} of the "
+            "time: other programs, or a container's limit, took the rest. Measure again when the machine is free",
+        )
 
 
 def _on_loading(of: Measured) -> Iterator[Advice]:

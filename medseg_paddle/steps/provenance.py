@@ -174,10 +174,12 @@ def _what_differs(paths: Sequence[Path], sums: Sequence[str], noted: Mapping[str
         return (
             f"{noted['images']} images then; its provenance, of an earlier version, cannot tell which differ"
         )
-    changed = [str(path) for path, digits in zip(paths, sums, strict=True) if digits[:_DIGITS] not in then]
-    gone = len(set(then) - {digits[:_DIGITS] for digits in sums})
-    if not changed and not gone:
-        return "the same files in another order, or some of them more often than then"
-    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-    new = f"{', '.join(changed[:_NAMED])}{more} changed or new" if changed else "no file is new"
-    return f"{new}; what {gone} of the {len(set(then))} files held then is not there any more"
+    now = [digits[:_DIGITS] for digits in sums]
+    if sorted(now) == sorted(then):
+        return "the same files in another order"
+    new = [str(path) for path, digits in zip(paths, now, strict=True) if digits not in then]
+    if not new and len(now) == len(then):  # the content of another file
+        new = [str(path) for path, digits, was in zip(paths, now, then, strict=True) if digits != was]
+    more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+    named = f"{', '.join(new[:_NAMED])}{more} changed or new" if new else "no file is new"
+    return f"{named}; {len(then)} files then, {len(now)} now"

@@ -54,7 +54,7 @@ def test_a_training_that_waits_for_images_is_told_so(
 ) -> None:
     for path in discs.glob("*/train*.png"):
         picture = Image.open(path)
-        picture.resize((1536, 1536), Image.Resampling.NEAREST).save(path, compress_level=1)
+        picture.resize((1024, 1024), Image.Resampling.NEAREST).save(path, compress_level=1)
     found = profile(
         disc_recipe_file, overrides=["train_dataset.cache_mb=0"], iterations=3, output=tmp_path / "slow"
     )

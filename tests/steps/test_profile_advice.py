@@ -46,6 +46,11 @@ def test_nothing_is_advised_where_nothing_is_wrong():
 @pytest.mark.parametrize(
     ("measured", "topic", "figure"),
     [
+        (
+            replace(WELL, cores_used=0.4),
+            "machine",
+            "had 0.4 cores' time, though it waited for images 1%",
+        ),
         (replace(WELL, waiting=0.4), "loader", "40% of the time goes into waiting"),
         (replace(WELL, threads=1, cores_used=0.97), "threads", "kept 1.0 cores busy: set OMP_NUM_THREADS=2"),
         (replace(WELL, threads=4), "threads", "4 threads take turns on 2 core(s)"),
