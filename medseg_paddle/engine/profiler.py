@@ -90,15 +90,21 @@ class Tracer:
     def stop(self) -> Traced:
         """End the tracing; what it saw."""
         self._profiler.stop()
-        return _summed(self._profiler.profiler_result.get_data())
+        return summed(self._profiler.profiler_result.get_data())
 
     def save(self, path: Path) -> None:
         """Write the events as Chrome's trace format, which chrome://tracing and Perfetto open."""
         self._profiler.export(str(path), "json")
 
 
-def _summed(trees: dict[int, Any]) -> Traced:
-    """Sum up the thread that trains: the one with the profiler's steps in it."""
+def summed(trees: dict[int, Any]) -> Traced:
+    """Sum up the thread that trains: the one with the profiler's steps in it.
+
+    Parameters
+    ----------
+    trees : dict
+        Thread to the root of its events, as Paddle's profiler gives them.
+    """
     steps = [step for root in trees.values() for step in _of_type(root, TracerEventType.ProfileStep)]
     parts = dict.fromkeys(_PARTS.values(), 0.0)
     operators: dict[str, OperatorTime] = {}

@@ -172,7 +172,7 @@ def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: i
         precision=recipe.precision,
         batch_size=recipe.batch_size,
         num_workers=recipe.num_workers,
-        threads=int(os.environ["OMP_NUM_THREADS"]),
+        threads=_threads(),
         cores=available_cores(),
         cores_used=processor / clock,
         images=facts["images"],
@@ -196,6 +196,12 @@ def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: i
         advice=tuple(advise(measured)),
         folder=folder,
     )
+
+
+def _threads() -> int:
+    """Threads of the maths libraries; ``OMP_NUM_THREADS`` may be a list, by level of nesting."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else available_cores()
 
 
 def _memory_peak() -> int:
