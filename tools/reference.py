@@ -37,8 +37,8 @@ def cli_page() -> str:
     """Page of the command line."""
     lines = [NOTE, "# Command line\n"]
     lines.append(
-        "Exit codes: 0 done, 1 a defect of ours, 2 a wrong recipe or option, 3 wrong data, 4 a wrong "
-        "model, 5 something the machine lacks, 130 stopped by Ctrl-C.\n"
+        "Exit codes: 0 done, 1 a defect of ours, or trainings that were compared differ, 2 a wrong recipe or "
+        "option, 3 wrong data, 4 a wrong model, 5 something the machine lacks, 130 stopped by Ctrl-C.\n"
     )
     for name, command in commands():
         arguments = [p for p in command.params if p.param_type_name == "argument"]

@@ -27,8 +27,39 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     overwrite: Overwrite = False,
     device: OnDevice = None,
+    *,
+    verify_determinism: Annotated[
+        bool,
+        typer.Option(
+            "--verify-determinism",
+            help="Write nothing; train the first iterations twice, each in a fresh process, and compare every bit. "
+            "Exit code 1 where they differ.",
+        ),
+    ] = False,
+    verify_iters: Annotated[
+        int, typer.Option(help="With --verify-determinism: how many iterations.", min=1)
+    ] = 20,
+    verify_workers: Annotated[
+        int | None,
+        typer.Option(
+            help="With --verify-determinism: num_workers of the second training; as the recipe says where absent.",
+            min=0,
+        ),
+    ] = None,
 ) -> None:
     """Train the recipe's model with PaddleSeg; write checkpoints, curves and provenance to a run folder."""
+    if verify_determinism:
+        from medseg_paddle.cli.trust import verify
+
+        verify(
+            config,
+            overrides or (),
+            verify_iters,
+            verify_workers,
+            device,
+            kept=output is not None or resume or overwrite,
+        )
+        return
     from medseg_paddle.steps.train import train as step
 
     run = step(

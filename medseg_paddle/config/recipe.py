@@ -108,6 +108,11 @@ class Recipe(Spec):
         description="what computes convolutions and norms on a CPU: oneDNN, several times faster, or Paddle's own "
         "kernels; auto takes oneDNN where it can be used",
     )
+    deterministic: bool = Field(
+        False,
+        description="on a GPU, let cuDNN take only algorithms that give the same bits each time, and no TF32; slower. "
+        "Some operators have no such form. On a CPU nothing changes: the same threads give the same bits anyway",
+    )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.999, description="share of the average that each iteration keeps (less in the first ones)"

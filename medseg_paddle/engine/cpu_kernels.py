@@ -44,3 +44,8 @@ def use_cpu_kernels(model: nn.Layer, choice: CpuKernels, device: str) -> str:
             ) from reason
         return f"Paddle ({reason})"
     return f"oneDNN {version()}"
+
+
+def expected_cpu_kernels(choice: CpuKernels, device: str) -> str:
+    """What :func:`use_cpu_kernels` would say of any model, before there is one."""
+    return use_cpu_kernels(nn.Identity(), choice, device)

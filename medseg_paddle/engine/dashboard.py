@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from visualdl import LogWriter
+from visualdl import LogReader, LogWriter
 from visualdl.writer import record_writer
 
 from medseg_paddle.engine.event_log import Reached, cut_curves
@@ -125,6 +127,23 @@ class Dashboard:
                 f"{self._file} cannot be written: {failure.strerror}",
                 hint="mend that, then go on with --resume",
             ) from failure
+
+
+def curve(folder: Path, tag: str) -> dict[int, float]:
+    """Points of a curve of the run in `folder`: iteration to value; the last one where an iteration has several.
+
+    The run's file is only read; values are of single precision.
+    """
+    if not (folder / _EVENT_FILE).is_file():
+        return {}
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / _EVENT_FILE
+        shutil.copyfile(folder / _EVENT_FILE, copy)
+        cut_curves(copy, None)
+        reader = LogReader(file_path=str(copy))
+        if tag not in reader.get_tags().get("scalar", ()):
+            return {}
+        return {record.id: record.value for record in reader.get_data("scalar", tag)}
 
 
 def _plain(tag: str) -> str:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import paddle
 
 from medseg_paddle.errors import SetupError
 
+# What lets a GPU choose another order of additions from run to run. Paddle refuses the first together with
+# an exhaustive search. The gradients of interpolation and others have no switch: docs/howto/reproduce.md.
+DETERMINISTIC_FLAGS = {
+    "FLAGS_cudnn_deterministic": True,
+    "FLAGS_cudnn_exhaustive_search": False,
+    "FLAGS_embedding_deterministic": 1,
+}
+# Read by cuBLAS and cuDNN when they start. TF32 repeats itself, but not on a GPU of another generation.
+_NO_TF32 = ("NVIDIA_TF32_OVERRIDE", "0")
 
-def set_device(device: str, precision: str = "fp32") -> str:
+
+def set_device(device: str, precision: str = "fp32", *, deterministic: bool = False) -> str:
     """Choose the device of this process.
 
     Parameters
@@ -16,6 +28,9 @@ def set_device(device: str, precision: str = "fp32") -> str:
         ``"cpu"``, ``"gpu"`` or ``"auto"`` (a GPU if there is one).
     precision : str
         ``"fp16"`` and ``"bf16"`` need a GPU.
+    deterministic : bool
+        Let a GPU compute the same bits each time, as far as Paddle can. To be asked for before anything was
+        computed; without effect on a CPU.
 
     Returns
     -------
@@ -48,5 +63,9 @@ def set_device(device: str, precision: str = "fp32") -> str:
             "this GPU cannot compute in bf16 (NVIDIA's can from Ampere on)",
             hint="set `precision: fp16` or `precision: fp32`",
         )
+    if deterministic and use_gpu:
+        variable, value = _NO_TF32
+        os.environ[variable] = value
+        paddle.set_flags(DETERMINISTIC_FLAGS)
     paddle.set_device(chosen)
     return chosen

@@ -22,7 +22,7 @@ from medseg_paddle.io.images import read_image
 from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import class_names, require_same_window
-from medseg_paddle.steps.provenance import versions
+from medseg_paddle.steps.provenance import versions, without_files
 
 # Validation pictures are compared in parts of at most this side: differences do not grow with the
 # size, the time does, and less of a patient's picture travels in the bundle.
@@ -110,7 +110,7 @@ def _describe(run: Run) -> Description:
         preprocessing=Preprocessing.from_specs(recipe.preprocessing_specs),
         plan=InferencePlan(**recipe.inference.model_dump()),
         tolerance=recipe.export.tolerance,
-        provenance=run.provenance,
+        provenance=without_files(run.provenance),
         recipe=recipe.model_dump(mode="json"),
         versions=versions(),
         **_windows(recipe),

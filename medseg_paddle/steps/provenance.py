@@ -8,12 +8,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from medseg_paddle.core import Case, sha256
+from medseg_paddle.errors import DataError
 
 _PACKAGES = (
     "medseg-paddle",
@@ -24,6 +25,9 @@ _PACKAGES = (
     "opencv-python-headless",
     "visualdl",
 )
+_FILES = "files"
+_DIGITS = 16  # of a file's checksum: enough to tell files apart, and short
+_NAMED = 5  # files in a message
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "CUDA_VISIBLE_DEVICES")
 
 
@@ -33,16 +37,14 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
     Parameters
     ----------
     cases : mapping
-        Split to its cases; one SHA-256 over all their files is noted per split.
+        Split to its cases; one SHA-256 over all their files is noted per split, and the first digits of each
+        file's own, without its name.
     device : str
         Where it computes.
     """
     return {
         **surroundings(device),
-        "data": {
-            split: {"images": len(members), "sha256": fingerprint_of(members)}
-            for split, members in cases.items()
-        },
+        "data": {split: _noted(members) for split, members in cases.items()},
     }
 
 
@@ -107,9 +109,77 @@ def processor_name() -> str:
 
 def fingerprint_of(cases: Sequence[Case]) -> str:
     """One SHA-256 over all files of the cases, in their order."""
-    digest = hashlib.sha256()
+    return _together(sha256(path) for path in _files(cases))
+
+
+def require_noted_data(noted: Mapping[str, Any], cases: Mapping[str, Sequence[Case]], run: Path) -> None:
+    """See that the files are those that a run's provenance tells of, and name those that are not.
+
+    Parameters
+    ----------
+    noted : mapping
+        ``data`` of a run's provenance.
+    cases : mapping
+        Split to its cases now.
+    run : Path
+        The run's folder, for the message.
+
+    Raises
+    ------
+    DataError
+        Files have changed, are new, gone, or in another order.
+    """
+    for split, members in cases.items():
+        if split not in noted:
+            continue
+        paths = list(_files(members))
+        sums = [sha256(path) for path in paths]
+        if _together(sums) == noted[split]["sha256"]:
+            continue
+        raise DataError(
+            f"the {split} set of {run} is not what it was: {_what_differs(paths, sums, noted[split])}",
+            hint="put the data back as it was; with other data it is another training, not a repetition",
+        )
+
+
+def without_files(noted: dict[str, Any]) -> dict[str, Any]:
+    """A run's provenance without the checksum of each file, for those whom single files do not concern."""
+    data = {
+        split: {key: value for key, value in facts.items() if key != _FILES}
+        for split, facts in noted["data"].items()
+    }
+    return {**noted, "data": data}
+
+
+def _noted(cases: Sequence[Case]) -> dict[str, Any]:
+    sums = [sha256(path) for path in _files(cases)]
+    return {"images": len(cases), "sha256": _together(sums), _FILES: [digits[:_DIGITS] for digits in sums]}
+
+
+def _files(cases: Sequence[Case]) -> Iterator[Path]:
     for case in cases:
-        for path in (case.image, case.label, case.roi):
-            if path is not None:
-                digest.update(sha256(path).encode())
+        yield from (path for path in (case.image, case.label, case.roi) if path is not None)
+
+
+def _together(sums: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for one in sums:
+        digest.update(one.encode())
     return digest.hexdigest()
+
+
+def _what_differs(paths: Sequence[Path], sums: Sequence[str], noted: Mapping[str, Any]) -> str:
+    then = noted.get(_FILES)
+    if then is None:
+        return (
+            f"{noted['images']} images then; its provenance, of an earlier version, cannot tell which differ"
+        )
+    now = [digits[:_DIGITS] for digits in sums]
+    if sorted(now) == sorted(then):
+        return "the same files in another order"
+    new = [str(path) for path, digits in zip(paths, now, strict=True) if digits not in then]
+    if not new and len(now) == len(then):  # the content of another file
+        new = [str(path) for path, digits, was in zip(paths, now, then, strict=True) if digits != was]
+    more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+    named = f"{', '.join(new[:_NAMED])}{more} changed or new" if new else "no file is new"
+    return f"{named}; {len(then)} files then, {len(now)} now"

@@ -111,7 +111,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.training import fit
 
-    chosen = set_device(recipe.device, recipe.precision)
+    chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with (
         _TrainingProgress(recipe.num_workers) as listener,
         DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import medseg_paddle
-from medseg_paddle.steps.provenance import git_state
+from medseg_paddle.core import Case
+from medseg_paddle.errors import DataError
+from medseg_paddle.steps.provenance import git_state, provenance, require_noted_data, without_files
 
 
 def test_a_checkout_names_its_own_commit(monkeypatch):
@@ -25,3 +27,48 @@ def test_without_a_checkout_the_image_s_commit_counts(monkeypatch):
     assert git_state() == {"commit": "0123abc", "changed": False}
     monkeypatch.setenv("MEDSEG_REVISION", "unknown")
     assert git_state() is None
+
+
+@pytest.fixture
+def cases(tmp_path):
+    found = []
+    for number in range(4):
+        image, label = tmp_path / f"image{number}.png", tmp_path / f"label{number}.png"
+        image.write_bytes(b"image %d" % number)
+        label.write_bytes(b"label %d" % number)
+        found.append(Case(str(number), image, label))
+    return found
+
+
+def test_data_that_is_what_it_was_is_accepted_wherever_it_lies(cases, tmp_path):
+    noted = provenance({"train": cases}, "cpu")["data"]
+    moved = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-moved"))
+    elsewhere = [Case(case.id, moved / case.image.name, moved / case.label.name) for case in cases]
+    for known in (cases, elsewhere):
+        require_noted_data(noted, {"train": known, "val": known[:1]}, Path("run"))
+
+
+def test_the_files_that_differ_are_named(cases):
+    noted = provenance({"train": cases}, "cpu")["data"]
+
+    def message(now):
+        with pytest.raises(DataError) as caught:
+            require_noted_data(noted, {"train": now}, Path("run"))
+        return caught.value.message
+
+    assert "the same files in another order" in message(cases[::-1])
+    assert "no file is new; 8 files then, 6 now" in message(cases[:3])
+    cases[2].label.write_bytes(cases[1].label.read_bytes())
+    assert "label2.png changed or new; 8 files then, 8 now" in message(cases)
+    cases[0].image.write_bytes(b"other")
+    assert "image0.png changed or new" in message(cases)
+    cases[3].image.write_bytes(b"another")
+    assert "image0.png, " in message(cases)
+    assert "image3.png changed or new" in message(cases)
+
+
+def test_an_earlier_version_s_provenance_names_no_files(cases):
+    noted = without_files(provenance({"train": cases}, "cpu"))["data"]
+    require_noted_data(noted, {"train": cases}, Path("run"))
+    with pytest.raises(DataError, match="cannot tell which differ"):
+        require_noted_data(noted, {"train": cases[:3]}, Path("run"))

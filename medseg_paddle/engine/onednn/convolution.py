@@ -65,6 +65,11 @@ class Shape:
         return self.w[1] * self.groups if self.transposed else self.w[0]
 
     @property
+    def kind(self) -> str:
+        """Paddle's name of such an operator."""
+        return f"conv{len(self.w) - 2}d" + ("_transpose" if self.transposed else "")
+
+    @property
     def y(self) -> tuple[int, ...]:
         """Shape of the result."""
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.w[2:], strict=True)]

@@ -109,7 +109,7 @@ def double(runtime: Runtime, x: paddle.Tensor) -> paddle.Tensor:
 
 def _forward(runtime: Runtime, plan: Doubling, x: paddle.Tensor) -> paddle.Tensor:
     y = paddle.empty(plan.large, "float32")
-    with runtime.computing():
+    with runtime.computing("bilinear_interp"):
         plan.forward(x.data_ptr(), y.data_ptr())
     return y
 
@@ -125,7 +125,7 @@ class _Double(PyLayer):  # type: ignore[misc]
         if not dy.stop_gradient and paddle.is_grad_enabled():
             raise RuntimeError("interpolation on oneDNN has no second derivative; use cpu_kernels: paddle")
         dy, dx = dy.contiguous(), paddle.empty(ctx.shape, "float32")
-        with ctx.runtime.computing():
+        with ctx.runtime.computing("bilinear_interp_grad"):
             ctx.plan.backward(dy.data_ptr(), dx.data_ptr())
         return dx
 

@@ -157,7 +157,7 @@ def _forward(
 ) -> paddle.Tensor:
     y = paddle.empty(x.shape, "float32")
     scale, shift = (_per_group(values, statistics) for values in (scale, shift))
-    with runtime.computing():
+    with runtime.computing("norm"):
         plan.forward(*_addresses(x, scale, shift, y, statistics.mean, statistics.variance))
     return y
 
@@ -191,7 +191,7 @@ class _Normalize(PyLayer):  # type: ignore[misc]
         dx = paddle.empty(x.shape, "float32")
         dscale, dshift = (paddle.empty_like(statistics.mean) for _ in range(2))
         each = _per_group(scale, statistics)
-        with ctx.runtime.computing():
+        with ctx.runtime.computing("norm_grad"):
             ctx.plan.backward(
                 *_addresses(x, each, statistics.mean, statistics.variance, dy, dx, dscale, dshift)
             )

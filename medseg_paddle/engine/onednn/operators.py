@@ -43,7 +43,7 @@ def _forward(
     runtime: Runtime, plan: Convolution, x: paddle.Tensor, w: paddle.Tensor, b: paddle.Tensor | None
 ) -> paddle.Tensor:
     y = paddle.empty(plan.shape.y, "float32")
-    with runtime.computing():
+    with runtime.computing(plan.shape.kind):
         plan.forward(x.data_ptr(), w.data_ptr(), None if b is None else b.data_ptr(), y.data_ptr())
     return y
 
@@ -84,7 +84,7 @@ class _Convolve(PyLayer):  # type: ignore[misc]
         dx = paddle.empty(shape.x, "float32") if needs_x else None
         dw = paddle.empty(shape.w, "float32") if needs_weights else None
         db = paddle.empty([shape.out_channels], "float32") if needs_weights and shape.bias else None
-        with ctx.runtime.computing():
+        with ctx.runtime.computing(f"{shape.kind}_grad"):
             plan.backward(*map(_address, (x, w, dy)), dx=_address(dx), dw=_address(dw), db=_address(db))
         grads = (dx, dw) if ctx.wanted[2] is None else (dx, dw, db)
         return tuple(grad if wanted else None for grad, wanted in zip(grads, ctx.wanted, strict=False))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import paddle
+from paddle.base.core import TracerEventType
+from paddle.profiler import RecordEvent
 
 from medseg_paddle.engine.onednn.library import Library, OneDnnError, load
 
@@ -129,9 +131,9 @@ class Runtime:
         self.workspace = Workspace()
 
     @contextlib.contextmanager
-    def computing(self) -> Iterator[None]:
-        """Hold the lock for one operation."""
-        with self.lock:
+    def computing(self, what: str) -> Iterator[None]:
+        """Hold the lock for one operation; a profiler sees it under the name `what`."""
+        with self.lock, RecordEvent(f"{what} (oneDNN)", TracerEventType.PythonOp):
             self.workspace.tidy()
             yield
 
