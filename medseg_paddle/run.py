@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -180,8 +181,7 @@ class Run:
         ModelError
             Nothing has been saved yet.
         """
-        scored = [entry for entry in self.history() if entry["score"] >= 0]
-        for entry in sorted(scored, key=lambda entry: entry["score"], reverse=True):
+        for entry in self.best_first():
             folder, name = (_EMA_BEST, _EMA_WEIGHTS) if entry["weights"] == "ema" else (_BEST, _WEIGHTS)
             kept = self.checkpoints / folder / name
             if kept.is_file() and _noted_iteration(kept) in (entry["iter"], None):
@@ -224,6 +224,10 @@ class Run:
         """
         with new_folder(self.checkpoints / f"iter_{iteration}", overwrite=True) as folder:
             yield folder / _WEIGHTS, folder / _OPTIMIZER
+
+    def has_checkpoint(self, iteration: int) -> bool:
+        """Whether a training can go on from a checkpoint of this iteration."""
+        return any(self.iteration_of(folder) == iteration for folder in self.checkpoints_newest_first())
 
     def weights_in(self, checkpoint: Path) -> Path:
         """File of the weights in a checkpoint folder."""
@@ -269,8 +273,38 @@ class Run:
         return self.path / "evaluation" / split
 
     def history(self) -> list[dict[str, Any]]:
-        """One entry per evaluation during training, oldest first: ``iter``, ``score``, ``dice`` by class."""
+        """One entry per evaluation during training, oldest first.
+
+        ``iter``, ``weights`` (``model`` or ``ema``), ``score`` with its ``metric`` and ``label``, None where it
+        is undefined in every case, and ``dice`` by class.
+        """
         return _history(self.path)
+
+    def best_first(self) -> list[dict[str, Any]]:
+        """Those entries of the history that have a score, the best first, of equal ones the earlier."""
+        gain = self.recipe.selection.gain
+        scored = [entry for entry in self.history() if gain(entry["score"]) > -math.inf]
+        return sorted(scored, key=lambda entry: gain(entry["score"]), reverse=True)
+
+    def patience_spent_at(self, until: int) -> int | None:
+        """The iteration of the evaluation that used up the patience of `early_stopping`; None where it has not.
+
+        Of an iteration at which the moving average of the weights was scored too, the better score counts.
+
+        Parameters
+        ----------
+        until : int
+            Evaluations after this iteration are not looked at.
+        """
+        if self.recipe.early_stopping is None:
+            return None
+        gains: dict[int, float] = {}
+        for entry in self.history():
+            if entry["iter"] <= until:
+                gain = self.recipe.selection.gain(entry["score"])
+                gains[entry["iter"]] = max(gain, gains.get(entry["iter"], -math.inf))
+        place = self.recipe.early_stopping.spent_at(list(gains.values()))
+        return None if place is None else list(gains)[place]
 
     def set_history(self, entries: list[dict[str, Any]]) -> None:
         """Replace the history; the file is whole at any time."""

@@ -27,6 +27,14 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     overwrite: Overwrite = False,
     device: OnDevice = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            "--max-time",
+            help="After this time (45m, 1h30m, 90s, or seconds), save a checkpoint and end; --resume goes on.",
+            metavar="TIME",
+        ),
+    ] = None,
 ) -> None:
     """Train the recipe's model with PaddleSeg; write checkpoints, curves and provenance to a run folder."""
     from medseg_paddle.steps.train import train as step
@@ -38,6 +46,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         device=device and device.value,
+        max_time=max_time,
     )
     out.print(f"run: {run.path}", soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
-from medseg_paddle.engine.interruption import Stopped, StopSignals
+from medseg_paddle.engine.ending import Ending
+from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model, count_parameters, load_weights
 from medseg_paddle.engine.optimizers import build_optimizer
@@ -42,6 +44,7 @@ def fit(
     resume: bool,
     listener: Listener,
     stop: StopSignals,
+    end_at: float = math.inf,
 ) -> None:
     """Train `run.recipe` in the folder of `run`.
 
@@ -60,6 +63,9 @@ def fit(
     listener : Listener
     stop : StopSignals
         Looked at after each iteration and each scored image; the training then saves a checkpoint and ends.
+    end_at : float
+        Time of `time.monotonic` from which on no further iteration is begun, but for the first one: a run that
+        is resumed again and again gets on. A validation that is due is made; then a checkpoint is saved.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def fit(
     checkpoint = latest_whole(run) if resume else None
     first_iter = 0 if checkpoint is None else run.iteration_of(checkpoint)
     run.tidy_checkpoints()
-    _seed(recipe.seed)
+    seed_generators(recipe.seed)
     environment = paddle.distributed.ParallelEnv()
     images_per_iteration = recipe.batch_size * environment.nranks
     log_iters = min(recipe.log_iters, recipe.iters)
@@ -113,15 +119,10 @@ def fit(
             else None
         )
         validation = Validation(run, val_cases, labels, dashboard, listener, first_iter, model, stop)
-
-        def after_step(iteration: int) -> None:
-            validation.iteration = iteration
-            if stop.wanted:
-                raise Stopped
-
         if checkpoint is not None:
             _catch_up(run, checkpoint, model, validation)
-        if first_iter < recipe.iters:
+        end = Ending(validation, stop, first_iter, recipe.iters, end_at)
+        if first_iter < recipe.iters and not end.early:
             with stop.deferred():
                 ended, lost = False, None
                 try:
@@ -131,7 +132,8 @@ def fit(
                         cases=len(train_cases),
                         batch_bytes=batch_bytes(recipe, found),
                         evaluate=validation,
-                        after_step=after_step,
+                        after_step=end.after_step,
+                        before_step=end.before_step,
                         writer=writer,
                         log=log,
                         first_iter=first_iter,
@@ -155,12 +157,21 @@ def fit(
                     )
                 except LoadingFailed as failed:
                     lost = failed.error
-                if not ended and (lost is None or validation.iteration > first_iter):
-                    save_checkpoint(run, validation.iteration, model, optimizer)
-                    listener.stopped(validation.iteration, recipe.iters, resumable=not recipe.use_ema)
+                if not (ended or end.early) and (lost is None or validation.iteration > first_iter):
+                    # Where time is up, train() may have saved it.
+                    if not run.has_checkpoint(validation.iteration):
+                        save_checkpoint(run, validation.iteration, model, optimizer)
+                    listener.stopped(
+                        validation.iteration,
+                        recipe.iters,
+                        time_is_up=end.time_is_up,
+                        resumable=not recipe.use_ema,
+                    )
                 if lost is not None:
                     raise lost
-        if graph is not None and not stop.wanted:
+        if end.early and not stop.wanted:
+            listener.stopped_early(validation.iteration)
+        if graph is not None and not (stop.wanted or end.time_is_up):
             model_graph.wait(graph)
 
 
@@ -169,12 +180,13 @@ def _catch_up(run: Run, checkpoint: Path, model: paddle.nn.Layer, validation: Va
     if run.to_validate(checkpoint):
         load_weights(model, run.weights_in(checkpoint))
         validation(model, None)
-    best = max(run.history(), key=lambda entry: entry["score"], default=None)
+    best = next(iter(run.best_first()), None)
     if best is not None and best["iter"] == run.iteration_of(checkpoint):
         run.keep_as_best(checkpoint)
 
 
-def _seed(seed: int) -> None:
+def seed_generators(seed: int) -> None:
+    """Let whatever Paddle, PaddleSeg and Python draw from now on follow from the recipe's seed."""
     paddle.seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (PaddleSeg's and Paddle's code draw from it)
