@@ -40,7 +40,7 @@ class Ending:
         end_at: float = math.inf,
     ) -> None:
         self._validation, self._stop = validation, stop
-        self._first_iter, self._iters, self._end_at = first_iter, iters, end_at
+        self._first_iter, self._end_at = first_iter, end_at
         self.early, self.time_is_up = validation.patience_spent and first_iter < iters, False
 
     def after_step(self, iteration: int) -> None:
@@ -49,11 +49,9 @@ class Ending:
         if self._stop.wanted:
             raise Stopped
 
-    def before_step(self, iteration: int) -> None:
-        """So many iterations are done, and what was due after the last of them is scored and saved."""
-        if iteration == self._iters:
-            return
+    def before_iteration(self, iteration: int) -> None:
+        """An iteration, counted from 1, begins; what was due after the one before is scored and saved."""
         self.early = self._validation.patience_spent
-        self.time_is_up = iteration > self._first_iter and time.monotonic() >= self._end_at
+        self.time_is_up = iteration > self._first_iter + 1 and time.monotonic() >= self._end_at
         if self.early or self.time_is_up:
             raise Stopped

@@ -133,7 +133,7 @@ def fit(
                         batch_bytes=batch_bytes(recipe, found),
                         evaluate=validation,
                         after_step=end.after_step,
-                        before_step=end.before_step,
+                        before_iteration=end.before_iteration,
                         writer=writer,
                         log=log,
                         first_iter=first_iter,

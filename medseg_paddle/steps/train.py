@@ -88,7 +88,7 @@ def train(
         raise RecipeError(
             "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
         )
-    end_at = math.inf if max_time is None else time.monotonic() + seconds(max_time, "max_time")
+    end_at = math.inf if max_time is None else time.monotonic() + seconds(max_time, "--max-time")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})

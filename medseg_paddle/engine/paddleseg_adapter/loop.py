@@ -91,7 +91,7 @@ def run_train(
     num_workers: int,
     evaluate: Evaluate,
     after_step: Callable[[int], None],
-    before_step: Callable[[int], None],
+    before_iteration: Callable[[int], None],
     writer: Writer,
     log: TextIO,
     first_iter: int,
@@ -120,9 +120,9 @@ def run_train(
     after_step
         Called with the iteration when weights, optimiser and learning rate have made its step. It and
         `evaluate` may raise :class:`Stopped`; what is saved then is the state after that iteration.
-    before_step
-        Called with the iterations done when the next batch is asked for: whatever `train()` evaluates and
-        saves at that iteration is done and written. It may raise :class:`Stopped`.
+    before_iteration
+        Called with the number of the iteration that begins, from 1, when its batch is asked for: whatever
+        `train()` scores and saves after the one before is done and written. It may raise :class:`Stopped`.
     writer : Writer
         Gets every scalar that `train()` logs.
     log : text stream
@@ -153,7 +153,16 @@ def run_train(
         _dataset: Any, *, batch_sampler: StreamSampler, **_: Any
     ) -> Iterator[dict[str, paddle.Tensor]]:
         batches = loaded(stream, batch_sampler, num_workers=num_workers, batch_bytes=batch_bytes)
-        return _told_apart(running.enter_context(batches), lambda: before_step(done))
+        return announced(running.enter_context(batches))
+
+    def announced(batches: Iterator[dict[str, paddle.Tensor]]) -> Iterator[dict[str, paddle.Tensor]]:
+        while done < iters:
+            before_iteration(done + 1)
+            try:
+                batch = next(batches)
+            except Exception as error:  # of loading, none of the training
+                raise LoadingFailed(error) from error
+            yield batch
 
     def count(_profiler_options: Any) -> None:
         nonlocal done
@@ -186,18 +195,3 @@ def run_train(
         )
         return True
     return False
-
-
-def _told_apart(
-    batches: Iterator[dict[str, paddle.Tensor]], before_each: Callable[[], None]
-) -> Iterator[dict[str, paddle.Tensor]]:
-    """The batches; an error of loading them is none of the training."""
-    while True:
-        before_each()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise LoadingFailed(error) from error
-        yield batch

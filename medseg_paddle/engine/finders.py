@@ -1,0 +1,148 @@
+"""A few iterations of a real training, of which nothing is kept but what was measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.config.recipe import CpuKernels
+from medseg_paddle.core import Case
+from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
+from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.interruption import Stopped
+from medseg_paddle.engine.models import build_model
+from medseg_paddle.engine.optimizers import build_optimizer
+from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
+from medseg_paddle.engine.paddleseg_adapter.losses import build_losses
+from medseg_paddle.engine.training import seed_generators
+from medseg_paddle.io.decoded import DecodedImages
+
+Told = Callable[[int, float], bool]
+"""Iteration and its loss, taken before the weights' step -> whether to go on."""
+
+
+def try_out(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    *,
+    found: Survey,
+    decoded: DecodedImages,
+    device: str,
+    iters: int,
+    told: Told,
+    rates: Sequence[float] | None = None,
+) -> None:
+    """Train `recipe` from its fresh weights for some iterations, as `medseg train` would.
+
+    The same seed, stream of images, losses, optimiser, precision and kernels. There is no validation, and no
+    file is left.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    cases : sequence of Case
+        The training's.
+    found, decoded
+        From :func:`medseg_paddle.engine.data.survey`, and what it kept.
+    device : str
+        As :func:`medseg_paddle.engine.device.set_device` returned it.
+    iters : int
+        Iterations to make.
+    told : callable
+        Hears the loss of each iteration.
+    rates : sequence of float, optional
+        Learning rate of each iteration, in place of the recipe's schedule.
+
+    Raises
+    ------
+    MedsegError
+        An image cannot be loaded.
+    """
+    seed_generators(recipe.seed)
+    choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
+    with (
+        paddle.utils.unique_name.guard(),
+        tempfile.TemporaryDirectory() as scratch,
+        (Path(scratch) / "log").open("w", encoding="utf-8") as log,
+    ):
+        model = build_model(recipe)
+        optimizer = build_optimizer(recipe, model)
+        if rates is not None:
+            optimizer.set_lr_scheduler(_Rates(rates))
+        use_cpu_kernels(model, choice, device)
+        try:
+            run_train(
+                model,
+                TrainingStream(cases, recipe, decoded),
+                cases=len(cases),
+                batch_bytes=batch_bytes(recipe, found),
+                evaluate=_no_validation,
+                after_step=_go_on,
+                before_iteration=_go_on,
+                writer=_Hearer(told, iters),
+                log=log,
+                first_iter=0,
+                iters=iters,
+                resume_from=None,
+                batch_size=recipe.batch_size,
+                val_dataset=None,
+                optimizer=optimizer,
+                save_dir=str(Path(scratch) / "checkpoints"),
+                save_interval=iters + 1,
+                log_iters=1,
+                num_workers=recipe.num_workers,
+                losses=build_losses(
+                    recipe.loss, recipe.ignore_index, mixed=recipe.train_dataset.mixup is not None
+                ),
+                keep_checkpoint_max=1,
+                use_ema=recipe.use_ema,
+                precision=recipe.precision,
+                amp_level=recipe.amp_level,
+                to_static_training=recipe.to_static_training,
+            )
+        except LoadingFailed as failed:
+            raise failed.error from failed
+
+
+class _Rates(paddle.optimizer.lr.LRScheduler):  # type: ignore[misc]
+    """Given learning rates, one after another."""
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        self._rates = tuple(rates)
+        super().__init__(self._rates[0])
+
+    def get_lr(self) -> float:
+        return self._rates[min(self.last_epoch, len(self._rates) - 1)]
+
+
+class _Hearer:
+    """In place of a VisualDL writer: passes losses on, and ends `train()` before it would save anything."""
+
+    def __init__(self, told: Told, iters: int) -> None:
+        self._told, self._iters, self._loss = told, iters, 0.0
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Take one point of a curve."""
+        if tag == "Train/loss":
+            self._loss = float(np.asarray(value).ravel()[0])
+        elif tag == "Train/reader_cost" and (  # the last one of an iteration's line
+            not self._told(step, self._loss) or step == self._iters
+        ):
+            raise Stopped
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+def _go_on(_iteration: int) -> None:
+    pass
+
+
+def _no_validation(*_: Any, **__: Any) -> tuple[float, float, None, None, None]:
+    raise AssertionError("there are no validation cases")
