@@ -172,11 +172,12 @@ class _Search:
         self._recipe, self._told = recipe, told
         self._given = None if memory_mb is None else memory_mb * _MB
         free = free_memory()
-        if free is None and memory_mb is None:
+        host = self._given if free is None else int(_USED * free)
+        if host is None:
             raise SetupError(
                 "nothing on this system says how much memory is free", hint="give the limit: --memory-mb 4000"
             )
-        self._host = int(_USED * free) if free is not None else memory_mb * _MB  # type: ignore[operator]
+        self._host = host
         self.limit = self._host if self._given is None else self._given
         self.device = "cpu"
         self.probes: list[Probe] = []

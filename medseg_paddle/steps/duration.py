@@ -27,11 +27,10 @@ def seconds(length: float | str, name: str) -> float:
     RecipeError
         It is not understood, or not above 0.
     """
-    text = str(length).strip().lower()
-    if _NUMBER.fullmatch(text):
-        found = float(text)
+    if not isinstance(length, str) or _NUMBER.fullmatch(length.strip()):
+        found = float(length)
     else:
-        written = _WRITTEN.fullmatch(text)
+        written = _WRITTEN.fullmatch(length.strip().lower())
         parts = {} if written is None else written.groupdict()
         found = sum(_UNITS[unit] * float(part) for unit, part in parts.items() if part is not None)
     if not 0 < found < math.inf:
