@@ -117,7 +117,8 @@ def _free_on_gpu(number: int) -> int | None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

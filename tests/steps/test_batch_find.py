@@ -32,7 +32,7 @@ def machine(base: int, per_image: int, bend: int = 0) -> Any:
     return measured
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     base=st.integers(1, 900),
     per_image=st.integers(1, 600),
@@ -97,17 +97,16 @@ def test_a_process_that_takes_more_than_it_may_is_killed_before_it_has_it() -> N
 
 def test_a_real_recipe_is_measured_and_its_processes_are_gone(disc_recipe_file: Path, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
-    found = batch_find(disc_recipe_file, at_most=2, overrides=["num_workers=1"])
-    assert found.batch_size == 2
+    found = batch_find(disc_recipe_file, at_most=1, overrides=["num_workers=1"])
+    assert found.batch_size == 1
     assert found.device == "cpu"
-    assert [probe.batch_size for probe in found.probes] == [1, 2]
-    for probe in found.probes:
-        assert probe.fits
-        assert probe.images_per_second is not None
-        assert probe.images_per_second > 0
-        assert probe.peak is not None
-        # Libraries are most of it; a process with Paddle in it takes some hundred MB.
-        assert 100 * MB < probe.peak < 3000 * MB
+    (probe,) = found.probes
+    assert probe.fits
+    assert probe.images_per_second is not None
+    assert probe.images_per_second > 0
+    assert probe.peak is not None
+    # Libraries are most of it; a process with Paddle in it takes some hundred MB.
+    assert 100 * MB < probe.peak < 3000 * MB
     assert set(tmp_path.rglob("*")) == before
     assert not [child for child in psutil.Process().children() if "batch_probe" in " ".join(child.cmdline())]
 
