@@ -118,7 +118,7 @@ class _Rates(paddle.optimizer.lr.LRScheduler):  # type: ignore[misc]
         super().__init__(self._rates[0])
 
     def get_lr(self) -> float:
-        return self._rates[min(self.last_epoch, len(self._rates) - 1)]
+        return float(self._rates[min(self.last_epoch, len(self._rates) - 1)])
 
 
 class _Hearer:
