@@ -104,7 +104,7 @@ def test_pixels_outside_the_region_and_ignored_pixels_do_not_count():
     roi = np.array([[1, 1, 1, 0, 0, 1]], bool)
     probability = np.array([[0.9, 0.2, 0.99, 0.1, 0.8, 0.7]])
     score = scored(truth, prediction, probabilities=np.stack([1 - probability, probability]), roi=roi)[0]
-    assert score == ClassScores(1, 1, 1, 1, 1, 1, 1, 1, truth_pixels=2, predicted_pixels=2)
+    assert score == ClassScores(1, 1, 1, 1, 1, 1, 1, 0, 1, truth_pixels=2, predicted_pixels=2)
 
 
 def test_another_ignore_index_and_none():
