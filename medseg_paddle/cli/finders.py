@@ -55,7 +55,8 @@ def lr_find(
     else:
         out.print(
             f"suggestion: lr_scheduler.learning_rate: {result.suggestion:g}  "
-            f"(a tenth of {result.least_at:.2g}, where the loss is least; it falls most at {result.steepest_at:.2g})",
+            f"(a tenth of {result.least_at:.2g}, where the loss is least before it rises; "
+            f"it falls most at {result.steepest_at:.2g})",
             soft_wrap=True,
         )
     out.print(f"plot: {result.plot}", soft_wrap=True)

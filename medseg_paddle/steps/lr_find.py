@@ -23,6 +23,7 @@ from medseg_paddle.steps.progress import ProgressBar
 _FEWEST = 10  # iterations that say anything
 _SMOOTHING = 0.03  # of the iterations, standard deviation
 _MUCH_HIGHER = 3
+_CLEARLY = 0.1  # of what the loss has fallen; noise is halved or better by the smoothing
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class RangeTest:
     smoothed : tuple of float
         The losses, smoothed over neighbouring iterations to both sides, so that nothing is shifted.
     least_at : float or None
-        The rate where the smoothed loss is least; None where it did not fall.
+        The rate where the smoothed loss is least before it first rises clearly; None where it did not fall.
     steepest_at : float or None
         The rate before it where the smoothed loss falls most for a given factor of the rate.
     suggestion : float or None
@@ -166,7 +167,7 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
 
     The suggestion is a tenth of the rate at the least loss, as of that rate the loss has just begun to grow
     again: a common rule (that of fastai's ``lr_find``), no proof. Where the loss did not fall by more than it
-    differs between neighbouring batches, there is none.
+    differs between neighbouring batches, there is none. What it does after it has once clearly risen is not looked at.
 
     Parameters
     ----------
@@ -183,8 +184,8 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     # Beyond the bound a loss says no more than "too high", and would reach far into its neighbours.
     known = np.minimum(losses[:made], _bound(losses[:made]))
     smoothed = gaussian_filter1d(known, max(1.0, _SMOOTHING * len(rates)), mode="nearest")
-    least = int(smoothed.argmin())
-    used, noise = tuple(rates[:made]), float(np.std(known[: least + 1] - smoothed[: least + 1]))
+    used, noise = tuple(rates[:made]), float(np.std(known - smoothed))
+    least = _first_valley(smoothed, noise)
     found = (used, tuple(losses[:made]), tuple(float(value) for value in smoothed))
     if least == 0 or smoothed[0] - smoothed[least] <= noise:
         remark = "the loss did not fall at any rate; more iterations or a larger batch make it less noisy"
@@ -195,6 +196,22 @@ def judge(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     if least == len(rates) - 1:
         remark = "the loss was still falling at the highest rate; look further with a higher --to"
     return RangeTest(*found, at_least, steepest, float(f"{at_least / 10:.1e}"), remark)
+
+
+def _first_valley(smoothed: Sequence[float], noise: float) -> int:
+    """Where the loss is least before it clearly rises for the first time.
+
+    An optimiser that sets its own step length and a loss with a bound (Adam and Dice) come through rates that are
+    far too high: the loss rises, and falls again later. `noise` is that of single batches.
+    """
+    least = 0
+    for place, loss in enumerate(smoothed):
+        fell, rose = smoothed[0] - smoothed[least], loss - smoothed[least]
+        if rose < 0:
+            least = place
+        elif fell > noise and rose > max(_CLEARLY * fell, noise / 2):
+            break
+    return least
 
 
 def _table(result: RangeTest) -> str:
@@ -215,7 +232,7 @@ def _draw(result: RangeTest, path: Path, name: str) -> None:
     axes.semilogx(result.rates, result.smoothed, color="#0072B2", linewidth=2, label="smoothed")
     for rate, color, words in (
         (result.steepest_at, "#009E73", "steepest fall"),
-        (result.least_at, "#D55E00", "least"),
+        (result.least_at, "#D55E00", "least before it rises"),
         (result.suggestion, "black", "suggestion: a tenth of that"),
     ):
         if rate is not None:

@@ -34,6 +34,15 @@ def test_of_a_known_valley_it_finds_bottom_and_slope(lowest_at: float) -> None:
     assert found.suggestion == pytest.approx(lowest_at / 10, rel=0.05)
 
 
+def test_a_loss_that_falls_again_at_rates_far_too_high_does_not_deceive_it() -> None:
+    falls_again = [loss - max(0.0, 0.01 * (n - 90)) for n, loss in enumerate(valley(1e-3))]
+    assert falls_again[-1] > 0.6
+    lower = [loss - max(0.0, 0.03 * (n - 90)) for n, loss in enumerate(valley(1e-3))]
+    assert lower[-1] < 0.2
+    for losses in (falls_again, lower):
+        assert judge(RATES, losses).least_at == pytest.approx(1e-3, rel=0.01)
+
+
 def test_noise_moves_it_little() -> None:
     found = judge(RATES, valley(1e-3, noise=0.05))
     assert found.least_at is not None
