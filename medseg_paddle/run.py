@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -183,8 +184,7 @@ class Run:
         ModelError
             Nothing has been saved yet.
         """
-        scored = [entry for entry in self.history() if entry["score"] >= 0]
-        for entry in sorted(scored, key=lambda entry: entry["score"], reverse=True):
+        for entry in self.best_first():
             folder, name = _KEPT[entry["weights"]]
             kept = self.checkpoints / folder / name
             if kept.is_file() and _noted_iteration(kept) in (entry["iter"], None):
@@ -324,8 +324,7 @@ class Run:
         """What the training was killed before: weights of `checkpoint` that are to be kept as the best, and are not."""
         found = []
         for kind, (folder, name) in _KEPT.items():
-            scored = [entry for entry in self.history() if entry["weights"] == kind]
-            best = max(scored, key=lambda entry: entry["score"], default=None)
+            best = next((entry for entry in self.best_first() if entry["weights"] == kind), None)
             kept = self.checkpoints / folder / name
             if best is None or best["iter"] != self.iteration_of(checkpoint):
                 continue
@@ -347,8 +346,38 @@ class Run:
         return self.path / "evaluation" / split
 
     def history(self) -> list[dict[str, Any]]:
-        """One entry per evaluation during training, oldest first: ``iter``, ``score``, ``dice`` by class."""
+        """One entry per evaluation during training, oldest first.
+
+        ``iter``, ``weights`` (``model`` or ``ema``), ``score`` with its ``metric`` and ``label``, None where it
+        is undefined in every case, and ``dice`` by class.
+        """
         return _history(self.path)
+
+    def best_first(self) -> list[dict[str, Any]]:
+        """Those entries of the history that have a score, the best first, of equal ones the earlier."""
+        gain = self.recipe.selection.gain
+        scored = [entry for entry in self.history() if gain(entry["score"]) > -math.inf]
+        return sorted(scored, key=lambda entry: gain(entry["score"]), reverse=True)
+
+    def patience_spent_at(self, until: int) -> int | None:
+        """The iteration of the evaluation that used up the patience of `early_stopping`; None where it has not.
+
+        Of an iteration at which the moving average of the weights was scored too, the better score counts.
+
+        Parameters
+        ----------
+        until : int
+            Evaluations after this iteration are not looked at.
+        """
+        if self.recipe.early_stopping is None:
+            return None
+        gains: dict[int, float] = {}
+        for entry in self.history():
+            if entry["iter"] <= until:
+                gain = self.recipe.selection.gain(entry["score"])
+                gains[entry["iter"]] = max(gain, gains.get(entry["iter"], -math.inf))
+        place = self.recipe.early_stopping.spent_at(list(gains.values()))
+        return None if place is None else list(gains)[place]
 
     def set_history(self, entries: list[dict[str, Any]]) -> None:
         """Replace the history; the file is whole at any time."""

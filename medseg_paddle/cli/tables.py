@@ -14,9 +14,12 @@ from rich.text import Text
 
 from medseg_paddle.metrics.overlap import METRICS
 from medseg_paddle.metrics.report import Report
+from medseg_paddle.steps.batch_find import BatchSearch
 from medseg_paddle.steps.doctor import Finding, Status
+from medseg_paddle.steps.lr_find import RangeTest
 
 _STATISTICS = ("mean", "SD", "median", "n")  # the order of Report.table_rows, class by class
+_RATES_SHOWN = 14
 _SIGNS = {
     Status.OK: Text("ok", style="green"),
     Status.WARN: Text("warn", style="bold yellow"),
@@ -38,6 +41,30 @@ def score_table(report: Report) -> Table:
         for number, (metric, values) in enumerate(zip(METRICS, columns, strict=True)):
             table.add_row("" if number else name, metric, *values)
         table.add_section()
+    return table
+
+
+def rates_table(result: RangeTest) -> Table:
+    """Lay out a range test of the learning rate: some of its iterations, evenly spread, the first and the last."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("learning rate", "loss", "smoothed"):
+        table.add_column(title, justify="right", no_wrap=True)
+    last = len(result.rates) - 1
+    for place in dict.fromkeys(round(last * part / _RATES_SHOWN) for part in range(_RATES_SHOWN + 1)):
+        values = result.losses[place], result.smoothed[place]
+        table.add_row(f"{result.rates[place]:.1e}", *(f"{value:.4f}" for value in values))
+    return table
+
+
+def batches_table(found: BatchSearch) -> Table:
+    """Lay out which batch sizes were tried, and what each took."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("batch_size", "peak MB", "images/s", "fits"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for probe in found.probes:
+        peak = "-" if probe.peak is None else f"{probe.peak / 1e6:,.0f}"
+        speed = "-" if probe.images_per_second is None else f"{probe.images_per_second:.1f}"
+        table.add_row(str(probe.batch_size), peak, speed, "yes" if probe.fits else "no")
     return table
 
 

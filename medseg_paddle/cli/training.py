@@ -28,6 +28,14 @@ def train(
     overwrite: Overwrite = False,
     device: OnDevice = None,
     *,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            "--max-time",
+            help="After this time (45m, 1h30m, 90s, or seconds), save a checkpoint and end; --resume goes on.",
+            metavar="TIME",
+        ),
+    ] = None,
     verify_determinism: Annotated[
         bool,
         typer.Option(
@@ -69,6 +77,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         device=device and device.value,
+        max_time=max_time,
     )
     out.print(f"run: {run.path}", soft_wrap=True)
 

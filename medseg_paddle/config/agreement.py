@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.losses import MixedLoss, require_losses_that_know_the_classes
+from medseg_paddle.config.selection import OVER_CLASSES
 from medseg_paddle.config.training_agreement import require_trainable
 from medseg_paddle.config.transforms import (
     Normalize,
@@ -59,6 +60,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_kernels_that_train(recipe)
     _require_a_graph_that_casts(recipe)
     require_trainable(recipe)
+    _require_a_score_to_select_by(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
@@ -333,3 +335,24 @@ def _require_a_graph_that_casts(recipe: Recipe) -> None:
             at=("precision",),
             hint="train without `to_static_training`, or set `precision: fp16`",
         )
+
+
+def _require_a_score_to_select_by(recipe: Recipe) -> None:
+    label, classes = recipe.selection.label, (recipe.labels or ())[1:]
+    if recipe.labels is not None and label not in (OVER_CLASSES, *classes):
+        raise inconsistent(
+            f"selection.label is '{label}'; scored are {', '.join(classes)}",
+            at=("selection", "label"),
+            hint=f"name one of them, or write `label: {OVER_CLASSES}`",
+        )
+    if recipe.val_dataset is None:
+        for key, given in (
+            ("selection", recipe.selection != type(recipe.selection)()),
+            ("early_stopping", recipe.early_stopping is not None),
+        ):
+            if given:
+                raise inconsistent(
+                    f"{key} goes by scores of the validation, and there is no val_dataset",
+                    at=(key,),
+                    hint=f"name a `val_dataset`, or remove `{key}`",
+                )

@@ -13,6 +13,7 @@ from medseg_paddle.config.losses import Loss
 from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Optimizer, Schedule
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.config.selection import EarlyStopping, Selection
 from medseg_paddle.config.transforms import DeterministicTransform, Normalize
 from medseg_paddle.core import LabelSet, Split
 
@@ -86,6 +87,10 @@ class Recipe(Spec):
         description="held-out images for `medseg evaluate`; the validation set's folder, mode test, where absent",
     )
     test_config: ValidationOptions = Field(ValidationOptions(), description="evaluations during training")
+    selection: Selection = Field(Selection(), description="ours: the score that chooses the best checkpoint")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="ours: end a training that no longer gets better"
+    )
     model: Model = Field(description="the network")
     loss: Loss = Field(description="what is minimised")
     optimizer: Optimizer = Field(description="how")

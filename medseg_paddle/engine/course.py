@@ -18,6 +18,7 @@ from medseg_paddle.engine.checkpoints import CheckpointWriter, StatefulPart, res
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.divergence import DivergenceGuard
+from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.models import load_weights
@@ -49,6 +50,7 @@ class Course:
     log : text stream
         The run's text log.
     stop : StopSignals
+    ending : Ending
 
     Attributes
     ----------
@@ -71,12 +73,13 @@ class Course:
         dashboard: Dashboard | None,
         log: TextIO,
         stop: StopSignals,
+        ending: Ending,
     ) -> None:
         recipe = run.recipe
         self._run, self._recipe = run, recipe
         self._checkpoint, self._reached = checkpoint, reached
         self._model, self._optimizer, self._validation = model, optimizer, validation
-        self._dashboard, self._log, self._stop = dashboard, log, stop
+        self._dashboard, self._log, self._stop, self._ending = dashboard, log, stop, ending
         self._mixed = mixed_precision(recipe)
         self._average = MovingAverage(
             None if checkpoint is None else run.average_in(checkpoint), recipe.ema_decay
@@ -101,6 +104,11 @@ class Course:
     def iteration(self) -> int:
         """The last one whose step is made."""
         return self._validation.iteration
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are iterations left to do."""
+        return self.iteration < self._recipe.iters
 
     @property
     def hooks(self) -> Hooks:
@@ -175,6 +183,7 @@ class Course:
     def _before_iteration(self, iteration: int) -> None:
         if self._stop.wanted:
             raise Stopped
+        self._ending.before_iteration()
         seed_iteration(self._recipe.seed, iteration)
         self._guard.begin()
 

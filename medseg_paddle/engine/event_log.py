@@ -46,9 +46,9 @@ class Reached:
         return step <= self.iteration
 
 
-def eval_line(iteration: int, iters: int, score: float, prefix: str) -> str:
-    """The line of a validation in a run's text log; `prefix` is that of its curves."""
-    return f"[EVAL] iter: {iteration}/{iters}, {prefix}mean foreground Dice: {score:.4f}\n"
+def eval_line(iteration: int, iters: int, name: str, score: float, prefix: str) -> str:
+    """The line of a validation in a run's text log, with the score's name; `prefix` is that of its curves."""
+    return f"[EVAL] iter: {iteration}/{iters}, {prefix}{name}: {score:.4f}\n"
 
 
 def cut_curves(event_file: Path, reached: Reached | None) -> None:

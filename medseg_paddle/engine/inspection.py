@@ -20,7 +20,13 @@ _NAMED = 3  # labels in a message
 
 
 def inspect(
-    recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener, decoded: DecodedImages
+    recipe: Recipe,
+    train: Sequence[Case],
+    val: Sequence[Case],
+    listener: Listener,
+    decoded: DecodedImages,
+    *,
+    scored_class: int | None = None,
 ) -> Survey:
     """Look at everything that a training needs, before its folder is made.
 
@@ -31,6 +37,8 @@ def inspect(
     listener : Listener
     decoded : DecodedImages
         Gets the training's images and labels.
+    scored_class : int, optional
+        The one class whose score chooses the best checkpoint.
 
     Returns
     -------
@@ -61,6 +69,12 @@ def inspect(
     if val:
         scored = survey(val, recipe, listener.surveyed)
         _require_foreground(scored, f"the validation set ({len(val)} images)")
+        if scored_class is not None and not scored.pixels[scored_class]:
+            raise DataError(
+                f"the class '{recipe.selection.label}' is in no label of the validation set ({len(val)} images); "
+                f"its {recipe.selection.metric} cannot choose a checkpoint",
+                hint="give the validation set images of that class, or write `label: mean` in `selection`",
+            )
         _doubt(scored, "validation", recipe, listener)
     with paddle.utils.unique_name.guard():
         build_optimizer(recipe, build_model(recipe))

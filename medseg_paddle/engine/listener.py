@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from medseg_paddle.metrics.report import Report
-
 
 class Listener(Protocol):
     """Who wants to know how the training goes."""
@@ -25,8 +23,11 @@ class Listener(Protocol):
     ) -> None:
         """A few iterations are done; `waiting` is the share of their time spent waiting for images."""
 
-    def validated(self, step: int, report: Report, *, best: bool) -> None:
-        """The validation cases were scored."""
+    def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
+        """The validation cases were scored; `name` is that of the score, which is NaN where there is none."""
 
-    def stopped(self, step: int, iters: int) -> None:
-        """A signal, or images that cannot be loaded any more, ended the training; its state after `step` is saved."""
+    def stopped(self, step: int, iters: int, *, time_is_up: bool) -> None:
+        """A signal, lost images, or the end of the time ended the training; its state after `step` is saved."""
+
+    def stopped_early(self, step: int) -> None:
+        """The training no longer got better; it is finished."""

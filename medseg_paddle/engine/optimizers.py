@@ -51,7 +51,10 @@ def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimiz
 
 
 def score_followers(
-    optimizer: paddle.optimizer.Optimizer, history: Sequence[Mapping[str, Any]], until: int
+    optimizer: paddle.optimizer.Optimizer,
+    history: Sequence[Mapping[str, Any]],
+    until: int,
+    gain: Callable[[float | None], float],
 ) -> list[Callable[[int, float], None]]:
     """What follows the validation scores: to be called with the iteration and the score of each validation.
 
@@ -63,14 +66,16 @@ def score_followers(
         The validations before (:meth:`medseg_paddle.run.Run.history`), which are told here.
     until : int
         Later ones than of this iteration are not.
+    gain : callable
+        The score turned so that greater is better (:meth:`medseg_paddle.config.selection.Selection.gain`).
     """
     schedule = optimizer._learning_rate
     if not isinstance(schedule, RateOnPlateau):
         return []
     for entry in history:
         if entry["weights"] == "model" and entry["iter"] <= until:
-            schedule.validated(entry["iter"], entry["score"])
-    return [schedule.validated]
+            schedule.validated(entry["iter"], gain(entry["score"]))
+    return [lambda iteration, score: schedule.validated(iteration, gain(score))]
 
 
 def _groups(spec: Optimizer, model: nn.Layer) -> dict[str, ParameterGroup]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached, cut_log
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
@@ -43,6 +45,7 @@ def fit(
     checkpoint: Path | None,
     listener: Listener,
     stop: StopSignals,
+    end_at: float = math.inf,
 ) -> None:
     """Train `run.recipe` in the folder of `run`.
 
@@ -61,6 +64,9 @@ def fit(
     listener : Listener
     stop : StopSignals
         Looked at between iterations and after each scored image; the training then saves a checkpoint and ends.
+    end_at : float
+        Time of `time.monotonic` from which on no further iteration is begun, but for the first one: a run that
+        is resumed again and again gets on. A validation that is due is made; then a checkpoint is saved.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def fit(
             "model": recipe.model.type,
             "parameters": count_parameters(model),
             "device": device,
-            "cpu_kernels": _set_up(model, recipe, device),
+            "cpu_kernels": set_up(model, recipe, device),
             "images": len(train_cases),
             "images_decoded": len(decoded),
             "shortage": decoded.shortage,
@@ -112,8 +118,9 @@ def fit(
             introduce(dashboard, recipe, facts, labels if val_cases else None)
         validation = Validation(
             run, val_cases, labels, dashboard, listener, reached.iteration, model, stop, log=log,
-            on_score=score_followers(optimizer, run.history(), reached.iteration),
+            on_score=score_followers(optimizer, run.history(), reached.iteration, recipe.selection.gain),
         )  # fmt: skip
+        end = Ending(validation, end_at)
         course = Course(
             run=run,
             checkpoint=checkpoint,
@@ -125,6 +132,7 @@ def fit(
             dashboard=dashboard,
             log=log,
             stop=stop,
+            ending=end,
         )
         writer: Any = (
             None
@@ -134,7 +142,7 @@ def fit(
 
         def loop() -> bool:
             course.catch_up()
-            return reached.iteration >= recipe.iters or run_train(
+            return not course.has_more or run_train(
                 model,
                 stream,
                 hooks=course.hooks,
@@ -161,13 +169,21 @@ def fit(
                 to_static_training=recipe.to_static_training,
             )
 
-        _follow(course, loop, listener, recipe.iters, reached.iteration)
-        if graph is not None and not stop.wanted:
+        _follow(course, loop, end, listener, iters=recipe.iters, first_iter=reached.iteration)
+        if end.early and not stop.wanted:
+            listener.stopped_early(course.iteration)
+        if graph is not None and not (stop.wanted or end.time_is_up):
             model_graph.wait(graph)
 
 
 def _follow(
-    course: Course, loop: Callable[[], bool], listener: Listener, iters: int, first_iter: int
+    course: Course,
+    loop: Callable[[], bool],
+    end: Ending,
+    listener: Listener,
+    *,
+    iters: int,
+    first_iter: int,
 ) -> None:
     """Run the loop; where it does not come to its end, save what it has done."""
     ended, lost = False, None
@@ -177,14 +193,14 @@ def _follow(
         pass
     except LoadingFailed as failed:
         lost = failed.error
-    if not ended and (lost is None or course.iteration > first_iter):
+    if not (ended or end.early) and (lost is None or course.iteration > first_iter):
         course.save()
-        listener.stopped(course.iteration, iters)
+        listener.stopped(course.iteration, iters, time_is_up=end.time_is_up)
     if lost is not None:
         raise lost
 
 
-def _set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
+def set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
     """Let the model compute as the recipe says; tells what computes its convolutions on a CPU."""
     # A graph for training is traced from the model and has Paddle's operators.
     choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 import paddle
 
+from medseg_paddle.config.selection import OVER_CLASSES, Metric, score_name
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.event_log import AVERAGE, VALIDATION, eval_line
@@ -24,11 +25,19 @@ from medseg_paddle.run import Run
 
 
 class Validation:
-    """What `train()` calls in place of PaddleSeg's evaluation: whole cases, foreground Dice.
+    """What `train()` calls in place of PaddleSeg's evaluation: whole cases, the score of `recipe.selection`.
 
     Keeps the run's history, draws on the dashboard, and knows which score is the best, also of those before a
     resumption. `train()` knows only those since it was called; it is told a number that grows, so it offers the
     weights as the best each time, and :attr:`improved` says whether they are.
+
+    Parameters
+    ----------
+    log : text stream
+        The run's text log.
+    on_score : sequence of callable
+        Called after each evaluation of the trained weights (not of their moving average) with the iteration
+        and the score as it is shown, NaN where there is none; which way is better, `recipe.selection` knows.
 
     Attributes
     ----------
@@ -36,6 +45,8 @@ class Validation:
         The one that the weights are of.
     improved : dict of str to bool
         Whether the last score of ``"model"`` and of ``"ema"`` is the best so far.
+    patience_spent : bool
+        Whether the latest evaluation used up the patience of `early_stopping`.
     """
 
     def __init__(
@@ -56,12 +67,18 @@ class Validation:
         self._dashboard, self._listener = dashboard, listener
         self.iteration, self._trained, self._stop = first_iter, trained, stop
         self._log = log
-        self._on_score = on_score
+        self._on_score = tuple(on_score)
+        self._selection = run.recipe.selection
+        self._with_auc = run.recipe.test_config.auc_roc or self._selection.metric == "auc"
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
+        self.patience_spent = run.patience_spent_at(first_iter) is not None
         self._best = {
-            kind: max((e["score"] for e in history if e["weights"] == kind), default=-1.0)
+            kind: max(
+                (self._selection.gain(entry["score"]) for entry in history if entry["weights"] == kind),
+                default=-math.inf,
+            )
             for kind in ("model", "ema")
         }
         self.improved = dict.fromkeys(self._best, False)
@@ -76,9 +93,7 @@ class Validation:
         counts: dict[str, CaseCounts] = {}
         shown: dict[str, Scored] = {}
         forward = ForwardFunction(model, mixed_precision(recipe))
-        for scored in score_cases(
-            forward, self._cases, recipe, counts, probabilities=recipe.test_config.auc_roc
-        ):
+        for scored in score_cases(forward, self._cases, recipe, counts, probabilities=self._with_auc):
             if self._stop.wanted:  # scored anew when the run is resumed
                 raise Stopped
             group = scored.case.group
@@ -87,39 +102,48 @@ class Validation:
                 if former is None or _foreground(scored) > _foreground(former):
                     shown[group] = scored
         report = Report.from_counts(counts, self._labels)
-        # Without any foreground inside the regions of interest there is no score, and nothing is better than that.
-        score = -1.0 if math.isnan(report.mean_foreground_dice) else report.mean_foreground_dice
-        best = score > self._best[kind]
+        score = report.summary[self._selection.label][self._selection.metric].mean
+        gain = self._selection.gain(score)
+        best = gain > self._best[kind]  # without a score, nothing is better than that
         self.improved[kind] = best
-        self._best[kind] = max(score, self._best[kind])
+        self._best[kind] = max(gain, self._best[kind])
         # The note comes last: a run that is killed amid this makes the validation again, and cuts the rest back.
         prefix = "" if kind == "model" else AVERAGE
         self._draw(self._dashboard, report, list(shown.values()), prefix)
         self._dashboard.sync()
-        self._log.write(eval_line(self.iteration, recipe.iters, report.mean_foreground_dice, prefix))
+        self._log.write(eval_line(self.iteration, recipe.iters, self._selection.name, score, prefix))
         self._log.flush()
         self._note(report, kind, score)
         if kind == "model":
             for tell in self._on_score:
                 tell(self.iteration, score)
-        self._listener.validated(self.iteration, report, best=best)
+        self._listener.validated(self.iteration, self._selection.name, score, best=best)
         return float(self.iteration), 0.0, None, None, None
 
     def _note(self, report: Report, kind: str, score: float) -> None:
         dice = {label.name: report.summary[label.name]["dice"].mean for label in self._labels.foreground}
-        entry = {"iter": self.iteration, "weights": kind, "score": score, "dice": dice}
+        entry = {
+            "iter": self.iteration,
+            "weights": kind,
+            "score": None if math.isnan(score) else score,
+            "metric": self._selection.metric,
+            "label": self._selection.label,
+            "dice": dice,
+        }
         self._run.set_history([*self._run.history(), entry])
+        self.patience_spent = self._run.patience_spent_at(self.iteration) is not None
 
     def _draw(self, dashboard: Dashboard, report: Report, shown: list[Scored], prefix: str) -> None:
-        dashboard.scalar(
-            f"{VALIDATION}{prefix}mean foreground Dice", report.mean_foreground_dice, self.iteration
-        )
+        curves: list[tuple[Metric, str]] = [
+            ("dice", OVER_CLASSES),
+            (self._selection.metric, self._selection.label),
+        ]
         for label in self._labels.foreground:
-            summary = report.summary[label.name]
-            dashboard.scalar(f"{VALIDATION}{prefix}Dice {label.name}", summary["dice"].mean, self.iteration)
-            dashboard.scalar(f"{VALIDATION}{prefix}IoU {label.name}", summary["iou"].mean, self.iteration)
-            if self._run.recipe.test_config.auc_roc:
-                dashboard.scalar(f"{VALIDATION}{prefix}AUC {label.name}", summary["auc"].mean, self.iteration)
+            curves += [("dice", label.name), ("iou", label.name)]
+            curves += [("auc", label.name)] if self._with_auc else []
+        for metric, name in dict.fromkeys(curves):
+            value = report.summary[name][metric].mean
+            dashboard.scalar(f"{VALIDATION}{prefix}{score_name(metric, name)}", value, self.iteration)
         if not prefix:
             for scored in shown:
                 picture = draw_comparison(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.errors import DataError
 
-METRICS = ("dice", "iou", "accuracy", "precision", "recall", "specificity", "auc")
+METRICS = ("dice", "iou", "accuracy", "precision", "recall", "specificity", "volume_error", "auc")
 """Fields of :class:`ClassScores` that are scores, in the order in which they are shown."""
 
 # Logits of float32 probabilities: below, softmax and sigmoid go down to 1e-38, but a pixel under
@@ -39,6 +39,9 @@ class ClassScores:
         TP / (TP + FN), also called sensitivity; NaN if the class is absent in truth.
     specificity : float
         TN / (TN + FP); NaN if all pixels are of this class.
+    volume_error : float
+        abs(predicted - true volume) / true volume, the one score of which less is better: VD of Heimann
+        et al., IEEE Trans Med Imaging 28:1251, 2009, without its sign; NaN if the class is absent in truth.
     auc : float
         Area under the ROC curve of the class's probability; NaN if only one kind of pixel
         exists or probabilities were not given for all pixels.
@@ -53,6 +56,7 @@ class ClassScores:
     precision: float
     recall: float
     specificity: float
+    volume_error: float
     auc: float
     truth_pixels: int
     predicted_pixels: int
@@ -180,6 +184,7 @@ class CaseCounts:
             precision=_ratio(hit, predicted),
             recall=_ratio(hit, present),
             specificity=_ratio(negatives - false_alarms, negatives),
+            volume_error=_ratio(abs(predicted - present), present),
             auc=self._auc(label),
             truth_pixels=present,
             predicted_pixels=predicted,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg_paddle.config import Recipe
+from medseg_paddle.config.selection import OVER_CLASSES
 from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest
-from medseg_paddle.errors import DataError
+from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import labels_of
 from medseg_paddle.run import Run
 from medseg_paddle.steps.provenance import fingerprint_of
@@ -45,6 +46,26 @@ def class_names(recipe: Recipe) -> LabelSet:
                 hint="prepare the data again with one list of labels; scores would be given to the wrong class",
             )
     return labels
+
+
+def require_scored_class(recipe: Recipe, labels: LabelSet) -> int | None:
+    """The index of the class whose score chooses the best checkpoint; None where it is a mean over all.
+
+    Raises
+    ------
+    RecipeError
+        There is no such class, or it is the background, which has no score.
+    """
+    wanted = recipe.selection.label
+    if wanted == OVER_CLASSES:
+        return None
+    for label in labels.foreground:
+        if label.name == wanted:
+            return label.index
+    raise RecipeError(
+        f"selection.label is '{wanted}'; scored are {', '.join(label.name for label in labels.foreground)}",
+        hint=f"name one of them, or write `label: {OVER_CLASSES}` in `selection`",
+    )
 
 
 def require_same_window(recipe: Recipe) -> None:

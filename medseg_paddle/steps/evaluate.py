@@ -116,6 +116,7 @@ def evaluate(
             "run": run.path.name,
             "split": split,
             "checkpoint": checkpoint.relative_to(run.path).as_posix(),
+            "checkpoint_chosen_by": run.recipe.selection.name if run.best_first() else None,
             "images": len(cases),
             "number_of_cases": len(counts),
             "sha256": fingerprint_of(cases),

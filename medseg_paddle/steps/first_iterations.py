@@ -13,7 +13,6 @@ from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
-from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import class_names, require_apart
 from medseg_paddle.steps.progress import ProgressBar
@@ -106,12 +105,15 @@ class Onlooker:
         if step == self._until:
             self.stop.ask()
 
-    def validated(self, step: int, report: Report, *, best: bool) -> None:
+    def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         mark = "  best so far" if best else ""
-        self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
+        self._bar.say(f"validation at {step}: {name} {score:.4f}{mark}")
 
-    def stopped(self, step: int, iters: int) -> None:
+    def stopped(self, step: int, iters: int, *, time_is_up: bool) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
+
+    def stopped_early(self, step: int) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
 
 

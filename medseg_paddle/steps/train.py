@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,15 @@ from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.files import disk_is_full, free_space
-from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
+from medseg_paddle.steps.checks import (
+    class_names,
+    require_apart,
+    require_same_data,
+    require_same_window,
+    require_scored_class,
+)
+from medseg_paddle.steps.duration import seconds
 from medseg_paddle.steps.progress import ProgressBar, say
 from medseg_paddle.steps.provenance import provenance, surroundings
 
@@ -29,7 +37,7 @@ _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_d
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
-    "cpu_kernels", "gradient_checkpointing",
+    "cpu_kernels", "gradient_checkpointing", "early_stopping",
 }  # fmt: skip
 
 
@@ -41,6 +49,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str | None = None,
+    max_time: float | str | None = None,
 ) -> Run:
     """Train a recipe with `paddleseg.core.train()`.
 
@@ -63,6 +72,9 @@ def train(
         Replace a run in `output`.
     device : str, optional
         ``"auto"``, ``"cpu"`` or ``"gpu"``, in place of the recipe's.
+    max_time : float or str, optional
+        Seconds, or as in ``"1h30m"``, counted from this call. After them no iteration is begun: a checkpoint is
+        saved, and `resume` goes on from it. At least one iteration is made, and a validation that is due.
 
     Returns
     -------
@@ -77,26 +89,30 @@ def train(
         raise RecipeError(
             "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
         )
+    end_at = math.inf if max_time is None else time.monotonic() + seconds(max_time, "--max-time")
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     folder = Path("outputs") / resolved.name if output is None else Path(output)
     with StopSignals() as stop, _room_needed(folder):
-        return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop)
+        return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop, end_at=end_at)
 
 
-def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop: StopSignals) -> Run:
+def _train(
+    recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop: StopSignals, end_at: float
+) -> Run:
     going_on = resume and Run.begun(folder)
     if going_on:
         run = Run.open(folder)
         _require_same_training(run, recipe)
-        if (done := _finished_at(run, recipe)) is not None:
-            say(f"{folder} is finished: {done} of {recipe.iters} iterations")
+        if (how := _how_it_finished(run, recipe)) is not None:
+            say(f"{folder} is finished: {how}")
             return _with_later_use(run, recipe)
     splits = {"train": load_cases(recipe.train_dataset)}
     if recipe.val_dataset is not None:
         splits["val"] = load_cases(recipe.val_dataset)
     labels = class_names(recipe)
+    scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
     require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
     overwrite = overwrite or (resume and Run.exists(folder))
@@ -113,11 +129,13 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with (
-        _TrainingProgress(recipe.num_workers) as listener,
+        _TrainingProgress(recipe) as listener,
         DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
-        found = inspect(recipe, splits["train"], splits.get("val", ()), listener, decoded)
+        found = inspect(
+            recipe, splits["train"], splits.get("val", ()), listener, decoded, scored_class=scored_class
+        )
         checkpoint = None
         if going_on:
             checkpoint = latest_whole(run)
@@ -137,6 +155,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
             checkpoint=checkpoint,
             listener=listener,
             stop=stop,
+            end_at=end_at,
         )
     return run
 
@@ -188,14 +207,31 @@ def _require_same_training(run: Run, wanted: Recipe) -> None:
         )
 
 
-def _finished_at(run: Run, wanted: Recipe) -> int | None:
-    """The iteration of the last checkpoint, if there is nothing left to do."""
-    last = run.last_checkpoint
-    if last is None or run.iteration_of(last) < wanted.iters or Run(run.path, wanted).unscored(last):
+def _how_it_finished(run: Run, wanted: Recipe) -> str | None:
+    """What there is to say of a run with nothing left to do; None where there is something."""
+    last, planned = run.last_checkpoint, Run(run.path, wanted)
+    if last is None or planned.unscored(last):
         return None
     if run.unkept(last) or (run.is_sealed(last) and run.damage(last)):
         return None
-    return run.iteration_of(last)
+    done = run.iteration_of(last)
+    if done >= wanted.iters:
+        return f"{done} of {wanted.iters} iterations"
+    if planned.patience_spent_at(done) is None:
+        return None
+    return f"{stopped_early(done, wanted)}; to go on, raise early_stopping.patience or remove early_stopping"
+
+
+def stopped_early(step: int, recipe: Recipe) -> str:
+    """Why a training ended before its last iteration, in words."""
+    stopping = recipe.early_stopping
+    assert stopping is not None  # noqa: S101  (nothing else stops a training early)
+    evaluations = f"{stopping.patience} evaluation{'s' * (stopping.patience > 1)}"
+    margin = f" by more than {stopping.min_delta:g}" if stopping.min_delta else ""
+    return (
+        f"stopped early at iteration {step} of {recipe.iters}, "
+        f"{recipe.selection.name} did not get better{margin} in {evaluations}"
+    )
 
 
 _MUCH_WAITING = 0.2
@@ -225,10 +261,10 @@ def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
 class _TrainingProgress:
     """Shows a training on the terminal."""
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self._bar = ProgressBar("checking", 1).__enter__()
         self._score = ""
-        self._num_workers, self._lines = num_workers, 0
+        self._recipe, self._lines = recipe, 0
 
     def __enter__(self) -> Self:
         return self
@@ -268,14 +304,22 @@ class _TrainingProgress:
         self._bar.update(step, f"{note}  {waiting:.0%} waiting for images{self._score}")
         self._lines += 1
         if self._lines == _LINES_BEFORE_ADVICE and waiting >= _MUCH_WAITING:
-            self._bar.say(waiting_advice(waiting, self._num_workers, available_cores()))
+            self._bar.say(waiting_advice(waiting, self._recipe.num_workers, available_cores()))
 
-    def validated(self, step: int, report: Report, *, best: bool) -> None:
+    def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._score = f"  Dice {report.mean_foreground_dice:.4f}"
+        if math.isnan(score):
+            self._bar.say(f"validation at {step}: no {name}, it is undefined in every case")
+            return
+        self._score = f"  {name.removeprefix('mean foreground ')} {score:.4f}"
         mark = "  best so far, saved" if best else ""
-        self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
+        self._bar.say(f"validation at {step}: {name} {score:.4f}{mark}")
 
-    def stopped(self, step: int, iters: int) -> None:
+    def stopped(self, step: int, iters: int, *, time_is_up: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.say(f"stopped at iteration {step} of {iters}; go on with --resume")
+        why = "time is up: " if time_is_up else ""
+        self._bar.say(f"{why}stopped at iteration {step} of {iters}; go on with --resume")
+
+    def stopped_early(self, step: int) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
+        self._bar.say(stopped_early(step, self._recipe))

@@ -104,7 +104,7 @@ def test_pixels_outside_the_region_and_ignored_pixels_do_not_count():
     roi = np.array([[1, 1, 1, 0, 0, 1]], bool)
     probability = np.array([[0.9, 0.2, 0.99, 0.1, 0.8, 0.7]])
     score = scored(truth, prediction, probabilities=np.stack([1 - probability, probability]), roi=roi)[0]
-    assert score == ClassScores(1, 1, 1, 1, 1, 1, 1, 1, truth_pixels=2, predicted_pixels=2)
+    assert score == ClassScores(1, 1, 1, 1, 1, 1, 1, 0, 1, truth_pixels=2, predicted_pixels=2)
 
 
 def test_another_ignore_index_and_none():
@@ -133,8 +133,8 @@ def is_nan(score: ClassScores) -> set[str]:
 
 
 NOT_A_NUMBER = [
-    ([0, 0, 0], [0, 0, 0], {"dice", "iou", "precision", "recall", "auc"}),
-    ([0, 0, 0], [0, 1, 0], {"recall", "auc"}),
+    ([0, 0, 0], [0, 0, 0], {"dice", "iou", "precision", "recall", "volume_error", "auc"}),
+    ([0, 0, 0], [0, 1, 0], {"recall", "volume_error", "auc"}),
     ([0, 1, 0], [0, 0, 0], {"precision"}),
     ([1, 1, 1], [1, 1, 0], {"specificity", "auc"}),
     ([1, 1, 1], [0, 0, 0], {"specificity", "auc", "precision"}),
@@ -152,6 +152,12 @@ def test_a_class_that_was_missed_or_invented_scores_zero():
     assert scored([0, 1, 0], [0, 0, 0])[0].dice == 0
     invented = scored([0, 0, 0], [0, 1, 0])[0]
     assert (invented.dice, invented.iou, invented.precision) == (0, 0, 0)
+
+
+def test_the_volume_error_is_the_difference_in_size_wherever_the_pixels_are():
+    assert scored([1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1])[0].volume_error == 1 / 4
+    assert scored([1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1])[0].volume_error == 2
+    assert scored([1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0])[0].volume_error == 1
 
 
 def test_without_probabilities_of_every_slice_there_is_no_auc():
@@ -198,7 +204,9 @@ def test_dice_and_iou_are_symmetric_bounded_and_tied_to_each_other(first, second
 @given(masks)
 def test_a_perfect_prediction_scores_one(truth):
     for score in scored(truth, truth, 3):
-        assert all(getattr(score, m) == 1 or math.isnan(getattr(score, m)) for m in METRICS)
+        assert score.volume_error == 0 or math.isnan(score.volume_error)
+        scores = set(METRICS) - {"volume_error"}
+        assert all(getattr(score, m) == 1 or math.isnan(getattr(score, m)) for m in scores)
 
 
 @quick

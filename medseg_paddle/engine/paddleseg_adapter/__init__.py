@@ -8,7 +8,7 @@ that fails when the fix is no longer needed.
 replaced while training               because
 ====================================  =========================================================================
 ``paddleseg.core.train.evaluate``     the stock one concatenates 0-D tensors (ValueError on Paddle 3) and scores
-                                      pooled pixels; ours scores whole cases and picks by foreground Dice
+                                      pooled pixels; ours scores whole cases and picks by the recipe's score
 ``visualdl.LogWriter``                a resumed run started a new file, and VisualDL shows only the newest one;
                                       the stock writer also labels any score mIoU
 ``paddle.io.DistributedBatchSampler`` a data set smaller than a batch looped for ever without a word; a resumed

@@ -1,0 +1,131 @@
+"""The search for the largest batch that fits: its arithmetic, its watchman, and the real thing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medseg_paddle.config import Recipe
+from medseg_paddle.errors import DataError, RecipeError, SetupError
+from medseg_paddle.steps import batch_find as module
+from medseg_paddle.steps.batch_find import Probe, batch_find
+
+MB = 10**6
+
+
+def machine(base: int, per_image: int, bend: int = 0) -> Any:
+    """Peaks of a made-up network in MB: on a line in the batch size, or bent upwards."""
+
+    def measured(recipe: Recipe, limit: int) -> dict[str, Any]:
+        batch = recipe.batch_size
+        peak = (base + per_image * batch + bend * batch * batch) * MB
+        return {} if peak > limit else {"peak": peak, "images_per_second": 1.0, "device": "cpu"}
+
+    return measured
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    base=st.integers(1, 900),
+    per_image=st.integers(1, 600),
+    bend=st.integers(0, 3),
+    at_most=st.integers(1, 80),
+)
+def test_it_finds_the_largest_that_fits(base: int, per_image: int, bend: int, at_most: int) -> None:
+    recipe = RECIPE[0]
+    fits = [b for b in range(1, at_most + 1) if base + per_image * b + bend * b * b <= 2000]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_measured", machine(base, per_image, bend))
+        found = batch_find(recipe, memory_mb=2000, at_most=at_most)
+    if bend == 0:
+        assert found.batch_size == fits[-1]
+    assert found.batch_size in fits
+    # What it proposes, it has measured.
+    assert [p.fits for p in found.probes if p.batch_size == found.batch_size] == [True]
+    assert len(found.probes) < 13
+
+
+RECIPE: list[Recipe] = []
+
+
+@pytest.fixture(autouse=True)
+def _recipe(disc_recipe: Recipe) -> None:
+    RECIPE[:] = [disc_recipe]
+
+
+def test_batches_are_multiples_of_what_the_recipe_allows(
+    disc_recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_measured", machine(100, 100))
+    told: list[Probe] = []
+    found = batch_find(
+        disc_recipe_file,
+        overrides=["train_dataset.mixup={}"],
+        memory_mb=1250,
+        told=told.append,
+    )
+    assert [probe.batch_size for probe in told] == [2, 4, 8, 10]
+    assert (found.batch_size, found.limit) == (10, 1250 * MB)
+
+
+def test_where_nothing_fits_it_says_so(disc_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_measured", machine(100, 100))
+    with pytest.raises(SetupError, match="not even a batch of 1 fits 150 MB"):
+        batch_find(disc_recipe, memory_mb=150)
+
+
+def test_a_process_that_takes_more_than_it_may_is_killed_before_it_has_it() -> None:
+    greedy = "held = []\nwhile True: held.append(bytearray(b'x' * 5_000_000))"
+    limit = 150 * MB
+    process = subprocess.Popen([sys.executable, "-c", greedy])
+    try:
+        most, _ = module._watched(process, limit)
+        process.wait(timeout=10)
+    finally:
+        process.kill()
+    assert limit < most < 4 * limit
+    assert process.returncode == -9
+
+
+def test_a_real_recipe_is_measured_and_its_processes_are_gone(disc_recipe_file: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    found = batch_find(disc_recipe_file, at_most=1, overrides=["num_workers=1"])
+    assert found.batch_size == 1
+    assert found.device == "cpu"
+    (probe,) = found.probes
+    assert probe.fits
+    assert probe.images_per_second is not None
+    assert probe.images_per_second > 0
+    assert probe.peak is not None
+    # Libraries are most of it; a process with Paddle in it takes some hundred MB.
+    assert 100 * MB < probe.peak < 3000 * MB
+    assert set(tmp_path.rglob("*")) == before
+    assert not [child for child in psutil.Process().children() if "batch_probe" in " ".join(child.cmdline())]
+
+
+def test_a_real_training_that_is_too_large_is_ended_early(disc_recipe_file: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(SetupError, match="not even a batch of 1 fits 60 MB"):
+        batch_find(disc_recipe_file, memory_mb=60)
+    assert time.monotonic() - began < 20
+
+
+def test_what_is_wrong_with_the_data_is_told_as_a_training_would(disc_recipe_file: Path, discs: Path) -> None:
+    for path in (discs / "images").glob("train*"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"train\d.png") as caught:
+        batch_find(disc_recipe_file)
+    assert caught.value.hint
+
+
+def test_a_limit_below_what_the_recipe_allows_is_refused(disc_recipe_file: Path) -> None:
+    with pytest.raises(RecipeError, match="no batch_size up to 1"):
+        batch_find(disc_recipe_file, overrides=["train_dataset.mixup={}"], at_most=1)
