@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +60,34 @@ def test_stock_writer_starts_a_new_file_for_each_session(tmp_path: Path) -> None
             writer.add_scalar("loss", 1.0, 0)
         time.sleep(1.1)
     assert len(list(tmp_path.glob("*vdlrecords*"))) == 2
+
+
+def test_stock_training_neither_loads_an_average_or_a_scaler_nor_looks_at_its_loss() -> None:
+    module = importlib.import_module("paddleseg.core.train")
+    loop, resume = inspect.getsource(module.train), inspect.getsource(module.resume)
+    assert "ema" not in resume
+    assert "scaler" not in resume
+    assert "state_dict" not in loop.partition("while iter < iters")[0], "nothing is loaded before the loop"
+    assert not re.search("isnan|isfinite|bf16|bfloat16", loop)
+    # An average that is not the best at its first evaluation; and where our hook is.
+    assert "best_ema_model_iter =" not in loop.partition("while iter < iters")[0]
+    assert loop.count("float(") == 1
+
+
+def test_stock_save_leaves_a_part_of_a_file_where_a_file_was(tmp_path: Path) -> None:
+    program = f"""
+import os, paddle
+path = {str(tmp_path / "model.pdparams")!r}
+class Kills:
+    def __reduce__(self):
+        os._exit(9)
+paddle.save({{"a": 1}}, path)
+before = os.path.getsize(path)
+paddle.save({{"a": "x" * 10**6, "b": Kills()}}, path)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
+    with pytest.raises(Exception, match=r".*"):
+        paddle.load(str(tmp_path / "model.pdparams"))
 
 
 def test_stock_scale_padding_makes_labels_that_were_not_there() -> None:
