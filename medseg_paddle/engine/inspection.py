@@ -9,6 +9,8 @@ import paddle
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.data import Survey, batch_bytes, require_stackable, survey
+from medseg_paddle.engine.freezing import Freezing
+from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.shared_memory import require_shared_memory
@@ -19,7 +21,13 @@ _NAMED = 3  # labels in a message
 
 
 def inspect(
-    recipe: Recipe, train: Sequence[Case], val: Sequence[Case], listener: Listener, decoded: DecodedImages
+    recipe: Recipe,
+    train: Sequence[Case],
+    val: Sequence[Case],
+    listener: Listener,
+    decoded: DecodedImages,
+    *,
+    going_on: bool,
 ) -> Survey:
     """Look at everything that a training needs, before its folder is made.
 
@@ -30,6 +38,8 @@ def inspect(
     listener : Listener
     decoded : DecodedImages
         Gets the training's images and labels.
+    going_on : bool
+        From a checkpoint; what the recipe starts from need not be there any more.
 
     Returns
     -------
@@ -43,7 +53,7 @@ def inspect(
     RecipeError
         The images cannot be stacked to a batch.
     ModelError
-        The pretrained weights are missing or do not fit.
+        The weights to start from are missing or do not fit, or a layer to freeze is not there.
     SetupError
         Several processes were started, or memory is too small for the processes that load images.
     """
@@ -62,7 +72,11 @@ def inspect(
         _require_foreground(scored, f"the validation set ({len(val)} images)")
         _doubt(scored, "validation", recipe, listener)
     with paddle.utils.unique_name.guard():
-        build_model(recipe)
+        model = build_model(recipe)
+        started_from = None if going_on else initialise(model, recipe)
+        Freezing(model, recipe.freeze)
+    if started_from is not None:
+        listener.initialised(started_from.summary, started_from.table("adapted", "fresh"))
     return found
 
 

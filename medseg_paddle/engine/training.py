@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import paddle
@@ -19,6 +19,8 @@ from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.freezing import Freezing
+from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model, count_parameters, load_weights
@@ -81,8 +83,7 @@ def fit(
         contextlib.ExitStack() as ending,
     ):
         ending.callback(run.tidy_checkpoints)
-        model = build_model(recipe)
-        optimizer = build_optimizer(recipe, model)
+        model, freezing, optimizer = _to_train(run, log, checkpoint)
         dashboard = None
         if environment.rank == 0:
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
@@ -93,6 +94,7 @@ def fit(
         facts = {
             "model": recipe.model.type,
             "parameters": count_parameters(model),
+            "frozen": freezing.count,
             "device": device,
             "cpu_kernels": use_cpu_kernels(model, choice, device),
             "images": len(train_cases),
@@ -116,6 +118,7 @@ def fit(
 
         def after_step(iteration: int) -> None:
             validation.iteration = iteration
+            freezing.follow(iteration)
             if stop.wanted:
                 raise Stopped
 
@@ -162,6 +165,20 @@ def fit(
                     raise lost
         if graph is not None and not stop.wanted:
             model_graph.wait(graph)
+
+
+def _to_train(run: Run, log: TextIO, checkpoint: Path | None) -> tuple[paddle.nn.Layer, Freezing, Any]:
+    """The network with what it starts from, what of it is frozen, and its optimiser; all as after `checkpoint`."""
+    recipe = run.recipe
+    model = build_model(recipe)
+    if checkpoint is None and (started_from := initialise(model, recipe)) is not None:
+        run.note_initial_weights(started_from.facts)
+        log.write("\n".join([started_from.summary, *started_from.table(), ""]))
+    freezing = Freezing(model, recipe.freeze)
+    freezing.begin(0 if checkpoint is None else run.iteration_of(checkpoint))
+    optimizer = build_optimizer(recipe, model)
+    freezing.make_room(optimizer)
+    return model, freezing, optimizer
 
 
 def _catch_up(run: Run, checkpoint: Path, model: paddle.nn.Layer, validation: Validation) -> None:

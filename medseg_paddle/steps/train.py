@@ -116,7 +116,14 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
         DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
-        found = inspect(recipe, splits["train"], splits.get("val", ()), listener, decoded)
+        found = inspect(
+            recipe,
+            splits["train"],
+            splits.get("val", ()),
+            listener,
+            decoded,
+            going_on=going_on and run.last_checkpoint is not None,
+        )
         if going_on:
             last = run.last_checkpoint
             run.note_resumption(
@@ -201,6 +208,7 @@ def _require_resumable(run: Run, recipe: Recipe) -> None:
 
 
 _MUCH_WAITING = 0.2
+_LAYERS_SHOWN = 20  # of those that are not as in the source of the first weights
 _LINES_BEFORE_ADVICE = 3  # the first ones hold the start of the processes and of the device
 
 
@@ -246,6 +254,14 @@ class _TrainingProgress:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.say(f"warning: {what}")
 
+    def initialised(self, summary: str, layers: Sequence[str]) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
+        self._bar.say(summary)
+        for line in layers[:_LAYERS_SHOWN]:
+            self._bar.say(line)
+        if len(layers) > _LAYERS_SHOWN:
+            self._bar.say(f"  and {len(layers) - _LAYERS_SHOWN} more; the run's train.log has all layers")
+
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.__exit__(None, None, None)
@@ -254,7 +270,9 @@ class _TrainingProgress:
         where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(
-            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {where}, into {folder}"
+            f"{word}: {facts['model']}, {facts['parameters']:,} parameters"
+            + (f" ({facts['frozen']:,} of them frozen)" if facts["frozen"] else "")
+            + f", on {where}, into {folder}"
         )
         if facts["shortage"]:
             self._bar.say(
