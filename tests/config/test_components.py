@@ -20,7 +20,7 @@ pytest.importorskip("paddleseg.transforms")
 pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
-OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet"}
+OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", "EncoderUNet"}
 
 
 def members(union: Any) -> list[type[Spec]]:
