@@ -92,7 +92,7 @@ def _of_bundle(bundle: Bundle) -> Source:
     said = bundle.description
     graph, file = graph_files(bundle.graph_prefix)
     try:
-        spec = TypeAdapter[Model](Model).validate_python(said.recipe["model"])
+        spec = TypeAdapter[Any](Model).validate_python(said.recipe["model"])
     except (KeyError, ValidationError) as error:
         raise ModelError(
             f"{bundle.path} does not say what network it holds",
@@ -106,7 +106,8 @@ def _of_bundle(bundle: Bundle) -> Source:
     finally:
         paddle.set_rng_state(state)
     names = {value.name: name for name, value in network.state_dict().items()}
-    arrays = {value.name: value.numpy() for value in loaded.state_dict().values()}
+    # Loading appends a number to each name.
+    arrays = {value.name.rpartition("_")[0]: value.numpy() for value in loaded.state_dict().values()}
     weights = {names[ours]: arrays[theirs] for ours, theirs in _matched(names, arrays)}
     _put(network, weights)
     picture, expected = bundle.sample()

@@ -65,7 +65,7 @@ def trained(folder: Path, **what: Any) -> tuple[Run, paddle.nn.Layer]:
     file = run.checkpoints / "iter_7" / "model.pdparams"
     file.parent.mkdir(parents=True)
     paddle.save(model.state_dict(), str(file))
-    paddle.save({}, str(file.with_suffix(".pdopt")))
+    file.with_suffix(".pdopt").write_bytes(b"")
     return run, model
 
 
@@ -227,7 +227,7 @@ def test_a_bundle_gives_the_weights_of_its_run(tmp_path: Path, disc_recipe_file:
     file = run.checkpoints / "iter_2" / "model.pdparams"
     file.parent.mkdir(parents=True)
     paddle.save(model.state_dict(), str(file))
-    paddle.save({}, str(file.with_suffix(".pdopt")))
+    file.with_suffix(".pdopt").write_bytes(b"")
     bundle = export(run)
     shutil.rmtree(run.checkpoints)
 
