@@ -17,6 +17,7 @@ from medseg_paddle.engine.blocks import double_convolution, resized
 from medseg_paddle.engine.paddleseg_adapter import manager
 
 _ONE_PER_HALVING = (4, 8, 16, 32)
+_STEM_OF_RESNET = 64  # channels at half the size, which `feat_channels` leaves out
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class EncoderUNet(nn.Layer):  # type: ignore[misc]
         with contextlib.redirect_stdout(io.StringIO()):  # "No pretrained model to load": we load it ourselves
             self.encoder = kind.make(in_channels=in_channels, pretrained=None)
         channels = list(self.encoder.feat_channels)
-        if _has_stem(self.encoder):
-            channels = [64, *channels]
+        if isinstance(self.encoder, resnet_vd.ResNet_vd):
+            channels = [_STEM_OF_RESNET, *channels]
         self._strides = kind.strides
         skips = {1: width, **dict(zip(kind.strides, channels, strict=True))}
         deepest = max(kind.strides)
@@ -103,11 +104,12 @@ class EncoderUNet(nn.Layer):  # type: ignore[misc]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Logits ``[N, K, H, W]`` of images ``[N, C, H, W]``, in a list as PaddleSeg wants them."""
-        size = paddle.shape(x)[2:]
-        skips = dict(zip(self._strides, self._encoded(x), strict=True))
+        size, found = paddle.shape(x)[2:], self._encoded(x)
+        skips = {stride: found[number] for number, stride in enumerate(self._strides)}
         skips[1] = self.image(x)
         y = skips[max(self._strides)]
-        for stride, block in zip(self._steps, self.up, strict=True):
+        for number, block in enumerate(self.up):
+            stride = self._steps[number]
             if stride in skips:
                 skip = skips[stride]
                 y = paddle.concat([resized(y, paddle.shape(skip)[2:]), skip], axis=1)
@@ -118,13 +120,14 @@ class EncoderUNet(nn.Layer):  # type: ignore[misc]
 
     def _encoded(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """The backbone's outputs, finest first."""
-        found = self.encoder(x)
-        if not _has_stem(self.encoder):
-            return list(found)
-        # PaddleSeg's ResNet leaves its output at half the size here; kept, it would outlive the step.
-        stem, self.encoder.conv1_logit = self.encoder.conv1_logit, None
-        return [stem, *found]
-
-
-def _has_stem(encoder: nn.Layer) -> bool:
-    return hasattr(encoder, "conv1_logit")
+        if not isinstance(self.encoder, resnet_vd.ResNet_vd):
+            return list(self.encoder(x))
+        # As PaddleSeg's own forward, which keeps its output at half the size in an attribute instead: no graph
+        # can be traced from it after it has run, and the attribute outlives the step.
+        stem = self.encoder.conv1_3(self.encoder.conv1_2(self.encoder.conv1_1(x)))
+        found, y = [stem], self.encoder.pool2d_max(stem)
+        for stage in self.encoder.stage_list:
+            for block in stage:
+                y = block(y)
+            found.append(y)
+        return found

@@ -40,6 +40,7 @@ class Freezing:
         self._until = None if spec is None else spec.until
         names = set() if spec is None else _matched(model, spec.layers)
         learnable = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
+        self._learnable = list(learnable.values())
         self._parameters = [value for name, value in learnable.items() if name in names]
         if self._parameters and len(self._parameters) == len(learnable):
             raise ModelError(
@@ -76,7 +77,7 @@ class Freezing:
         """
         if self._parameters and self._until is not None:
             block = paddle.static.default_main_program().global_block()
-            optimizer._create_accumulators(block, self._model.parameters())  # noqa: SLF001  (no public way)
+            optimizer._create_accumulators(block, self._learnable)  # noqa: SLF001  (no public way)
 
     def follow(self, iteration: int) -> None:
         """Let everything learn, if `iteration` was the last of the frozen ones."""

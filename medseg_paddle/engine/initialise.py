@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,18 +134,19 @@ def initialise(model: nn.Layer, recipe: Recipe) -> InitialWeights | None:
     backbone = getattr(recipe.model, "backbone", None)
     if recipe.initialise is not None:
         source = open_source(Path(recipe.initialise.source))
-        changes = _Changes(recipe.model, classes_of(recipe), source.classes)
+        changes = _Changes(model, recipe.model, classes_of(recipe), source.classes)
         return _take(model, source, recipe.initialise.source, recipe.initialise.least_fitting, changes)
     if backbone is not None and backbone.pretrained is not None:
         found = open_source(Path(backbone.pretrained))
         own = {_ENCODER + name: array for name, array in found.weights.items()}
         source = Source(found.kind, found.file, own, None)
-        return _take(model, source, backbone.pretrained, _ENCODER_FITS, _Changes(recipe.model), _ENCODER)
+        changes = _Changes(model, recipe.model)
+        return _take(model, source, backbone.pretrained, _ENCODER_FITS, changes, _ENCODER)
     pretrained = getattr(recipe.model, "pretrained", None)
     if pretrained is None:
         return None
     load_weights(model, Path(pretrained))
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = _shapes(model)
     layers = tuple(
         LayerOrigin(layer, "taken", shapes[names[0]], shapes[names[0]], "")
         for layer, names in _layers(shapes)
@@ -170,7 +172,7 @@ def _take(
             f"{named} ({source.kind}) is of another network: {result.count('fresh')} of {len(layers)} layers of "
             f"{_described(model, part)} find no weights there that fit, for example "
             f"{next(layer.layer for layer in layers if layer.origin == 'fresh')}"
-            f" (it has {next(iter(source.weights), 'nothing')})",
+            f" (it has {next(iter(source.weights), 'nothing').removeprefix(part)})",
             hint="name a source of the same network, with the same `width` and `depth`"
             + (
                 ", or give weights of the backbone alone as model.backbone.pretrained"
@@ -292,40 +294,43 @@ class _Changes:
 
     def __init__(
         self,
+        model: nn.Layer,
         spec: Model,
         classes: tuple[str, ...] | None = None,
         source_classes: tuple[str, ...] | None = None,
     ) -> None:
         self.classes, self.source_classes = classes, source_classes
-        usual = _shapes(spec)
-        self._class_axes = _differing(usual, _shapes(spec, num_classes=(spec.num_classes or 0) + 1))
-        self._channel_axes = _differing(usual, _shapes(spec, in_channels=(spec.in_channels or 0) + 1))
+        self._spec, self._shapes = spec, _shapes(model)
 
     def class_axes(self, name: str) -> tuple[int, ...]:
         """The axes whose length follows from the number of classes."""
-        return self._class_axes.get(name, ())
+        return () if name.startswith(_ENCODER) else self._class_axes.get(name, ())
 
     def channel_axes(self, name: str) -> tuple[int, ...]:
         """The axes whose length follows from the number of channels."""
         return self._channel_axes.get(name, ())
 
+    @functools.cached_property
+    def _class_axes(self) -> dict[str, tuple[int, ...]]:
+        return self._differing(num_classes=(self._spec.num_classes or 0) + 1)
 
-def _shapes(spec: Model, **changes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the network's arrays; Paddle's random numbers and names stay as they were."""
-    state = paddle.get_rng_state()
-    try:
-        with paddle.utils.unique_name.guard():
-            network = build_network(spec.model_copy(update=changes))
-    finally:
-        paddle.set_rng_state(state)
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    @functools.cached_property
+    def _channel_axes(self) -> dict[str, tuple[int, ...]]:
+        return self._differing(in_channels=(self._spec.in_channels or 0) + 1)
+
+    def _differing(self, **change: int) -> dict[str, tuple[int, ...]]:
+        state = paddle.get_rng_state()
+        try:
+            with paddle.utils.unique_name.guard():
+                other = _shapes(build_network(self._spec.model_copy(update=change)))
+        finally:
+            paddle.set_rng_state(state)
+        return {
+            name: tuple(axis for axis, (a, b) in enumerate(zip(shape, other[name], strict=True)) if a != b)
+            for name, shape in self._shapes.items()
+            if shape != other[name]
+        }
 
 
-def _differing(
-    one: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    return {
-        name: tuple(axis for axis, (a, b) in enumerate(zip(shape, other[name], strict=True)) if a != b)
-        for name, shape in one.items()
-        if shape != other[name]
-    }
+def _shapes(model: nn.Layer) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}

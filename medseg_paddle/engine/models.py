@@ -101,7 +101,7 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
         logits = [self.head(x)]
         if self.training and self.lower_heads is not None:
             size, lower = paddle.shape(image)[2:], decoded[-2::-1]
-            logits += [resized(head(y), size) for head, y in zip(self.lower_heads, lower, strict=False)]
+            logits += [resized(head(lower[n]), size) for n, head in enumerate(self.lower_heads)]
         return logits
 
 
