@@ -113,7 +113,7 @@ class ScalableUNet(_ModelSpec):
 
 BackboneName = Literal[
     "ResNet18_vd", "ResNet34_vd", "ResNet50_vd", "ResNet101_vd",
-    "HRNet_W18_Small_V1", "HRNet_W18", "HRNet_W32", "HRNet_W48",
+    "HRNet_W18_Small_V1", "HRNet_W18",
     "MobileNetV2_x1_0", "MobileNetV3_small_x1_0", "MobileNetV3_large_x1_0", "GhostNet_x1_0",
     "STDC1", "STDC2",
 ]  # fmt: skip

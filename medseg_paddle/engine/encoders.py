@@ -42,8 +42,6 @@ _KINDS: dict[BackboneName, _Kind] = {
     "ResNet101_vd": _resnet(resnet_vd.ResNet101_vd),
     "HRNet_W18_Small_V1": _Kind(hrnet.HRNet_W18_Small_V1, (4,)),
     "HRNet_W18": _Kind(hrnet.HRNet_W18, (4,)),
-    "HRNet_W32": _Kind(hrnet.HRNet_W32, (4,)),
-    "HRNet_W48": _Kind(hrnet.HRNet_W48, (4,)),
     "MobileNetV2_x1_0": _Kind(mobilenetv2.MobileNetV2_x1_0),
     "MobileNetV3_small_x1_0": _Kind(mobilenetv3.MobileNetV3_small_x1_0),
     "MobileNetV3_large_x1_0": _Kind(mobilenetv3.MobileNetV3_large_x1_0),

@@ -81,7 +81,7 @@ class InitialWeights:
     def summary(self) -> str:
         """What was taken, in a line."""
         parts = [f"{self.count('taken')} of {len(self.layers)} layers taken"]
-        parts += [f"{n} {origin}" for origin in ("adapted", "fresh") if (n := self.count(origin))]  # type: ignore[arg-type]
+        parts += [f"{n} {origin}" for origin in ("adapted", "fresh") if (n := self.count(origin))]
         parts += [f"{self.unused} of the source not used"] if self.unused else []
         return f"weights of {self.source} ({self.kind}): {', '.join(parts)}"
 
