@@ -218,6 +218,11 @@ class Bundle:
         """The classes, background first."""
         return self.description.labels
 
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether `path` is a bundle's folder, whole or not."""
+        return (path / _DESCRIPTION).is_file()
+
     def sample(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Read a picture ``[H, W, C]`` (0..255) and its probabilities ``[K, H, W]`` as computed at export."""
         picture, probabilities = (

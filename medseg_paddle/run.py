@@ -162,6 +162,23 @@ class Run:
         known["resumed"] = [*known.get("resumed", ()), facts]
         write_text(self.path / _PROVENANCE, json.dumps(known, indent=1))
 
+    def note_initial_weights(self, facts: dict[str, Any]) -> None:
+        """Add to the provenance what weights the training started from, as ``initial_weights``.
+
+        Raises
+        ------
+        ModelError
+            It began with others before: a run that is started again shall be the one that was begun.
+        """
+        known = self.provenance
+        before = known.setdefault("initial_weights", facts)
+        if before["sha256"] != facts["sha256"]:
+            raise ModelError(
+                f"{facts['source']} has other weights than when {self.path} was begun",
+                hint="put them back as they were, or start anew with --overwrite",
+            )
+        write_text(self.path / _PROVENANCE, json.dumps(known, indent=1))
+
     @property
     def log(self) -> Path:
         """Text log of the training."""

@@ -61,6 +61,8 @@ def require_agreement(recipe: Recipe) -> None:
     _require_a_graph_that_casts(recipe)
     require_trainable(recipe)
     _require_a_score_to_select_by(recipe)
+    _require_one_start(recipe)
+    _require_layers_that_can_be_frozen(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
@@ -301,6 +303,7 @@ def _require_a_loss_per_output(recipe: Recipe) -> None:
     outputs = {"U2Net": 7, "U2Netp": 7}.get(model.type, 1)
     if getattr(model, "is_deepsup", False):
         outputs = 5
+    outputs += getattr(model, "deep_supervision", 0)
     coefficients = len(loss.coef)
     if coefficients != outputs:
         raise inconsistent(
@@ -356,3 +359,44 @@ def _require_a_score_to_select_by(recipe: Recipe) -> None:
                     at=(key,),
                     hint=f"name a `val_dataset`, or remove `{key}`",
                 )
+
+
+def _require_one_start(recipe: Recipe) -> None:
+    if recipe.initialise is None:
+        return
+    for at, part in (
+        (("model",), recipe.model),
+        (("model", "backbone"), getattr(recipe.model, "backbone", None)),
+    ):
+        if getattr(part, "pretrained", None) is not None:
+            raise inconsistent(
+                f"{'.'.join(at)}.pretrained and initialise both say what weights to start from",
+                at=(*at, "pretrained"),
+                hint="remove one of the two",
+            )
+
+
+def _require_layers_that_can_be_frozen(recipe: Recipe) -> None:
+    freeze = recipe.freeze
+    if freeze is None:
+        return
+    if recipe.to_static_training:
+        raise inconsistent(
+            "freeze with to_static_training: a static graph goes on learning what it learned when it was traced",
+            at=("freeze",),
+            hint="train without `to_static_training`",
+        )
+    if freeze.until is None:
+        return
+    if freeze.until >= recipe.iters:
+        raise inconsistent(
+            f"the layers are frozen until iteration {freeze.until}, and the training has {recipe.iters}",
+            at=("freeze", "until"),
+            hint="leave out `until`, and they stay frozen, or write a smaller number",
+        )
+    if recipe.precision != "fp32" and recipe.amp_level == "O2":
+        raise inconsistent(
+            "freeze.until with amp_level O2: the optimiser cannot take in layers later there",
+            at=("freeze", "until"),
+            hint="write `amp_level: O1`, or leave out `until`",
+        )

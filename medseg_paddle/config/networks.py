@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from medseg_paddle.config.base import Channels, Spec
+from medseg_paddle.config.base import Channels, Spec, inconsistent
 
 
 class _ModelSpec(Spec):
@@ -93,9 +93,62 @@ class ScalableUNet(_ModelSpec):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of channels dropped at the bottom"
     )
+    deep_supervision: NonNegativeInt = Field(
+        0,
+        description="lower levels of the decoder that also learn to segment, at 1/2, 1/4, ... of the size; "
+        "one more loss coefficient for each; the trained network has one output",
+    )
+
+    @model_validator(mode="after")
+    def _require_levels_to_supervise(self) -> ScalableUNet:
+        if self.deep_supervision >= self.depth:
+            raise inconsistent(
+                f"deep_supervision {self.deep_supervision} of a decoder of {self.depth} level(s), one of which "
+                "gives the segmentation",
+                at=("deep_supervision",),
+                hint=f"write at most {self.depth - 1}",
+            )
+        return self
+
+
+BackboneName = Literal[
+    "ResNet18_vd", "ResNet34_vd", "ResNet50_vd", "ResNet101_vd",
+    "HRNet_W18_Small_V1", "HRNet_W18",
+    "MobileNetV2_x1_0", "MobileNetV3_small_x1_0", "MobileNetV3_large_x1_0", "GhostNet_x1_0",
+    "STDC1", "STDC2",
+]  # fmt: skip
+
+
+class Backbone(Spec):
+    """One of PaddleSeg's networks that were made to tell photographs apart, without its last layer."""
+
+    type: BackboneName = Field(description="PaddleSeg's name of it")
+    pretrained: str | None = Field(
+        None, description="local .pdparams file of its weights, for example from ImageNet; never fetched"
+    )
+
+
+class EncoderUNet(_ModelSpec):
+    """Ours: a U-Net whose way down is one of PaddleSeg's backbones."""
+
+    type: Literal["EncoderUNet"]
+    backbone: Backbone = Field(description="the way down")
+    width: PositiveInt = Field(
+        16, description="channels of the decoder at full size; doubled at each level down"
+    )
+    max_width: PositiveInt = Field(256, description="limit of the decoder's channels")
+    norm: Literal["batch", "instance"] = Field("batch", description="normalisation layer of the decoder")
 
 
 Model = Annotated[
-    UNet | UNetPlusPlus | UNet3Plus | AttentionUNet | U2Net | U2Netp | SimpleUNet | ScalableUNet,
+    UNet
+    | UNetPlusPlus
+    | UNet3Plus
+    | AttentionUNet
+    | U2Net
+    | U2Netp
+    | SimpleUNet
+    | ScalableUNet
+    | EncoderUNet,
     Field(discriminator="type"),
 ]

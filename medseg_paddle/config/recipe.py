@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.base import Spec, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
+from medseg_paddle.config.initialise import Freeze, Initialise
 from medseg_paddle.config.losses import Loss
 from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Optimizer, Schedule
@@ -92,6 +93,8 @@ class Recipe(Spec):
         None, description="ours: end a training that no longer gets better"
     )
     model: Model = Field(description="the network")
+    initialise: Initialise | None = Field(None, description="weights to start from; fresh ones where absent")
+    freeze: Freeze | None = Field(None, description="layers that do not learn")
     loss: Loss = Field(description="what is minimised")
     optimizer: Optimizer = Field(description="how")
     lr_scheduler: Schedule = Field(description="learning rate over the iterations")

@@ -20,6 +20,7 @@ from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.divergence import DivergenceGuard
 from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached
+from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.models import load_weights
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, positions_of
@@ -51,6 +52,7 @@ class Course:
         The run's text log.
     stop : StopSignals
     ending : Ending
+    freezing : Freezing
 
     Attributes
     ----------
@@ -74,12 +76,14 @@ class Course:
         log: TextIO,
         stop: StopSignals,
         ending: Ending,
+        freezing: Freezing,
     ) -> None:
         recipe = run.recipe
         self._run, self._recipe = run, recipe
         self._checkpoint, self._reached = checkpoint, reached
         self._model, self._optimizer, self._validation = model, optimizer, validation
         self._dashboard, self._log, self._stop, self._ending = dashboard, log, stop, ending
+        self._freezing = freezing
         self._mixed = mixed_precision(recipe)
         self._average = MovingAverage(
             None if checkpoint is None else run.average_in(checkpoint), recipe.ema_decay
@@ -189,6 +193,7 @@ class Course:
 
     def _after_step(self, iteration: int) -> None:
         self._validation.iteration = iteration
+        self._freezing.follow(iteration)
 
     def _note_loss(self, iteration: int, loss: float, parts: Sequence[float]) -> float:
         """What `train()` adds up and divides by `log_iters`, and its next line then shows the mean of."""

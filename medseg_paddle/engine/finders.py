@@ -14,6 +14,8 @@ import paddle
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.freezing import Freezing
+from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped
 from medseg_paddle.engine.losses import build_losses
 from medseg_paddle.engine.models import build_model
@@ -73,6 +75,8 @@ def try_out(
         (Path(scratch) / "log").open("w", encoding="utf-8") as log,
     ):
         model = build_model(recipe)
+        initialise(model, recipe)
+        Freezing(model, recipe.freeze).begin(0)
         optimizer = build_optimizer(recipe, model)
         if rates is not None:
             optimizer.set_lr_scheduler(_Rates(rates))

@@ -9,6 +9,8 @@ import paddle
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.engine.data import Survey, batch_bytes, require_stackable, survey
+from medseg_paddle.engine.freezing import Freezing
+from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.optimizers import build_optimizer
@@ -27,6 +29,7 @@ def inspect(
     decoded: DecodedImages,
     *,
     scored_class: int | None = None,
+    going_on: bool = False,
 ) -> Survey:
     """Look at everything that a training needs, before its folder is made.
 
@@ -39,6 +42,8 @@ def inspect(
         Gets the training's images and labels.
     scored_class : int, optional
         The one class whose score chooses the best checkpoint.
+    going_on : bool
+        From a checkpoint; what the recipe starts from need not be there any more.
 
     Returns
     -------
@@ -52,7 +57,7 @@ def inspect(
     RecipeError
         The images cannot be stacked to a batch, or the optimiser names parameters that the model has not.
     ModelError
-        The pretrained weights are missing or do not fit.
+        The weights to start from are missing or do not fit, or a layer to freeze is not there.
     SetupError
         Several processes were started, or memory is too small for the processes that load images.
     """
@@ -77,7 +82,12 @@ def inspect(
             )
         _doubt(scored, "validation", recipe, listener)
     with paddle.utils.unique_name.guard():
-        build_optimizer(recipe, build_model(recipe))
+        model = build_model(recipe)
+        started_from = None if going_on else initialise(model, recipe)
+        Freezing(model, recipe.freeze)
+        build_optimizer(recipe, model)
+    if started_from is not None:
+        listener.initialised(started_from.summary, started_from.table("adapted", "fresh"))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ class Listener(Protocol):
 
     def doubted(self, what: str) -> None:
         """Something found before the start may be wrong, and may be meant."""
+
+    def initialised(self, summary: str, layers: Sequence[str]) -> None:
+        """The weights to start from were read; a line for each layer that is not as in their source."""
 
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """The loop begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
@@ -12,17 +13,12 @@ from paddle import nn
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.base import component_arguments
+from medseg_paddle.config.networks import Model
+from medseg_paddle.engine import encoders  # noqa: F401  (registers EncoderUNet with the manager)
+from medseg_paddle.engine.blocks import double_convolution, resized
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.engine.precision import MixedPrecision, auto_cast
 from medseg_paddle.errors import ModelError
-
-
-def _double_convolution(inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    make_norm = nn.BatchNorm2D if norm == "batch" else nn.InstanceNorm2D
-    layers: list[nn.Layer] = []
-    for channels in (inputs, outputs):
-        layers += [nn.Conv2D(channels, outputs, 3, padding=1, bias_attr=False), make_norm(outputs), nn.ReLU()]
-    return nn.Sequential(*layers)
 
 
 @manager.MODELS.add_component
@@ -43,7 +39,13 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
         ``"batch"`` or ``"instance"``.
     dropout : float
         Share of channels dropped at the bottom while training.
+    deep_supervision : int
+        While training, as many lower levels of the decoder (1/2, 1/4, ... of the size) have a head of their
+        own (Lee et al. 2015, https://arxiv.org/abs/1409.5185). Fewer than `depth`.
     """
+
+    # What `freeze.layers` may call a part besides its name.
+    parts: ClassVar[dict[str, str]] = {"encoder": "down", "decoder": "up"}
 
     def __init__(
         self,
@@ -54,24 +56,36 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
         depth: int = 4,
         norm: str = "batch",
         dropout: float = 0.0,
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__()
         widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
         self.down = nn.LayerList(
-            [_double_convolution(i, o, norm) for i, o in zip([in_channels, *widths], widths, strict=False)]
+            [double_convolution(i, o, norm) for i, o in zip([in_channels, *widths], widths, strict=False)]
         )
         self.dropout = nn.Dropout2D(dropout) if dropout else None
         self.up = nn.LayerList(
             [
-                _double_convolution(widths[level + 1] + widths[level], widths[level], norm)
+                double_convolution(widths[level + 1] + widths[level], widths[level], norm)
                 for level in reversed(range(depth))
             ]
         )
         self.head = nn.Conv2D(widths[0], num_classes, 1)
+        # Last, so that the names of all other parameters are those of a network without.
+        self.lower_heads = (
+            nn.LayerList(
+                [nn.Conv2D(widths[level], num_classes, 1) for level in range(1, deep_supervision + 1)]
+            )
+            if deep_supervision
+            else None
+        )
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Logits ``[N, K, H, W]`` of images ``[N, C, H, W]``, in a list as PaddleSeg wants them."""
-        skips = []
+        """Logits ``[N, K, H, W]`` of images ``[N, C, H, W]``, in a list as PaddleSeg wants them.
+
+        While training with deep supervision, those of the lower levels follow, interpolated to ``H, W``.
+        """
+        image, skips = x, []
         for level, block in enumerate(self.down):
             if level:
                 x = F.max_pool2d(x, 2)
@@ -80,11 +94,16 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
         skips.pop()
         if self.dropout is not None:
             x = self.dropout(x)
+        decoded = []
         for block in self.up:
             skip = skips.pop()
-            x = F.interpolate(x, size=paddle.shape(skip)[2:], mode="bilinear", align_corners=False)
-            x = block(paddle.concat([x, skip], axis=1))
-        return [self.head(x)]
+            x = block(paddle.concat([resized(x, paddle.shape(skip)[2:]), skip], axis=1))
+            decoded.append(x)
+        logits = [self.head(x)]
+        if self.training and self.lower_heads is not None:
+            size, lower = paddle.shape(image)[2:], decoded[-2::-1]
+            logits += [resized(head(lower[n]), size) for n, head in enumerate(self.lower_heads)]
+        return logits
 
 
 @manager.MODELS.add_component
@@ -95,20 +114,16 @@ class SimpleUNet(ScalableUNet):
         super().__init__(num_classes, in_channels, width=width, depth=2)
 
 
-def build_model(recipe: Recipe) -> nn.Layer:
-    """The recipe's network with fresh (or locally pretrained) weights.
+def build_network(spec: Model) -> nn.Layer:
+    """A network with fresh weights; files of weights that `spec` names are not read."""
+    arguments = component_arguments(spec)
+    arguments.pop("pretrained", None)
+    return manager.MODELS[spec.type](**arguments)
 
-    Raises
-    ------
-    ModelError
-        The pretrained file is missing or does not fit.
-    """
-    arguments = component_arguments(recipe.model)
-    pretrained = arguments.pop("pretrained", None)
-    model = manager.MODELS[recipe.model.type](**arguments)
-    if pretrained is not None:
-        load_weights(model, Path(pretrained))
-    return model
+
+def build_model(recipe: Recipe) -> nn.Layer:
+    """The recipe's network with fresh weights; :mod:`medseg_paddle.engine.initialise` has those to start from."""
+    return build_network(recipe.model)
 
 
 def load_model(recipe: Recipe, checkpoint: Path) -> nn.Layer:
@@ -119,9 +134,7 @@ def load_model(recipe: Recipe, checkpoint: Path) -> nn.Layer:
     ModelError
         The checkpoint is missing, damaged or of another model.
     """
-    arguments = component_arguments(recipe.model)
-    arguments.pop("pretrained", None)
-    model = manager.MODELS[recipe.model.type](**arguments)
+    model = build_network(recipe.model)
     load_weights(model, checkpoint)
     model.eval()
     return model
@@ -135,16 +148,8 @@ def load_weights(model: nn.Layer, path: Path) -> None:
     ModelError
         The file is missing, damaged, or holds the weights of another model.
     """
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path} is not there", hint="give a run that has been trained")
-    try:
-        state = paddle.load(str(path))
-        shapes = {name: tuple(value.shape) for name, value in state.items()}
-    except Exception as error:  # paddle.load raises whatever pickle raises
-        raise ModelError(
-            f"checkpoint {path} cannot be read ({type(error).__name__})",
-            hint="use another checkpoint of the run",
-        ) from error
+    state = read_weights(path)
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if shapes != wanted:
         differing = sorted(set(shapes.items()) ^ set(wanted.items()))
@@ -155,6 +160,26 @@ def load_weights(model: nn.Layer, path: Path) -> None:
             hint="use the recipe that the checkpoint was trained with (recipe.yml in its run folder)",
         )
     model.set_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a ``.pdparams`` file by name.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged or holds something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"checkpoint {path} is not there", hint="give a run that has been trained")
+    try:
+        state = paddle.load(str(path), return_numpy=True)
+        return {name: np.asarray(value) for name, value in state.items()}
+    except Exception as error:  # paddle.load raises whatever pickle raises
+        raise ModelError(
+            f"checkpoint {path} cannot be read ({type(error).__name__})",
+            hint="use another checkpoint of the run",
+        ) from error
 
 
 class ForwardFunction:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import paddle
 
@@ -21,6 +21,8 @@ from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
 from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached, cut_log
+from medseg_paddle.engine.freezing import Freezing
+from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.losses import build_losses, part_names
@@ -90,8 +92,7 @@ def fit(
         contextlib.ExitStack() as ending,
     ):
         ending.callback(run.tidy_checkpoints)
-        model = build_model(recipe)
-        optimizer = build_optimizer(recipe, model)
+        model, freezing, optimizer = _to_train(run, log, checkpoint)
         stream = TrainingStream(train_cases, recipe, decoded)
         dashboard = None
         if environment.rank == 0:
@@ -101,6 +102,7 @@ def fit(
         facts = {
             "model": recipe.model.type,
             "parameters": count_parameters(model),
+            "frozen": freezing.count,
             "device": device,
             "cpu_kernels": set_up(model, recipe, device),
             "images": len(train_cases),
@@ -133,6 +135,7 @@ def fit(
             log=log,
             stop=stop,
             ending=end,
+            freezing=freezing,
         )
         writer: Any = (
             None
@@ -207,3 +210,17 @@ def set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
     kernels = use_cpu_kernels(model, choice, device)
     save_memory(model, recipe)
     return kernels
+
+
+def _to_train(run: Run, log: TextIO, checkpoint: Path | None) -> tuple[paddle.nn.Layer, Freezing, Any]:
+    """The network with what it starts from, what of it is frozen, and its optimiser; all as after `checkpoint`."""
+    recipe = run.recipe
+    model = build_model(recipe)
+    if checkpoint is None and (started_from := initialise(model, recipe)) is not None:
+        run.note_initial_weights(started_from.facts)
+        log.write("\n".join([started_from.summary, *started_from.table(), ""]))
+    freezing = Freezing(model, recipe.freeze)
+    freezing.begin(0 if checkpoint is None else run.iteration_of(checkpoint))
+    optimizer = build_optimizer(recipe, model)
+    freezing.make_room(optimizer)
+    return model, freezing, optimizer

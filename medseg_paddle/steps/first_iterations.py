@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,9 @@ class Onlooker:
         self._bar.update(step, f"loss {loss:.4f}  lr {learning_rate:.2g}")
         if step == self._until:
             self.stop.ask()
+
+    def initialised(self, summary: str, layers: Sequence[str]) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
 
     def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""

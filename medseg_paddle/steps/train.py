@@ -134,7 +134,13 @@ def _train(
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
         found = inspect(
-            recipe, splits["train"], splits.get("val", ()), listener, decoded, scored_class=scored_class
+            recipe,
+            splits["train"],
+            splits.get("val", ()),
+            listener,
+            decoded,
+            scored_class=scored_class,
+            going_on=going_on and run.last_checkpoint is not None,
         )
         checkpoint = None
         if going_on:
@@ -235,6 +241,7 @@ def stopped_early(step: int, recipe: Recipe) -> str:
 
 
 _MUCH_WAITING = 0.2
+_LAYERS_SHOWN = 20  # of those that are not as in the source of the first weights
 _LINES_BEFORE_ADVICE = 3  # the first ones hold the start of the processes and of the device
 
 
@@ -280,6 +287,14 @@ class _TrainingProgress:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.say(f"warning: {what}")
 
+    def initialised(self, summary: str, layers: Sequence[str]) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
+        self._bar.say(summary)
+        for line in layers[:_LAYERS_SHOWN]:
+            self._bar.say(line)
+        if len(layers) > _LAYERS_SHOWN:
+            self._bar.say(f"  and {len(layers) - _LAYERS_SHOWN} more; the run's train.log has all layers")
+
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self._bar.__exit__(None, None, None)
@@ -288,7 +303,9 @@ class _TrainingProgress:
         where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(
-            f"{word}: {facts['model']}, {facts['parameters']:,} parameters, on {where}, into {folder}"
+            f"{word}: {facts['model']}, {facts['parameters']:,} parameters"
+            + (f" ({facts['frozen']:,} of them frozen)" if facts["frozen"] else "")
+            + f", on {where}, into {folder}"
         )
         if facts["shortage"]:
             self._bar.say(

@@ -434,3 +434,33 @@ def test_mixup_needs_two_images(tmp_path: Path) -> None:
     mixing = listed("train", mixup={"alpha": 0.4})
     assert loaded(tmp_path, recipe(train_dataset=mixing)).train_dataset.mixup.alpha == 0.4
     assert "batch_size is 1" in refusal(tmp_path, recipe(train_dataset=mixing, batch_size=1))
+
+
+def test_each_level_of_deep_supervision_has_a_loss_coefficient(tmp_path: Path) -> None:
+    deep = {"type": "ScalableUNet", "depth": 3, "deep_supervision": 2}
+    assert "3 output(s), but loss.coef has 1" in refusal(tmp_path, recipe(model=deep))
+    loss = {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.5, 0.25]}
+    assert loaded(tmp_path, recipe(model=deep, loss=loss)).model.deep_supervision == 2
+    deep["deep_supervision"] = 3
+    assert "write at most 2" in refusal(tmp_path, recipe(model=deep, loss=loss))
+
+
+def test_a_training_starts_from_one_source(tmp_path: Path) -> None:
+    start = {"source": "outputs/other"}
+    assert loaded(tmp_path, recipe(initialise=start)).initialise.least_fitting == 0.5
+    model: dict[str, Any] = {"type": "UNet", "pretrained": "unet.pdparams"}
+    assert "model.pretrained and initialise" in refusal(tmp_path, recipe(model=model, initialise=start))
+    model = {"type": "EncoderUNet", "backbone": {"type": "STDC1", "pretrained": "stdc.pdparams"}}
+    assert "model.backbone.pretrained and" in refusal(tmp_path, recipe(model=model, initialise=start))
+    model = {"type": "EncoderUNet", "backbone": {"type": "STDC1"}}
+    assert loaded(tmp_path, recipe(model=model, initialise=start)).model.backbone.type == "STDC1"
+
+
+def test_what_is_frozen_is_thawed_within_the_training(tmp_path: Path) -> None:
+    assert loaded(tmp_path, recipe(freeze={"layers": ["encoder"], "until": 9})).freeze.until == 9
+    assert "until iteration 10" in refusal(tmp_path, recipe(freeze={"layers": ["encoder"], "until": 10}))
+    frozen = {"freeze": {"layers": ["encoder"]}, "to_static_training": True}
+    assert "to_static_training" in refusal(tmp_path, recipe(**frozen))
+    half = {"precision": "fp16", "amp_level": "O2", "device": "gpu"}
+    assert "amp_level: O1" in refusal(tmp_path, recipe(freeze={"layers": ["encoder"], "until": 5}, **half))
+    assert loaded(tmp_path, recipe(freeze={"layers": ["encoder"]}, **half)).freeze.until is None

@@ -21,7 +21,7 @@ pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
 OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
-OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", "RMSProp", *OUR_LOSSES}
+OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", "EncoderUNet", "RMSProp", *OUR_LOSSES}
 
 
 def members(union: Any) -> list[type[Spec]]:
