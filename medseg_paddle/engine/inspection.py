@@ -8,7 +8,7 @@ import paddle
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.data import Survey, batch_bytes, require_stackable, survey
+from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes, require_stackable, survey
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.shared_memory import require_shared_memory
@@ -39,7 +39,8 @@ def inspect(
     Raises
     ------
     DataError
-        An image or a label is unreadable or does not fit, or there is no foreground to learn or score.
+        An image or a label is unreadable or does not fit, there is no foreground to learn or score, or what
+        the recipe names for sampling or as a style cannot be read.
     RecipeError
         The images cannot be stacked to a batch.
     ModelError
@@ -57,6 +58,7 @@ def inspect(
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
     _doubt(found, "training", recipe, listener)
+    TrainingStream(train, recipe, decoded, found)
     if val:
         scored = survey(val, recipe, listener.surveyed)
         _require_foreground(scored, f"the validation set ({len(val)} images)")

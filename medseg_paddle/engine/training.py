@@ -127,7 +127,7 @@ def fit(
                 try:
                     ended = run_train(
                         model,
-                        TrainingStream(train_cases, recipe, decoded),
+                        TrainingStream(train_cases, recipe, decoded, found),
                         cases=len(train_cases),
                         batch_bytes=batch_bytes(recipe, found),
                         evaluate=validation,

@@ -19,7 +19,14 @@ from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.files import disk_is_full, free_space
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
+from medseg_paddle.steps.checks import (
+    class_names,
+    read_beside,
+    require_apart,
+    require_same_data,
+    require_same_files,
+    require_same_window,
+)
 from medseg_paddle.steps.progress import ProgressBar, say
 from medseg_paddle.steps.provenance import provenance, surroundings
 
@@ -102,6 +109,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
     overwrite = overwrite or (resume and Run.exists(folder))
     if going_on:
         require_same_data(run, splits)
+        require_same_files(run, read_beside(recipe))
     else:
         Run.require_free(folder, overwrite=overwrite)
 
@@ -124,7 +132,9 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
             )
             run = run.with_recipe(recipe)
         else:
-            run = Run.create(folder, recipe, provenance(splits, chosen), overwrite=overwrite)
+            facts = provenance(splits, chosen, read_beside(recipe))
+            facts["pixels_per_class"] = list(found.pixels)
+            run = Run.create(folder, recipe, facts, overwrite=overwrite)
         fit(
             run,
             splits["train"],
