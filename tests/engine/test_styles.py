@@ -59,15 +59,20 @@ def test_training_images_take_on_the_style_and_keep_their_labels(kind, disc_reci
 
 def test_a_run_notes_the_pictures_and_goes_on_with_the_same_only(disc_recipe_file, tmp_path):
     folder = other_hospital(tmp_path / "other")
-    wanted = [with_style("RandomFourierStyle", folder), "lr_scheduler.decay_steps=12"]
+    wanted = [
+        with_style("RandomFourierStyle", folder),
+        "lr_scheduler.decay_steps=4",
+        "save_interval=2",
+        "iters=4",
+    ]
     whole = train(disc_recipe_file, output=tmp_path / "whole", overrides=[*wanted, "num_workers=2"])
     assert [Path(path).name for path in whole.provenance["files"]] == ["p000.png", "p001.png", "p002.png"]
-    train(disc_recipe_file, output=tmp_path / "parts", overrides=[*wanted, "iters=6"])
+    train(disc_recipe_file, output=tmp_path / "parts", overrides=[*wanted, "iters=2"])
     parts = train(disc_recipe_file, output=tmp_path / "parts", overrides=wanted, resume=True)
     assert whole.history() == parts.history()
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "p003.png")
     with pytest.raises(DataError, match=r"1 file\(s\).*p003\.png"):
-        train(disc_recipe_file, output=tmp_path / "parts", overrides=[*wanted, "iters=18"], resume=True)
+        train(disc_recipe_file, output=tmp_path / "parts", overrides=[*wanted, "iters=6"], resume=True)
 
 
 def test_a_preview_shows_the_styles(disc_recipe_file, tmp_path):
@@ -145,7 +150,7 @@ def test_what_would_teach_something_wrong_is_refused(overrides, words, disc_reci
 
 def test_standardized_images_are_learned_scored_and_predicted_alike(disc_recipe_file, discs, tmp_path):
     """A bundle gives the same mask for a picture whose channels another camera shifts and stretches."""
-    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*BOTH, "iters=60", "save_interval=60"])
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*BOTH, "iters=40", "save_interval=40"])
     assert [step["type"] for step in run.recipe.preprocessing_specs] == ["StandardizeImage", "Normalize"]
     bundle = export(run)
     predictor = Predictor(bundle.path)

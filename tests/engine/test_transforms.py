@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 from pydantic_core import PydanticCustomError
 
@@ -78,10 +79,18 @@ def drawn(
     label[8:20, 8:20] = 1
     image.setflags(write=False)  # as what is kept in memory
     label.setflags(write=False)
-    Path("styles").mkdir(exist_ok=True)
-    np.save("styles/picture.npy", np.random.default_rng(5).integers(30, 90, (40, 50, channels), np.uint8))
+    _put_style(channels)
     apply = TrainingTransform(transforms, channels=channels)
     return apply(image, label, rng, foreground_indices(label))
+
+
+def _put_style(channels: int) -> None:
+    Path("styles").mkdir(exist_ok=True)
+    pixels = np.random.default_rng(5).integers(30, 90, (40, 50, channels), np.uint8)
+    if channels == 1:
+        Image.fromarray(pixels[:, :, 0]).save("styles/picture.png")
+    else:
+        np.save("styles/picture.npy", pixels)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])

@@ -113,7 +113,7 @@ class RandomFourierStyle:
         kept = [
             np.abs(_spectrum(image, channel)[_lowest(most), : most + 1]) for channel in range(image.shape[2])
         ]
-        return (np.stack(kept, axis=-1) / (rows * columns)).astype(np.float32)
+        return np.asarray(np.stack(kept, axis=-1) / (rows * columns), np.float32)
 
     def __call__(self, image: Image, label: LabelArray, rng: np.random.Generator) -> tuple[Image, LabelArray]:
         """Return an image of the same dtype, clipped to 0..255, and the label."""
