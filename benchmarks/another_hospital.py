@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import statistics
 import tempfile
 import time
@@ -65,13 +66,13 @@ def recipe(root: Path, way: str, iters: int, seed: int) -> dict:
     }.get(way, [])
     intensity = [{"type": "RandomIntensity", "brightness": 0.1, "contrast": 0.3, "gamma": 0.3}]
     dataset = {"type": "Dataset", "dataset_root": str(root), "num_classes": 2, "img_channels": 1}
-    patch = {"type": "RandomAffinePatch", "size": [128, 128], "scale": [0.7, 1.4], "rotation": 180,
+    patch = {"type": "RandomAffinePatch", "size": [96, 96], "scale": [0.7, 1.4], "rotation": 180,
              "flip_horizontal": 0.5, "foreground": 0.5}  # fmt: skip
     before = [STANDARDIZE] if way == "standardize" else []
     losses = [{"type": "CrossEntropyLoss"}, {"type": "DiceLoss", "background": False}]
     return {
-        "name": "nuclei", "labels": ["background", "nucleus"], "batch_size": 8, "iters": iters, "seed": seed,
-        "save_interval": max(1, iters // 4), "model_graph": False, "overlays": 0, "device": "cpu",
+        "name": "nuclei", "labels": ["background", "nucleus"], "batch_size": 4, "iters": iters, "seed": seed,
+        "save_interval": max(1, iters // 2), "model_graph": False, "overlays": 0, "device": "cpu",
         "train_dataset": {**dataset, "mode": "train", "train_path": "train.txt",
                           "transforms": [*first, patch, *intensity, {"type": "Normalize"}]},
         "val_dataset": {**dataset, "mode": "val", "val_path": "val.txt",
@@ -103,22 +104,22 @@ def main() -> None:
         root = Path(folder)
         write(options.data, root)
         start = time.monotonic()
-        for way in ("nothing", "standardize", "histogram", "fourier"):
-            found: dict[str, list[float]] = {name: [] for name in ("test", *TARGETS)}
-            for seed in range(options.seeds):
-                wanted = recipe(root, way, options.iters, seed)
-                path = root / "recipe.yml"
-                path.write_text(yaml.safe_dump(wanted))
-                run = train(path, output=root / "run", overwrite=True)
-                for name, values in found.items():
-                    values.append(scored(run, root / "scores", wanted, name))
-                said = ", ".join(f"{name} {values[-1]:.4f}" for name, values in found.items())
-                print(f"{time.monotonic() - start:4.0f} s  {way}, seed {seed}: {said}", flush=True)
-            for name, values in found.items():
-                spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-                print(
-                    f"{way:12} {name:10} Dice {statistics.fmean(values):.3f}, SD {spread:.3f} of {len(values)}"
-                )
+        ways = ("nothing", "standardize", "histogram", "fourier")
+        found: dict[tuple[str, str], list[float]] = {
+            (way, name): [] for way in ways for name in ("test", *TARGETS)
+        }
+        for seed, way in itertools.product(range(options.seeds), ways):
+            wanted = recipe(root, way, options.iters, seed)
+            path = root / "recipe.yml"
+            path.write_text(yaml.safe_dump(wanted))
+            run = train(path, output=root / "run", overwrite=True)
+            for name in ("test", *TARGETS):
+                found[way, name].append(scored(run, root / "scores", wanted, name))
+            said = ", ".join(f"{name} {found[way, name][-1]:.4f}" for name in ("test", *TARGETS))
+            print(f"{time.monotonic() - start:4.0f} s  {way}, seed {seed}: {said}", flush=True)
+        for (way, name), values in found.items():
+            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+            print(f"{way:12} {name:10} Dice {statistics.fmean(values):.3f}, SD {spread:.3f} of {len(values)}")
 
 
 if __name__ == "__main__":

@@ -106,6 +106,16 @@ def test_all_images_with_foreground_are_drawn_evenly_and_so_are_the_others():
     np.testing.assert_allclose(counts, np.where(holds, 2.5, 0.5), atol=0.05)
 
 
+def test_images_with_foreground_stand_all_over_a_pass():
+    sampled = order(Sampling(foreground=0.5), [n < 10 for n in range(40)])
+    halves = np.array(
+        [[sampled[position] < 10 for position in range(40 * n, 40 * n + 40)] for n in range(50)]
+    )
+    first, second = halves[:, :20].sum(axis=1).mean(), halves[:, 20:].sum(axis=1).mean()
+    assert first + second == 25  # 40 (1/2 + 1/2 * 1/4)
+    assert abs(first - second) < 2
+
+
 def test_hard_cases_are_drawn_more_often(tmp_path):
     path = scores(tmp_path, {"case0": 0.9, "case1": 0.6, "case2": 0.5, "case3": None})
     found = order(Sampling(hard=0.5, scores=path), [True] * 4)
