@@ -1,11 +1,11 @@
-"""A network that learned from one microscope, at two others: with what helps against the difference, and without.
+"""A network that learned from one source of pictures, at two others: with what helps against the difference, and without.
 
 python benchmarks/another_hospital.py DATA/dsb2018_nuclei
 
-Grey pictures of the Data Science Bowl 2018 come from several microscopes, which their sizes tell apart. Labelled for
-the training are those of 256 x 256 pixels, of the set's own split. Of two other sizes the training's pictures lend
-their style without labels, and the validation and test pictures are scored. Scored is the best checkpoint on the first
-microscope's validation pictures: what a hospital that has no labels of the others could choose.
+Grey pictures of the Data Science Bowl 2018 have a few sizes, which stand for its sources. Labelled for the training are
+those of 256 x 256 pixels, of the set's own split. Of two other sizes the training's pictures lend their style without
+labels, and the validation and test pictures are scored. Scored is the best checkpoint on the first source's validation
+pictures: what a hospital that has no labels of the others could choose.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STANDARDIZE = {"type": "StandardizeImage"}
 
 
 def write(data: Path, root: Path) -> None:
-    """Grey pictures, labels of two classes, the lists, and a folder of the other microscopes' training pictures."""
+    """Grey pictures, labels of two classes, the lists, and a folder of the other sources' training pictures."""
     rows = [row for row in csv.DictReader((data / "cases.csv").open()) if row["kind"] == "grey"]
     lists: dict[str, list[str]] = {}
     for folder in ("images", "labels", "style"):
