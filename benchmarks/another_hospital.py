@@ -1,4 +1,4 @@
-"""A network that learned from one source of pictures, at two others: with what helps against the difference, and without.
+"""A network that learned from one source of pictures, at two others: with what helps with the difference, and without.
 
 python benchmarks/another_hospital.py DATA/dsb2018_nuclei
 
