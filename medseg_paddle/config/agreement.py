@@ -17,6 +17,7 @@ from medseg_paddle.config.transforms import (
     RandomAffinePatch,
     RandomChannelDrop,
     RandomCutout,
+    StandardizeImage,
     Transform,
 )
 from medseg_paddle.core import SPLITS
@@ -29,7 +30,7 @@ _IGNORED_LABEL = 255
 # They take intensities of 0..255: Normalize divides by 255, the others add to, clip, round or blank what they get.
 _OF_INTENSITIES = (
     "Normalize", "RandomIntensity", "RandomGaussianBlur", "RandomLowResolution", "RandomChannelDrop", "RandomCutout",
-    "RandomNoise", "RandomBlur", "RandomDistort",
+    "RandomNoise", "RandomBlur", "RandomDistort", "RandomHistogramMatch", "RandomFourierStyle",
 )  # fmt: skip
 # PaddleSeg hands OpenCV one value per channel, and OpenCV takes four; of its median filter, the same.
 _OF_FOUR_CHANNELS = (
@@ -50,6 +51,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_one_fold(recipe)
     _require_honest_scores(recipe)
     _require_intensities_before_normalize(recipe)
+    _require_whole_images_to_standardize(recipe)
     _require_one_preprocessing(recipe)
     _require_channels(recipe)
     _require_channels_to_change(recipe)
@@ -158,9 +160,10 @@ def _images(dataset: DatasetSpec) -> tuple[str, ...]:
 
 
 def _require_one_preprocessing(recipe: Recipe) -> None:
-    learned = [t for t in recipe.train_dataset.transforms if isinstance(t, Normalize)]
+    kinds = (Normalize, StandardizeImage)
+    learned = [t for t in recipe.train_dataset.transforms if isinstance(t, kinds)]
     for name, dataset in _datasets(recipe):
-        if [t for t in dataset.transforms if isinstance(t, Normalize)] != learned:
+        if [t for t in dataset.transforms if isinstance(t, kinds)] != learned:
             raise inconsistent(
                 f"train_dataset and {name} normalise differently; "
                 "the model would see other numbers than it learned",
@@ -230,6 +233,19 @@ def _require_intensities_before_normalize(recipe: Recipe) -> None:
                 _require_right_after(normalized, transform, (name, "transforms", i))
             elif isinstance(transform, Normalize):
                 normalized = transform
+
+
+def _require_whole_images_to_standardize(recipe: Recipe) -> None:
+    """Its mean and deviation of a patch, or of another size, would not be those of the image that is predicted."""
+    for name, dataset in _datasets(recipe):
+        for i, transform in enumerate(dataset.transforms):
+            if isinstance(transform, StandardizeImage) and i > 0:
+                raise inconsistent(
+                    f"StandardizeImage stands after {dataset.transforms[i - 1].type}, but takes the whole image as it "
+                    "was read",
+                    at=(name, "transforms", i),
+                    hint="make it the first transform, in training and validation",
+                )
 
 
 def _require_right_after(normalized: Normalize, transform: Transform, at: _At) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
-from medseg_paddle.config.base import Channels, Spec
+from medseg_paddle.config.base import Channels, Probability, Spec, inconsistent
 from medseg_paddle.config.transforms import DeterministicTransform, Mixup, Transform
 
 
@@ -48,11 +48,49 @@ class ManifestDataset(_DatasetSpec):
     )
 
 
+class Sampling(Spec):
+    """Ours: how often each image is drawn; what the shares leave is drawn evenly from all images."""
+
+    foreground: Probability = Field(
+        0, description="share of the images drawn evenly among those with foreground"
+    )
+    hard: Probability = Field(
+        0, description="share of the images drawn in proportion to (1 - Dice)^`power` of their whole case"
+    )
+    scores: str | None = Field(
+        None,
+        description="`summary.json` of `medseg evaluate --split train`, which says the Dice; relative to the working "
+        "directory",
+    )
+    power: PositiveFloat = Field(1.0, description="above 1 the hardest are drawn even more often")
+
+    @model_validator(mode="after")
+    def _require_shares_that_can_be_drawn(self) -> Sampling:
+        if self.foreground + self.hard > 1:
+            raise inconsistent(
+                f"sampling: the shares foreground {self.foreground:g} and hard {self.hard:g} are more than all images",
+                at=("hard",),
+                hint=f"write `hard: {1 - self.foreground:g}` or less",
+            )
+        if (self.hard > 0) != (self.scores is not None):
+            given, needed = ("hard", "scores") if self.hard else ("scores", "hard")
+            raise inconsistent(
+                f"sampling has `{given}`, but no `{needed}`",
+                at=(given,),
+                hint="write both: `hard: 0.5` and `scores: RUN/evaluation/train/summary.json`, which "
+                "`medseg evaluate RUN --split train` makes",
+            )
+        return self
+
+
 class TrainTransforms(Spec):
     """Mixin: what a training set has beside its images."""
 
     transforms: tuple[Transform, ...] = Field(description="what is done to image and label, in this order")
     mixup: Mixup | None = Field(None, description="mix the images of a batch; not at all where absent")
+    sampling: Sampling | None = Field(
+        None, description="how often each image is drawn; once in each pass where absent"
+    )
     cache_mb: NonNegativeInt = Field(
         1024,
         description="decoded images kept in a temporary file that all processes share, MiB; "

@@ -15,7 +15,7 @@ from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Optimizer, Schedule
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.config.selection import EarlyStopping, Selection
-from medseg_paddle.config.transforms import DeterministicTransform, Normalize
+from medseg_paddle.config.transforms import DeterministicTransform, Normalize, StandardizeImage
 from medseg_paddle.core import LabelSet, Split
 
 CpuKernels = Literal["auto", "onednn", "paddle"]
@@ -175,7 +175,7 @@ class Recipe(Spec):
         scored = self.val_dataset or self.test_dataset
         if scored is not None:
             return scored.transforms
-        return tuple(t for t in self.train_dataset.transforms if isinstance(t, Normalize))
+        return tuple(t for t in self.train_dataset.transforms if isinstance(t, (Normalize, StandardizeImage)))
 
     @property
     def preprocessing_specs(self) -> list[dict[str, Any]]:

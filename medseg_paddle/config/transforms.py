@@ -355,6 +355,52 @@ class RandomCutout(Spec):
     prob: Probability = Field(0.5, description="probability")
 
 
+class RandomHistogramMatch(Spec):
+    """Ours: give each channel the histogram of a picture from another hospital."""
+
+    type: Literal["RandomHistogramMatch"]
+    styles: str = Field(
+        description="folder of the other hospital's pictures, without labels, 200 at most: of a prepared data set "
+        "its training images, else every picture directly in it; relative to the working directory"
+    )
+    strength: Annotated[tuple[Probability, Probability], _Ordered] = Field(
+        (1.0, 1.0), description="least and greatest share of the way to the other histogram"
+    )
+    prob: Probability = Field(0.5, description="probability")
+
+
+class RandomFourierStyle(Spec):
+    """Ours: take the lowest frequencies' amplitudes from a picture of another hospital (Yang and Soatto 2020)."""
+
+    type: Literal["RandomFourierStyle"]
+    styles: str = Field(
+        description="folder of the other hospital's pictures, without labels, 200 at most: of a prepared data set "
+        "its training images, else every picture directly in it; relative to the working directory"
+    )
+    beta: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=0.25)], Annotated[float, Field(ge=0, le=0.25)]], _Ordered
+    ] = Field(
+        (0.0, 0.05),
+        description="least and greatest share of the frequencies; at most 128 cycles along a side are taken",
+    )
+    prob: Probability = Field(0.5, description="probability")
+
+
+class StandardizeImage(Spec):
+    """Ours: shift and stretch each channel of the whole image to a given mean and spread, from its own."""
+
+    type: Literal["StandardizeImage"]
+    mean: float = Field(127.5, ge=0, le=255, description="mean of each channel afterwards, 0..255")
+    std: PositiveFloat = Field(50.0, le=255, description="standard deviation of each channel afterwards")
+    above: float | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="only pixels with a channel brighter than this count and are changed; 10 leaves out the black "
+        "surround of a fundus picture",
+    )
+
+
 class ElasticDeformation(Spec):
     """Ours: smooth random displacement."""
 
@@ -369,12 +415,14 @@ Transform = Annotated[
     | LimitLong | ResizeRangeScaling | ResizeStepScaling | PaddingByAspectRatio | RandomPaddingCrop
     | RandomCenterCrop | ScalePadding | RandomNoise | RandomBlur | RandomRotation | RandomScaleAspect
     | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | RandomGaussianBlur
-    | RandomLowResolution | RandomChannelDrop | RandomCutout | ElasticDeformation,
+    | RandomLowResolution | RandomChannelDrop | RandomCutout | RandomHistogramMatch | RandomFourierStyle
+    | StandardizeImage | ElasticDeformation,
     Field(discriminator="type"),
 ]  # fmt: skip
 
 DeterministicTransform = Annotated[
-    Normalize | Resize | ResizeByLong | ResizeByShort | Padding, Field(discriminator="type")
+    Normalize | Resize | ResizeByLong | ResizeByShort | Padding | StandardizeImage,
+    Field(discriminator="type"),
 ]
 
 

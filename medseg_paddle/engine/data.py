@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.core import Case
+from medseg_paddle.config.losses import single_losses
+from medseg_paddle.core import Case, class_weights
 from medseg_paddle.engine.loading import Allocate
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, foreground_kind, sizes_after
+from medseg_paddle.engine.sampling import order_of
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
@@ -29,6 +31,8 @@ class Survey:
     sizes: frozenset[tuple[int, int]]
     only_ignored: tuple[Path, ...] = ()
     """Labels with ignored pixels and none of a class."""
+    holds_foreground: tuple[bool, ...] = ()
+    """Of each case, whether it has a pixel that is neither background nor ignored."""
 
 
 def survey(
@@ -55,7 +59,7 @@ def survey(
         is no class.
     """
     pixels = np.zeros(recipe.num_classes, np.int64)
-    sizes, only_ignored = set(), []
+    sizes, only_ignored, full = set(), [], []
     for done, case in enumerate(cases, start=1):
         label = labelled(case, recipe)
         image = read_image(case.image, recipe.in_channels)
@@ -68,7 +72,8 @@ def survey(
         if 0 <= recipe.ignore_index < recipe.num_classes:
             counts[recipe.ignore_index] = 0
         pixels += counts
-        no_class = recipe.ignore_index > 0 and not counts[1:].any()
+        full.append(bool(counts[1:].any()))
+        no_class = recipe.ignore_index > 0 and not full[-1]
         if case.label is not None and no_class and (label == recipe.ignore_index).any():
             only_ignored.append(case.label)
         sizes.add(label.shape)
@@ -76,7 +81,7 @@ def survey(
             decoded.keep(*_packed(case, image, label, recipe))
         if progress is not None:
             progress(done, len(cases), "images and labels read")
-    return Survey(tuple(int(n) for n in pixels), frozenset(sizes), tuple(only_ignored))
+    return Survey(tuple(int(n) for n in pixels), frozenset(sizes), tuple(only_ignored), tuple(full))
 
 
 def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:
@@ -124,6 +129,19 @@ def require_stackable(recipe: Recipe, found: Survey) -> None:
     )
 
 
+def balanced_weights(recipe: Recipe, found: Survey) -> tuple[float, ...] | None:
+    """What ``weight: balanced`` of a loss stands for; None where no loss says so.
+
+    Raises
+    ------
+    DataError
+        A class has no pixel in the training set.
+    """
+    if any(getattr(loss, "weight", None) == "balanced" for _, loss in single_losses(recipe.loss)):
+        return class_weights(found.pixels, recipe.label_set.names)
+    return None
+
+
 def batch_bytes(recipe: Recipe, found: Survey) -> int:
     """Bytes of the largest batch that :class:`TrainingStream` serves: float32 images, and labels."""
     sizes = sizes_after(recipe.train_dataset.transforms, found.sizes) or found.sizes
@@ -157,8 +175,8 @@ def _packed(case: Case, image: NDArray[np.float32], label: NDArray[Any], recipe:
 class TrainingStream:
     """Position in the stream -> augmented image and label.
 
-    Each pass over the cases is in a fresh order. Everything drawn at a position depends on the seed and
-    the position alone: not on workers, not on when the run was interrupted.
+    Each pass over the cases is in a fresh order, see :class:`medseg_paddle.engine.sampling.Order`. Everything drawn
+    at a position depends on the seed and the position alone: not on workers, not on when the run was interrupted.
 
     Parameters
     ----------
@@ -166,14 +184,34 @@ class TrainingStream:
     recipe : Recipe
     decoded : DecodedImages, optional
         Cases that need not be decoded again; see :func:`survey`.
+    found : Survey, optional
+        Of these cases; without it labels are read where their foreground decides how often a case is drawn.
+
+    Raises
+    ------
+    DataError
+        What the recipe names for sampling or as a style cannot be read, or does not fit.
     """
 
-    def __init__(self, cases: Sequence[Case], recipe: Recipe, decoded: DecodedImages | None = None) -> None:
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        recipe: Recipe,
+        decoded: DecodedImages | None = None,
+        found: Survey | None = None,
+    ) -> None:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe, self._decoded = tuple(cases), recipe, decoded
-        self._transform = TrainingTransform(recipe.train_dataset.transforms, recipe.ignore_index)
+        self._transform = TrainingTransform(
+            recipe.train_dataset.transforms, recipe.ignore_index, channels=recipe.in_channels
+        )
         self._foreground = _foreground(recipe)
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._order = order_of(
+            recipe.train_dataset.sampling,
+            self._cases,
+            recipe.seed,
+            lambda: found.holds_foreground if found is not None else self._found_foreground(),
+        )
         mixing = recipe.train_dataset.mixup
         self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
 
@@ -183,7 +221,7 @@ class TrainingStream:
 
     def case_at(self, position: int) -> Case:
         """The case that stands at a position of the stream."""
-        return self._cases[self._index(position)]
+        return self._cases[self._order[position]]
 
     def names(self, positions: Sequence[int]) -> list[str]:
         """The files of the images at these positions."""
@@ -241,7 +279,7 @@ class TrainingStream:
         )
 
     def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        case = self._cases[self._index(position)]
+        case = self._cases[self._order[position]]
         held = None if self._decoded is None else self._decoded.get((case.image, case.label))
         if held is None:
             read = read_image(case.image, self._recipe.in_channels)
@@ -252,9 +290,7 @@ class TrainingStream:
         foreground = self._foreground(label, self.ignore_index, *found)
         return self._transform.augmented(image, label, rng, foreground)
 
-    def _index(self, position: int) -> int:
-        epoch, place = divmod(position, len(self._cases))
-        if self._order[0] != epoch:
-            rng = np.random.default_rng([self._recipe.seed, 0, epoch])
-            self._order = (epoch, rng.permutation(len(self._cases)))
-        return int(self._order[1][place])
+    def _found_foreground(self) -> list[bool]:
+        ignored = self.ignore_index
+        labels = (labelled(case, self._recipe) for case in self._cases)
+        return [bool(((label != 0) & (label != ignored)).any()) for label in labels]

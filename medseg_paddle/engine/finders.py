@@ -13,7 +13,7 @@ import paddle
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.data import Survey, TrainingStream, balanced_weights, batch_bytes
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped
@@ -96,7 +96,7 @@ def try_out(
         try:
             run_train(
                 model,
-                TrainingStream(cases, recipe, decoded),
+                TrainingStream(cases, recipe, decoded, found),
                 cases=len(cases),
                 batch_bytes=batch_bytes(recipe, found),
                 hooks=hooks,
@@ -113,7 +113,10 @@ def try_out(
                 log_iters=1,
                 num_workers=recipe.num_workers,
                 losses=build_losses(
-                    recipe.loss, recipe.ignore_index, mixed=recipe.train_dataset.mixup is not None
+                    recipe.loss,
+                    recipe.ignore_index,
+                    mixed=recipe.train_dataset.mixup is not None,
+                    class_weights=balanced_weights(recipe, found),
                 ),
                 use_ema=recipe.use_ema,
                 precision="fp16" if recipe.precision == "fp16" else "fp32",

@@ -8,7 +8,14 @@ import paddle
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.data import Survey, batch_bytes, require_stackable, survey
+from medseg_paddle.engine.data import (
+    Survey,
+    TrainingStream,
+    balanced_weights,
+    batch_bytes,
+    require_stackable,
+    survey,
+)
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.listener import Listener
@@ -53,7 +60,9 @@ def inspect(
     Raises
     ------
     DataError
-        An image or a label is unreadable or does not fit, or there is no foreground to learn or score.
+        An image or a label is unreadable or does not fit, there is no foreground to learn or score, none of
+        a class whose loss is to be balanced, or what
+        the recipe names for sampling or as a style cannot be read.
     RecipeError
         The images cannot be stacked to a batch, or the optimiser names parameters that the model has not.
     ModelError
@@ -71,6 +80,8 @@ def inspect(
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
     _doubt(found, "training", recipe, listener)
+    TrainingStream(train, recipe, decoded, found)
+    balanced_weights(recipe, found)
     if val:
         scored = survey(val, recipe, listener.surveyed)
         _require_foreground(scored, f"the validation set ({len(val)} images)")

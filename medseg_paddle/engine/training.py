@@ -18,7 +18,7 @@ from medseg_paddle.engine.course import Course
 from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
 from medseg_paddle.engine.dashboard import Dashboard
-from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.data import Survey, TrainingStream, balanced_weights, batch_bytes
 from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached, cut_log
 from medseg_paddle.engine.freezing import Freezing
@@ -93,7 +93,7 @@ def fit(
     ):
         ending.callback(run.tidy_checkpoints)
         model, freezing, optimizer = _to_train(run, log, checkpoint)
-        stream = TrainingStream(train_cases, recipe, decoded)
+        stream = TrainingStream(train_cases, recipe, decoded, found)
         dashboard = None
         if environment.rank == 0:
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
@@ -164,7 +164,10 @@ def fit(
                 log_iters=course.log_iters,
                 num_workers=recipe.num_workers,
                 losses=build_losses(
-                    recipe.loss, recipe.ignore_index, mixed=recipe.train_dataset.mixup is not None
+                    recipe.loss,
+                    recipe.ignore_index,
+                    mixed=recipe.train_dataset.mixup is not None,
+                    class_weights=_class_weights(recipe, found, log),
                 ),
                 use_ema=recipe.use_ema,
                 precision="fp16" if recipe.precision == "fp16" else "fp32",
@@ -224,3 +227,11 @@ def _to_train(run: Run, log: TextIO, checkpoint: Path | None) -> tuple[paddle.nn
     optimizer = build_optimizer(recipe, model)
     freezing.make_room(optimizer)
     return model, freezing, optimizer
+
+
+def _class_weights(recipe: Recipe, found: Survey, log: TextIO) -> tuple[float, ...] | None:
+    """What ``weight: balanced`` stands for, noted in the log."""
+    weights = balanced_weights(recipe, found)
+    if weights is not None:
+        log.write(f"weight: balanced is {list(weights)}\n")
+    return weights

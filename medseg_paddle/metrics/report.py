@@ -153,6 +153,28 @@ class Report:
         return rows
 
 
+def dice_by_case(text: str) -> dict[str, float]:
+    """Mean Dice over the classes of each case, from :meth:`Report.to_json`.
+
+    1 where a case has no Dice: its classes are absent in truth and prediction, as they should be.
+
+    Raises
+    ------
+    ValueError
+        The text is not of that form.
+    """
+    content = json.loads(text)
+    found: dict[str, list[float]] = {}
+    try:
+        for row in content["cases"]:
+            dice = found.setdefault(str(row["case"]), [])
+            if row["dice"] is not None:
+                dice.append(float(row["dice"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"there is no list of cases with a dice in it ({error})") from error
+    return {case: statistics.fmean(dice) if dice else 1.0 for case, dice in found.items()}
+
+
 def _statistics(values: Iterable[float]) -> Statistics:
     valid = [value for value in values if not math.isnan(value)]
     if not valid:

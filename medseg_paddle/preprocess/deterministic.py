@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.preprocess import specs as spec_of
+from medseg_paddle.preprocess.standardize import StandardizeImage
 
 Size = tuple[int, int]
 """Rows, columns."""
@@ -193,7 +194,8 @@ class Padding:
 
 
 TRANSFORMS: dict[str, type[_Step]] = {
-    step.__name__: step for step in (Normalize, Padding, Resize, ResizeByLong, ResizeByShort)
+    step.__name__: step
+    for step in (Normalize, Padding, Resize, ResizeByLong, ResizeByShort, StandardizeImage)
 }
 """What a recipe may name under ``val_dataset.transforms``."""
 
@@ -205,7 +207,7 @@ class Preprocessing:
     Attributes
     ----------
     steps : tuple
-        Normalize, Resize, ResizeByLong, ResizeByShort or Padding objects, applied in order.
+        Normalize, Resize, ResizeByLong, ResizeByShort, Padding or StandardizeImage objects, applied in order.
     """
 
     steps: tuple[_Step, ...]

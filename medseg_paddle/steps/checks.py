@@ -7,9 +7,11 @@ from pathlib import Path
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.selection import OVER_CLASSES
-from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest
+from medseg_paddle.config.transforms import RandomFourierStyle, RandomHistogramMatch
+from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, sha256
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import labels_of
+from medseg_paddle.io.styles import style_files
 from medseg_paddle.run import Run
 from medseg_paddle.steps.provenance import fingerprint_of
 
@@ -141,3 +143,39 @@ def require_same_data(run: Run, splits: Mapping[str, Sequence[Case]]) -> None:
                 f"{len(cases)} now, or other content",
                 hint="put the data back as it was, or train again; held-out images may have been learned from",
             )
+
+
+def read_beside(recipe: Recipe) -> tuple[Path, ...]:
+    """Files that a training reads beside its images and labels: scores for sampling, pictures for their style.
+
+    Raises
+    ------
+    DataError
+        A folder of pictures is not there or empty.
+    """
+    train = recipe.train_dataset
+    scores = train.sampling.scores if train.sampling is not None else None
+    files = [Path(scores)] if scores is not None else []
+    for transform in train.transforms:
+        if isinstance(transform, (RandomHistogramMatch, RandomFourierStyle)):
+            files += style_files(Path(transform.styles))
+    return tuple(dict.fromkeys(files))
+
+
+def require_same_files(run: Run, files: Sequence[Path]) -> None:
+    """See that what a run read beside its data is still the same.
+
+    Raises
+    ------
+    DataError
+        A file has changed since, is new or is gone.
+    """
+    noted = run.provenance.get("files", {})
+    now = {str(path): sha256(path) if path.is_file() else None for path in files}
+    changed = sorted(path for path in {*noted, *now} if noted.get(path) != now.get(path))
+    if changed:
+        raise DataError(
+            f"{len(changed)} file(s) that {run.path} reads beside its data are not as they were when it was started, "
+            f"for example {changed[0]}",
+            hint="put them back as they were, or start a new run with --output; this one would go on another way",
+        )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _COUNTED = 64  # training images that the shares are of
 _CASES = 3  # cases shown where none are named
+_PASSES = 20  # for each draw, in which a case that is seldom drawn is looked for
 _LOOKED_AT = 24  # cases whose labels are read to find some with foreground
 _LEAST_RANGE = 1e-3  # of intensities 0..255, below which an image is blank
 _OF_SIZE = (
@@ -99,8 +100,8 @@ def preview(
 ) -> Preview:
     """Draw a sheet of training images through the training's own pipeline.
 
-    A row for each case: the prepared image with its labels, then what training gets of it in its first
-    passes over the data, bit for bit. Then a row for each transform by itself, which happens always there.
+    A row for each case: the prepared image with its labels, then what training gets of it the first times
+    that it is drawn, bit for bit. Then a row for each transform by itself, which happens always there.
 
     Parameters
     ----------
@@ -130,12 +131,12 @@ def preview(
     mixing = resolved.train_dataset.mixup
     numbers = [n for n, t in enumerate(resolved.train_dataset.transforms) if not isinstance(t, Normalize)]
     with ProgressBar("drawing", len(chosen) + _COUNTED + len(numbers)) as bar:
-        passes = [_positions(stream, chosen, number) for number in range(draws)]
-        captions = [f"pass {number}" for number in range(1, draws + 1)]
+        positions = _positions(stream, chosen, draws)
         rows = []
         for case in chosen:
             prepared = _draw(TrainingStream((case,), _with(resolved, ())), 0, resolved)
-            drawn = [_draw(stream, positions[case.id], resolved) for positions in passes]
+            drawn = [_draw(stream, position, resolved) for position in positions[case.id]]
+            captions = [f"pass {position // len(stream) + 1}" for position in positions[case.id]]
             rows.append(_row(case.id, "", prepared, drawn, captions, labels))
             bar.update(len(rows))
         for position in range(_COUNTED):
@@ -238,7 +239,9 @@ def _alone(number: int, case: Case, recipe: Recipe, labels: LabelSet, draws: int
     except RecipeError as error:
         return _row(title, f"not without what stands before it: {error.message}", reference, [], [], labels)
     whole = _with(recipe, [always])
-    apply = TrainingTransform(whole.train_dataset.transforms, recipe.ignore_index)
+    apply = TrainingTransform(
+        whole.train_dataset.transforms, recipe.ignore_index, channels=recipe.in_channels
+    )
     foreground = foreground_indices(label, recipe.ignore_index)
     drawn = [
         _shown(*apply(image, label, np.random.default_rng([recipe.seed, 3, draw]), foreground), whole)
@@ -280,9 +283,9 @@ def _mixed(mixing: Mixup, everything: Sequence[Case], recipe: Recipe, labels: La
 
 
 def _with(recipe: Recipe, transforms: Sequence[Transform]) -> Recipe:
-    """The recipe with these transforms of training images, and its own normalisation."""
+    """The recipe with these transforms of training images and its own normalisation, each image drawn as often."""
     normalize = tuple(t for t in recipe.train_dataset.transforms if isinstance(t, Normalize))
-    changes = {"transforms": (*transforms, *normalize), "mixup": None}
+    changes = {"transforms": (*transforms, *normalize), "mixup": None, "sampling": None}
     dataset = recipe.train_dataset.model_copy(update=changes)
     return recipe.model_copy(update={"train_dataset": dataset})
 
@@ -317,11 +320,16 @@ def _window(draw: _Draw) -> tuple[slice, slice]:
     return slice(first[0], first[0] + TILE_SIDE), slice(first[1], first[1] + TILE_SIDE)
 
 
-def _positions(stream: TrainingStream, chosen: Sequence[Case], number: int) -> dict[str, int]:
-    """Where each chosen case stands in a pass over the data."""
-    wanted = {case.id for case in chosen}
-    places = range(number * len(stream), (number + 1) * len(stream))
-    return {case.id: place for place in places if (case := stream.case_at(place)).id in wanted}
+def _positions(stream: TrainingStream, chosen: Sequence[Case], draws: int) -> dict[str, list[int]]:
+    """Where each chosen case stands the first times; fewer times where it is hardly ever drawn."""
+    found: dict[str, list[int]] = {case.id: [] for case in chosen}
+    for position in range(_PASSES * draws * len(stream)):
+        places = found.get(stream.case_at(position).id)
+        if places is not None and len(places) < draws:
+            places.append(position)
+            if all(len(places) == draws for places in found.values()):
+                break
+    return found
 
 
 def _named(everything: Sequence[Case], names: Sequence[str]) -> tuple[Case, ...]:
@@ -353,7 +361,7 @@ def _notes(recipe: Recipe, count: int) -> list[str]:
     mixing = " > mixup" if recipe.train_dataset.mixup is not None else ""
     notes = [
         f"{count} cases of {recipe.train_dataset.dataset_root}, seed {recipe.seed}",
-        "Pass k is what the training gets of the case in its k-th pass over the data.",
+        "Pass k is what the training gets of the case in its k-th pass, of as many images as there are cases.",
         f"{chain}{mixing}",
     ]
     if recipe.in_channels not in (1, 3):

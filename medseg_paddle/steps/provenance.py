@@ -31,7 +31,9 @@ _NAMED = 5  # files in a message
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "CUDA_VISIBLE_DEVICES")
 
 
-def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, Any]:
+def provenance(
+    cases: Mapping[str, Sequence[Case]], device: str, files: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Everything beside the recipe that a run depends on, as JSON-able values.
 
     Parameters
@@ -41,9 +43,12 @@ def provenance(cases: Mapping[str, Sequence[Case]], device: str) -> dict[str, An
         file's own, without its name.
     device : str
         Where it computes.
+    files : sequence of Path
+        What else it reads; the SHA-256 of each is noted.
     """
     return {
         **surroundings(device),
+        "files": {str(path): sha256(path) for path in files},
         "data": {split: _noted(members) for split, members in cases.items()},
     }
 

@@ -23,8 +23,10 @@ from medseg_paddle.io.files import disk_is_full, free_space
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import (
     class_names,
+    read_beside,
     require_apart,
     require_same_data,
+    require_same_files,
     require_same_window,
     require_scored_class,
 )
@@ -118,11 +120,13 @@ def _train(
     overwrite = overwrite or (resume and Run.exists(folder))
     if going_on:
         require_same_data(run, splits)
+        require_same_files(run, read_beside(recipe))
     else:
         Run.require_free(folder, overwrite=overwrite)
 
     start_paddle()
     from medseg_paddle.engine.checkpoints import latest_whole
+    from medseg_paddle.engine.data import balanced_weights
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.training import fit
@@ -149,7 +153,10 @@ def _train(
             run.note_resumption({**surroundings(chosen), "iteration": reached})
             run = run.with_recipe(recipe)
         else:
-            run = Run.create(folder, recipe, provenance(splits, chosen), overwrite=overwrite)
+            facts = provenance(splits, chosen, read_beside(recipe))
+            facts["pixels_per_class"] = list(found.pixels)
+            facts["class_weights"] = balanced_weights(recipe, found)
+            run = Run.create(folder, recipe, facts, overwrite=overwrite)
         fit(
             run,
             splits["train"],

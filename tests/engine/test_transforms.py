@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter
 from pydantic_core import PydanticCustomError
 
@@ -36,6 +38,8 @@ WANTED: dict[str, dict[str, Any]] = {  # with settings under which each one does
     "RandomLowResolution": {"prob": 1},
     "RandomChannelDrop": {"prob": 1},
     "RandomCutout": {"prob": 1, "label": "ignore"},
+    "RandomHistogramMatch": {"prob": 1, "styles": "styles"},  # `drawn` puts a picture there
+    "RandomFourierStyle": {"prob": 1, "styles": "styles"},
     "RandomBlur": {"prob": 1},
     "RandomNoise": {"prob": 1},
     "RandomHorizontalFlip": {"prob": 1},
@@ -49,6 +53,12 @@ TAKE_FOUR_CHANNELS = (
     "Padding", "PaddingByAspectRatio", "RandomPaddingCrop", "RandomRotation", "RandomAffine", "RandomBlur",
 )  # fmt: skip
 SIZES = ((48, 64), (32, 32), (66, 50))
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    """The working directory, which paths of a recipe are relative to."""
+    monkeypatch.chdir(tmp_path)
 
 
 def specs(*steps: str | dict[str, Any]) -> tuple[Transform, ...]:
@@ -69,7 +79,18 @@ def drawn(
     label[8:20, 8:20] = 1
     image.setflags(write=False)  # as what is kept in memory
     label.setflags(write=False)
-    return TrainingTransform(transforms)(image, label, rng, foreground_indices(label))
+    _put_style(channels)
+    apply = TrainingTransform(transforms, channels=channels)
+    return apply(image, label, rng, foreground_indices(label))
+
+
+def _put_style(channels: int) -> None:
+    Path("styles").mkdir(exist_ok=True)
+    pixels = np.random.default_rng(5).integers(30, 90, (40, 50, channels), np.uint8)
+    if channels == 1:
+        Image.fromarray(pixels[:, :, 0]).save("styles/picture.png")
+    else:
+        np.save("styles/picture.npy", pixels)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])

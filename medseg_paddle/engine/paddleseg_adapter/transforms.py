@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from medseg_paddle.config.base import component_arguments
 from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, RandomAffinePatch
+from medseg_paddle.io.images import read_image
+from medseg_paddle.io.styles import style_files
+from medseg_paddle.preprocess.augment import (
+    TRAIN_TRANSFORMS,
+    RandomAffinePatch,
+    RandomFourierStyle,
+    RandomHistogramMatch,
+)
 from medseg_paddle.preprocess.augment.arrays import resized_label
 from medseg_paddle.preprocess.augment.planes import NormalizedPlanes, write_planes
 from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
@@ -40,16 +48,23 @@ class TrainingTransform:
         The transforms in the order of the recipe.
     ignore_index : int
         Label value that is neither learned nor scored.
+    channels : int
+        Of the images; the pictures that lend their style are read with as many.
+
+    Raises
+    ------
+    DataError
+        A picture that a transform names cannot be read.
     """
 
-    def __init__(self, specs: Sequence[Transform], ignore_index: int = 255) -> None:
+    def __init__(self, specs: Sequence[Transform], ignore_index: int = 255, *, channels: int = 3) -> None:
         self._ignore_index = ignore_index
         last = specs[-1] if specs else None
         self._finish: Callable[[NDArray[Any], NDArray[np.float32]], None] = write_planes
         if isinstance(last, spec_of.Normalize):
             self._finish = NormalizedPlanes(last.mean, last.std).write
             specs = specs[:-1]
-        self._steps = [(spec.type in TRAIN_TRANSFORMS, _built(spec)) for spec in specs]
+        self._steps = [(spec.type in TRAIN_TRANSFORMS, _built(spec, channels)) for spec in specs]
 
     def __call__(
         self,
@@ -190,7 +205,7 @@ def _draws_size(spec: Transform) -> bool:
 
 
 def _measured(spec: Transform, size: Size) -> Size:
-    _, label = _stock(_built(spec), np.zeros((*size, 1), np.float32), np.zeros(size, np.uint8))
+    _, label = _stock(_built(spec, 1), np.zeros((*size, 1), np.float32), np.zeros(size, np.uint8))
     rows, columns = label.shape
     return rows, columns
 
@@ -204,9 +219,13 @@ def _require_room(target: Size, sizes: Collection[Size]) -> None:
         )
 
 
-def _built(spec: Transform) -> Any:
-    """The callable that a recipe's words stand for."""
+def _built(spec: Transform, channels: int) -> Any:
+    """The callable that a recipe's words stand for, for images of so many channels."""
     arguments = component_arguments(spec)
+    if isinstance(spec, (spec_of.RandomHistogramMatch, spec_of.RandomFourierStyle)):
+        kind = RandomHistogramMatch if spec.type == "RandomHistogramMatch" else RandomFourierStyle
+        pictures = (read_image(path, channels) for path in style_files(Path(spec.styles)))
+        return kind(**{**arguments, "styles": tuple(kind.style_of(picture) for picture in pictures)})
     ours = TRAIN_TRANSFORMS.get(spec.type)
     if ours is not None:
         return ours(**arguments)

@@ -1,10 +1,10 @@
-"""Random changes of training images: geometry, intensity, blanks.
+"""Random changes of training images: geometry, intensity, style, blanks.
 
 Every transform is a frozen dataclass, called with an image (HWC, uint8 or float32, 0..255), its label (HW
 integer) and a generator. It never writes into what it is given, hands on what it does not change, and
-gives the same answer for the same state of the generator. :class:`RandomIntensity` returns float32; all
-others keep the dtype and round uint8 to whole grey levels. Intensities of uint8 come from tables, which is
-several times faster.
+gives the same answer for the same state of the generator. :class:`RandomIntensity` returns float32, and so does
+:class:`StandardizeImage`, which is preprocessing and draws nothing; all others keep the dtype and round uint8 to
+whole grey levels. Intensities of uint8 come from tables, which is several times faster.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from medseg_paddle.preprocess.augment.intensity import (
 )
 from medseg_paddle.preprocess.augment.mixup import Mixup
 from medseg_paddle.preprocess.augment.occlusion import RandomChannelDrop, RandomCutout
+from medseg_paddle.preprocess.augment.style import RandomFourierStyle, RandomHistogramMatch
+from medseg_paddle.preprocess.standardize import StandardizeImage
 
 TrainTransform = (
     RandomAffinePatch
@@ -30,6 +32,9 @@ TrainTransform = (
     | RandomLowResolution
     | RandomChannelDrop
     | RandomCutout
+    | RandomHistogramMatch
+    | RandomFourierStyle
+    | StandardizeImage
 )
 
 TRAIN_TRANSFORMS: dict[str, type[TrainTransform]] = {
@@ -37,9 +42,12 @@ TRAIN_TRANSFORMS: dict[str, type[TrainTransform]] = {
     "RandomAffinePatch": RandomAffinePatch,
     "RandomChannelDrop": RandomChannelDrop,
     "RandomCutout": RandomCutout,
+    "RandomFourierStyle": RandomFourierStyle,
     "RandomGaussianBlur": RandomGaussianBlur,
+    "RandomHistogramMatch": RandomHistogramMatch,
     "RandomIntensity": RandomIntensity,
     "RandomLowResolution": RandomLowResolution,
+    "StandardizeImage": StandardizeImage,
 }
 """What a recipe may name under ``train_dataset.transforms``, beside PaddleSeg's own."""
 
@@ -50,9 +58,12 @@ __all__ = [
     "RandomAffinePatch",
     "RandomChannelDrop",
     "RandomCutout",
+    "RandomFourierStyle",
     "RandomGaussianBlur",
+    "RandomHistogramMatch",
     "RandomIntensity",
     "RandomLowResolution",
+    "StandardizeImage",
     "TrainTransform",
     "foreground_indices",
 ]
