@@ -1,7 +1,7 @@
 """PaddleSeg 2.8.0 on Paddle 3: all that it needs to run as it should, in one place.
 
 `paddleseg.core.train()` is called as it is; nothing in the installed package is edited. While it runs,
-four names that it looks up are replaced. Each has a test in ``tests/engine/test_paddleseg_fixes.py``
+the names below are replaced. Each has a test in ``tests/engine/test_paddleseg_fixes.py``
 that fails when the fix is no longer needed.
 
 ====================================  =========================================================================
@@ -13,6 +13,8 @@ replaced while training               because
                                       the stock writer also labels any score mIoU
 ``paddle.io.DistributedBatchSampler`` a data set smaller than a batch looped for ever without a word; a resumed
                                       run saw the first images again
+``init_ema_params``,                  the stock average has a decay that no recipe can set, and leaves what is no
+``update_ema_model``                  floating-point number as it was at the start
 ``sys.stdout``                        PaddleSeg prints its log; it goes to the run's ``train.log``
 ====================================  =========================================================================
 
