@@ -13,7 +13,7 @@ import paddle
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.data import Survey, TrainingStream, balanced_weights, batch_bytes
+from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped
@@ -40,6 +40,7 @@ def try_out(
     device: str,
     iters: int,
     told: Told,
+    class_weights: tuple[float, ...] | None,
     rates: Sequence[float] | None = None,
 ) -> None:
     """Train `recipe` from its fresh weights for some iterations, as `medseg train` would.
@@ -60,6 +61,8 @@ def try_out(
         Iterations to make.
     told : callable
         Hears the loss of each iteration.
+    class_weights : tuple of float, optional
+        What ``weight: balanced`` of a loss stands for.
     rates : sequence of float, optional
         Learning rate of each iteration, in place of the recipe's schedule.
 
@@ -116,7 +119,7 @@ def try_out(
                     recipe.loss,
                     recipe.ignore_index,
                     mixed=recipe.train_dataset.mixup is not None,
-                    class_weights=balanced_weights(recipe, found),
+                    class_weights=class_weights,
                 ),
                 use_ema=recipe.use_ema,
                 precision="fp16" if recipe.precision == "fp16" else "fp32",

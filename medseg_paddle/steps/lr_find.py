@@ -110,7 +110,7 @@ def lr_find(
     require_writable(plot.parent)
 
     start_paddle()
-    from medseg_paddle.engine.data import require_stackable, survey
+    from medseg_paddle.engine.data import balanced_weights, require_stackable, survey
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.finders import try_out
 
@@ -136,6 +136,7 @@ def lr_find(
                 device=chosen,
                 iters=iterations,
                 told=hear,
+                class_weights=balanced_weights(recipe, found),
                 rates=rates,
             )
     result = judge(rates, losses)

@@ -122,3 +122,13 @@ def test_stock_visualdl_goes_on_when_a_record_cannot_be_written(
         writer.add_scalar("loss", 1.0, 0)
         writer.flush()
     assert "No space left" in capsys.readouterr().out
+
+
+def test_the_stock_average_leaves_whole_numbers_as_they_were() -> None:
+    from paddleseg.utils import update_ema_model
+
+    average, model = paddle.nn.ReLU(), paddle.nn.ReLU()
+    for layer, steps in ((average, 0), (model, 5)):
+        layer.register_buffer("steps", paddle.full([1], steps, "int64"))
+    update_ema_model(average, model, step=1)
+    assert average.steps.item() == 0

@@ -13,6 +13,8 @@ replaced while training               because
                                       the stock writer also labels any score mIoU
 ``paddle.io.DistributedBatchSampler`` a data set smaller than a batch looped for ever without a word; a resumed
                                       run saw the first images again
+``init_ema_params``,                  the stock average has a decay that no recipe can set, and leaves what is no
+``update_ema_model``                  floating-point number as it was at the start
 ``sys.stdout``                        PaddleSeg prints its log; it goes to the run's ``train.log``
 ``paddle.save``                       files were written in place, one by one: a kill left a part of a checkpoint
 ``deepcopy``, ``init_ema_params``     a resumed run began its moving average anew; `train()` neither gives it away
