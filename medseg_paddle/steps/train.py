@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.engine.cpu import available_cores
-from medseg_paddle.engine.interruption import StopSignals
+from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
@@ -28,8 +28,11 @@ _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_d
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
-    "cpu_kernels",
+    "cpu_kernels", "search",
 }  # fmt: skip
+
+Watch = Callable[[int, float], None]
+"""Called with an iteration and the score that it was validated with, the greater the better."""
 
 
 def train(
@@ -40,6 +43,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Train a recipe with `paddleseg.core.train()`.
 
@@ -62,6 +66,10 @@ def train(
         Replace a run in `output`.
     device : str, optional
         ``"auto"``, ``"cpu"`` or ``"gpu"``, in place of the recipe's.
+    watch : callable, optional
+        Called after each validation; with ``use_ema`` twice, for the model and for its average. What it raises
+        ends the training as a stop does, with a checkpoint of that iteration that can be resumed, and is then
+        raised here.
 
     Returns
     -------
@@ -81,10 +89,12 @@ def train(
         resolved = resolved.model_copy(update={"device": device})
     folder = Path("outputs") / resolved.name if output is None else Path(output)
     with StopSignals() as stop, _room_needed(folder):
-        return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop)
+        return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop, watch=watch)
 
 
-def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop: StopSignals) -> Run:
+def _train(
+    recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop: StopSignals, watch: Watch | None
+) -> Run:
     going_on = resume and Run.begun(folder)
     if going_on:
         run = Run.open(folder)
@@ -112,7 +122,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
 
     chosen = set_device(recipe.device, recipe.precision)
     with (
-        _TrainingProgress(recipe.num_workers) as listener,
+        _TrainingProgress(recipe.num_workers, watch) as listener,
         DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
@@ -125,18 +135,25 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop:
             run = run.with_recipe(recipe)
         else:
             run = Run.create(folder, recipe, provenance(splits, chosen), overwrite=overwrite)
-        fit(
-            run,
-            splits["train"],
-            splits.get("val", ()),
-            labels,
-            found=found,
-            decoded=decoded,
-            device=chosen,
-            resume=going_on,
-            listener=listener,
-            stop=stop,
-        )
+        listener.run = run
+        try:
+            fit(
+                run,
+                splits["train"],
+                splits.get("val", ()),
+                labels,
+                found=found,
+                decoded=decoded,
+                device=chosen,
+                resume=going_on,
+                listener=listener,
+                stop=stop,
+            )
+        except Stopped:  # by the validation that a resumed run makes up for, before the loop
+            if listener.ended_by is None:
+                raise
+    if listener.ended_by is not None:
+        raise listener.ended_by
     return run
 
 
@@ -225,11 +242,14 @@ def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
 
 
 class _TrainingProgress:
-    """Shows a training on the terminal."""
+    """Shows a training on the terminal, and tells who watches its scores."""
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, watch: Watch | None) -> None:
         self._bar = ProgressBar("checking", 1).__enter__()
         self._score = ""
+        self._watch = watch
+        self.run: Run | None = None
+        self.ended_by: Exception | None = None
         self._num_workers, self._lines = num_workers, 0
 
     def __enter__(self) -> Self:
@@ -277,6 +297,13 @@ class _TrainingProgress:
         self._score = f"  Dice {report.mean_foreground_dice:.4f}"
         mark = "  best so far, saved" if best else ""
         self._bar.say(f"validation at {step}: mean foreground Dice {report.mean_foreground_dice:.4f}{mark}")
+        if self._watch is None or self.run is None:
+            return
+        try:
+            self._watch(step, self.run.history()[-1]["score"])
+        except Exception as error:
+            self.ended_by = error
+            raise Stopped from error
 
     def stopped(self, step: int, iters: int, *, resumable: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
