@@ -22,7 +22,10 @@ def crossval(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder of the folds; outputs/NAME_crossval where absent.", metavar="FOLDER"
+            "--output",
+            "-o",
+            help="Folder of the folds; outputs/NAME_crossval where absent.",
+            metavar="FOLDER",
         ),
     ] = None,
     folds: Annotated[

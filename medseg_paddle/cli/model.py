@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import Device, OfCheckpoint, OnDevice, Overwrite, RunFolders, Weights, set_option
+from medseg_paddle.cli.options import (
+    Device,
+    OfCheckpoint,
+    OnDevice,
+    Overwrite,
+    RunFolders,
+    Weights,
+    set_option,
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,9 +7,10 @@ import posixpath
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medseg_paddle.config.base import inconsistent
+from medseg_paddle.config.base import did_you_mean, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.optimisation import CrossEntropyLoss, DiceLoss, MixedLoss
+from medseg_paddle.config.search import value_at
 from medseg_paddle.config.transforms import (
     Normalize,
     RandomAffinePatch,
@@ -56,6 +57,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_a_loss_per_output(recipe)
     _require_losses_that_know_the_classes(recipe)
     _require_kernels_that_train(recipe)
+    _require_scores_to_search_by(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
@@ -346,3 +348,24 @@ def _require_kernels_that_train(recipe: Recipe) -> None:
             at=("cpu_kernels",),
             hint="train without `to_static_training`, or set `cpu_kernels: auto`",
         )
+
+
+def _require_scores_to_search_by(recipe: Recipe) -> None:
+    if recipe.search is None:
+        return
+    if recipe.val_dataset is None:
+        raise inconsistent(
+            "a search goes by validation scores, and there is no val_dataset",
+            at=("search",),
+            hint="add val_dataset, or remove `search`",
+        )
+    for key in recipe.search.parameters:
+        try:
+            value_at(recipe.model_dump(mode="json"), key)
+        except KeyError as missing:
+            part, known = missing.args
+            raise inconsistent(
+                f"search.parameters: the recipe has no value at '{key}'",
+                at=("search", "parameters", key),
+                hint=did_you_mean(part, known) if known else "name a key that `medseg recipe show` prints",
+            ) from None
