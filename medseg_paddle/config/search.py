@@ -71,7 +71,9 @@ class SearchSpec(Spec):
     trials: PositiveInt = Field(20, description="trainings in all, those of earlier calls included")
     seed: NonNegativeInt = Field(0, description="seed of the values that are drawn")
     startup_trials: NonNegativeInt = Field(
-        5, description="trials with values drawn at random, and never ended early, before any is learned from"
+        5,
+        description="trials with values drawn at random before any is learned from; `median` ends none before so many "
+        "are complete",
     )
     pruner: Literal["median", "hyperband", "none"] = Field(
         "median",

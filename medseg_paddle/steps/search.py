@@ -91,9 +91,9 @@ def search(
     _require_values_that_fit(draft, spec)
     folder = Path("outputs") / f"{base.name}_search" if output is None else Path(output)
     require_writable(folder)
-    end = time.monotonic() + spec.seconds
     with database_errors(storage):
         study = open_study(folder, storage, base, spec)
+        end = time.monotonic() + spec.seconds
         going_on = True
         while going_on and time.monotonic() < end:
             with study.claimed(spec.trials) as trial:
