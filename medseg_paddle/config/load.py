@@ -264,7 +264,7 @@ def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, wh
     kind = first["type"]
     message, hint = first["msg"], "see `medseg recipe schema` or docs/reference/recipe.md"
     if kind == "unknown_key":
-        at = (*at, context["key"])
+        at = _strip_tags((*first["loc"], context["key"]), data)
         message = f"unknown key '{_dotted(at)}'"
         elsewhere = _STANDS_ELSEWHERE.get(context["key"]) if len(at) == 1 else None
         hint = elsewhere or did_you_mean(context["key"], context["known"])

@@ -18,7 +18,7 @@ from medseg_paddle.io.files import require_writable
 from medseg_paddle.run import Run
 from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.search_results import SearchResult, State, TrialResult, best_recipe, write_results
-from medseg_paddle.steps.search_study import Study, database_errors, open_study
+from medseg_paddle.steps.search_study import SharedStudy, database_errors, open_study
 from medseg_paddle.steps.train import train
 
 _NOTE = "note"  # attribute of a trial: why it failed, or what it repeats
@@ -92,14 +92,14 @@ def search(
     folder = Path("outputs") / f"{base.name}_search" if output is None else Path(output)
     require_writable(folder)
     with database_errors(storage):
-        study = open_study(folder, storage, base, spec)
+        shared = open_study(folder, storage, base, spec)
         end = time.monotonic() + spec.seconds
         going_on = True
         while going_on and time.monotonic() < end:
-            with study.claimed(spec.trials) as trial:
-                going_on = trial is not None and _run(study, trial, draft, spec, end, device)
-            _write(study, draft, spec)
-        return _write(study, draft, spec)
+            with shared.claimed(spec.trials) as trial:
+                going_on = trial is not None and _run(shared, trial, draft, spec, end, device)
+            _write(shared, draft, spec)
+        return _write(shared, draft, spec)
 
 
 def _require_values_that_fit(draft: Draft, spec: SearchSpec) -> None:
@@ -110,20 +110,22 @@ def _require_values_that_fit(draft: Draft, spec: SearchSpec) -> None:
             draft.recipe({key: value})
 
 
-def _run(study: Study, trial: Trial, draft: Draft, spec: SearchSpec, end: float, device: str | None) -> bool:
+def _run(
+    shared: SharedStudy, trial: Trial, draft: Draft, spec: SearchSpec, end: float, device: str | None
+) -> bool:
     """Train a trial and tell its end; False where the time is up before it."""
-    folder = study.run_folder(trial.number)
+    folder = shared.run_folder(trial.number)
     values = {key: _drawn(trial, key, candidates) for key, candidates in spec.parameters.items()}
     listed = ", ".join(f"{key}={value}" for key, value in values.items())
     say(f"trial {trial.number} ({trial.number + 1} of {spec.trials}): {listed}")
     state, score = TrialState.COMPLETE, None
     try:
-        twin = _twin(study.optuna, trial)
+        twin = _twin(shared.study, trial)
         if twin is not None:
             trial.set_user_attr(_NOTE, f"the same values as trial {twin.number}, whose score it has")
             score = twin.value
         else:
-            with study.start_noted(trial):
+            with shared.start_noted(trial):
                 score = _trained(draft.recipe(values), trial, folder, end, device)
     except _TimeIsUp:
         return False
@@ -134,9 +136,9 @@ def _run(study: Study, trial: Trial, draft: Draft, spec: SearchSpec, end: float,
         state = TrialState.FAIL
         trial.set_user_attr(_NOTE, getattr(error, "message", None) or f"{type(error).__name__}: {error}")
     if Run.begun(folder):
-        facts = {"study": study.optuna.study_name, "trial": trial.number, "state": _STATES[state]}
+        facts = {"study": shared.study.study_name, "trial": trial.number, "state": _STATES[state]}
         Run.open(folder).note("search", {**facts, "values": values})
-    study.optuna.tell(trial, score, state=state)
+    shared.study.tell(trial, score, state=state)
     say(f"trial {trial.number} {_STATES[state]}" + ("" if score is None else f": {score:.4f}"))
     return True
 
@@ -199,15 +201,15 @@ def _twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
     return next((one for one in complete if one.params == trial.params), None)
 
 
-def _write(study: Study, draft: Draft, spec: SearchSpec) -> SearchResult:
+def _write(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     """Write what the trials have found so far, those of other processes included."""
-    trials = study.optuna.get_trials(deepcopy=False)
+    trials = shared.study.get_trials(deepcopy=False)
     result = SearchResult(
-        study.folder,
-        study.optuna.study_name,
+        shared.folder,
+        shared.study.study_name,
         tuple(spec.parameters),
         tuple(_result(one, spec) for one in trials),
-        _importances(study.optuna, trials),
+        _importances(shared.study, trials),
     )
     best = None
     if result.best is not None:

@@ -37,21 +37,21 @@ _SPEC_MAY_DIFFER = ("trials", "time_budget")
 
 
 @dataclass(frozen=True)
-class Study:
+class SharedStudy:
     """A study that several processes may work on.
 
     Attributes
     ----------
-    optuna : optuna.Study
+    study : optuna.Study
     folder : Path
         Of the trials that run on this machine.
-    shared : bool
+    elsewhere : bool
         Whether trials may also run on machines that do not see the folder.
     """
 
-    optuna: optuna.Study
+    study: optuna.Study
     folder: Path
-    shared: bool
+    elsewhere: bool
 
     def run_folder(self, number: int) -> Path:
         """Folder of a trial's run."""
@@ -79,19 +79,19 @@ class Study:
             yield trial
 
     def _next(self, trials: int, held: contextlib.ExitStack) -> Trial | None:
-        known = self.optuna.get_trials(deepcopy=False)
+        known = self.study.get_trials(deepcopy=False)
         for one in known:
             lock = self._lock(f"{one.number:04}")
             # Of a shared database, trials without a lock here are on another machine.
-            if one.state == TrialState.RUNNING and (lock.exists() or not self.shared):
+            if one.state == TrialState.RUNNING and (lock.exists() or not self.elsewhere):
                 trying = contextlib.ExitStack()
                 if trying.enter_context(locked(lock, wait=False)):
                     held.push(trying)
-                    return Trial(self.optuna, one._trial_id)  # noqa: SLF001  (no other way leads back to a trial)
+                    return Trial(self.study, one._trial_id)  # noqa: SLF001  (no other way leads back to a trial)
                 trying.close()
         if len(known) >= trials:
             return None
-        trial = self.optuna.ask()
+        trial = self.study.ask()
         held.enter_context(locked(self._lock(f"{trial.number:04}")))
         return trial
 
@@ -123,7 +123,7 @@ class Study:
         return self.folder / _LOCKS / name
 
 
-def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec) -> Study:
+def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec) -> SharedStudy:
     """Open the study that is called as `folder`, or begin it.
 
     Parameters
@@ -151,7 +151,8 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
             min(base.save_interval, base.iters), base.iters, reduction_factor=3
         ),
     }
-    url, options = storage, dict[str, Any]()
+    url = storage
+    options: dict[str, Any] = {}
     if url is None:
         url = sqlalchemy.URL.create("sqlite", database=str((folder / _DATABASE).resolve())).render_as_string()
         options["connect_args"] = {"timeout": _PATIENCE}
@@ -173,7 +174,7 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
             load_if_exists=True,
         )
         _require_same_search(study, base, folder)
-    return Study(study, folder, shared=storage is not None)
+    return SharedStudy(study, folder, elsewhere=storage is not None)
 
 
 @contextlib.contextmanager
