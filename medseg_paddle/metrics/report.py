@@ -121,15 +121,13 @@ class Report:
             It is something else.
         """
         content = json.loads(text)
-        names = [field.name for field in fields(ClassScores)]
-        rows = [
-            Row(
-                entry["case"],
-                entry["class"],
-                ClassScores(**{name: math.nan if entry[name] is None else entry[name] for name in names}),
-            )
-            for entry in content["cases"]
-        ]
+        rows = []
+        for entry in content["cases"]:
+            scores: dict[str, Any] = {
+                field.name: math.nan if entry[field.name] is None else entry[field.name]
+                for field in fields(ClassScores)
+            }
+            rows.append(Row(entry["case"], entry["class"], ClassScores(**scores)))
         return cls.from_rows(rows, [name for name in content["summary"] if name != MEAN])
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from visualdl import LogReader
 
 from medseg_paddle.config import load_recipe
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.files import locked
 from medseg_paddle.run import Run
 from medseg_paddle.steps.search import search
-from medseg_paddle.steps.search_results import SearchResult
+from medseg_paddle.steps.search_results import SearchResult, TrialResult
 from medseg_paddle.steps.train import train
 
 RATES = "lr_scheduler.learning_rate: {low: 1.0e-6, high: 0.05, log: true}"
-SHORT = "iters: 6\nsave_interval: 2\n"
 
 
-def with_search(path: Path, parameters: str, **options: Any) -> Path:
-    text = path.read_text().replace("iters: 12\nsave_interval: 6\n", SHORT)
+def with_search(path: Path, text: str, parameters: str, *, iters: int = 6, **options: Any) -> Path:
+    text = text.replace("iters: 12\nsave_interval: 6\n", f"iters: {iters}\nsave_interval: {iters // 3}\n")
     lines = "".join(f"  {key}: {value}\n" for key, value in options.items())
     path.write_text(f"{text}search:\n  parameters: {{{parameters}}}\n{lines}")
     return path
@@ -37,113 +39,104 @@ def told(result: SearchResult) -> list[tuple[Any, ...]]:
     return [(one.number, one.state, one.score, one.values, one.iteration, one.note) for one in result.trials]
 
 
-def test_a_search_finds_the_best_and_writes_it_down(disc_recipe_file: Path, tmp_path: Path) -> None:
-    path = with_search(disc_recipe_file, f"{RATES}, batch_size: [2, 3]", trials=3, pruner="none")
-    result = search(path, output=tmp_path / "found")
-    assert [one.state for one in result.trials] == ["complete"] * 3
-    for one in result.trials:
-        run = Run.open(result.path / f"trial_{one.number:04}")
-        assert one.score == max(entry["score"] for entry in run.history())
-        assert run.recipe.searched == one.values
-        assert run.provenance["search"]["state"] == "complete"
-    assert result.best is not None
-    assert result.best.score == max(one.score for one in result.trials if one.score is not None)
-    best = load_recipe(result.path / "best.yml")
+@pytest.fixture(scope="module")
+def recipe(kept_disc_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("search") / "discs.yml"
+    parameters = f"{RATES}, batch_size: [2, 3]"
+    return with_search(path, kept_disc_recipe, parameters, trials=5, startup_trials=1, seed=1)
+
+
+@pytest.fixture(scope="module")
+def found(recipe: Path) -> SearchResult:
+    """A search that went through in one call; a test may add to it, but not change it."""
+    return search(recipe, output=recipe.parent / "found")
+
+
+def test_a_search_finds_the_best_and_writes_it_down(found: SearchResult) -> None:
+    complete = [one for one in found.trials if one.state == "complete"]
+    assert found.best is not None
+    assert found.best.score == max(one.score for one in complete if one.score is not None)
+    best = load_recipe(found.path / "best.yml")
     assert best.search is None
-    assert best.lr_scheduler.learning_rate == result.best.values["lr_scheduler.learning_rate"]
-    assert best.batch_size == result.best.values["batch_size"]
-    rows = list(csv.DictReader((result.path / "trials.csv").open()))
-    assert [float(row["lr_scheduler.learning_rate"]) for row in rows] == [
-        one.values["lr_scheduler.learning_rate"] for one in result.trials
-    ]
-    said = json.loads((result.path / "search.json").read_text())
-    assert said["best"] == result.best.number
+    assert best.lr_scheduler.learning_rate == found.best.values["lr_scheduler.learning_rate"]
+    assert best.batch_size == found.best.values["batch_size"]
+    rows = list(csv.DictReader((found.path / "trials.csv").open()))
+    for row, one in zip(rows, found.trials, strict=True):
+        assert float(row["lr_scheduler.learning_rate"]) == one.values["lr_scheduler.learning_rate"]
+        assert (row["state"], int(row["iteration"])) == (one.state, one.iteration)
+    said = json.loads((found.path / "search.json").read_text())
+    assert said["best"] == found.best.number
     assert "too good" in said["notes"][-1]
 
 
-def test_the_dashboard_shows_what_was_searched(disc_recipe_file: Path, tmp_path: Path) -> None:
-    from visualdl import LogReader
-
-    path = with_search(disc_recipe_file, "model.width: [4, 6]", trials=2)
-    search(path, output=tmp_path / "found")
-    shown = set()
-    for number in (0, 1):
-        run = Run.open(tmp_path / "found" / f"trial_{number:04}")
+def test_a_trial_is_an_ordinary_run_that_says_what_it_is(found: SearchResult) -> None:
+    for one in found.trials:
+        run = Run.open(found.path / f"trial_{one.number:04}")
+        assert one.score == max(entry["score"] for entry in run.history())
+        assert run.recipe.searched == one.values
+        assert run.provenance["search"]["state"] == one.state
+        # the dashboard compares trials by what was searched
         reader = LogReader(file_path=str(run.path / "vdlrecords.train.log"))
         record = reader.get_data("hyper_parameters", "hparam")[0]
-        infos = {info.name: info for info in record.hparam.hparamInfos}
-        shown.add(int(infos["model.width"].int_value or infos["model.width"].float_value))
-        assert shown <= {4, 6}
-        assert (
-            int(infos["model.width"].int_value or infos["model.width"].float_value) == run.recipe.model.width
-        )
+        shown = {info.name: info.float_value for info in record.hparam.hparamInfos}
+        assert shown["lr_scheduler.learning_rate"] == pytest.approx(one.values["lr_scheduler.learning_rate"])
 
 
-@pytest.fixture
-def pruning(disc_recipe_file: Path) -> Path:
-    return with_search(disc_recipe_file, RATES, trials=5, startup_trials=1, seed=1)
-
-
-def test_a_search_that_is_stopped_again_and_again_finds_the_same(pruning: Path, tmp_path: Path) -> None:
-    whole = search(pruning, output=tmp_path / "one" / "found")
-    states = [one.state for one in whole.trials]
-    assert states[0] == "complete"
-    assert "pruned" in states, "the seed must make a trial that is worse than the median"
+def test_a_search_that_is_stopped_again_and_again_finds_the_same(
+    recipe: Path, found: SearchResult, tmp_path: Path
+) -> None:
     calls = 0
     while True:
         calls += 1
-        # Over after the first validation that ends a second later: most often amid a trial.
-        part = search(pruning, output=tmp_path / "two" / "found", overrides=["search.time_budget=1s"])
+        # Over with the first validation that ends a second later: most often amid a trial.
+        part = search(recipe, output=tmp_path / "found", overrides=["search.time_budget=1s"])
         if len(part.trials) == 5 and not any(one.state == "unfinished" for one in part.trials):
             break
         assert calls < 30
     assert calls > 1
-    assert told(part) == told(whole)
+    assert told(part) == told(found)
 
 
-def test_a_pruned_trial_ended_early_and_is_an_ordinary_run(pruning: Path, tmp_path: Path) -> None:
-    result = search(pruning, output=tmp_path / "found")
-    pruned = next(one for one in result.trials if one.state == "pruned")
-    run = Run.open(result.path / f"trial_{pruned.number:04}")
+def test_a_pruned_trial_ended_early_and_can_go_on(found: SearchResult, tmp_path: Path) -> None:
+    pruned = next(one for one in found.trials if one.state == "pruned")  # the seed sees to one
+    run = Run.open(shutil.copytree(found.path / f"trial_{pruned.number:04}", tmp_path / "run"))
     assert run.last_checkpoint is not None
     assert run.iteration_of(run.last_checkpoint) == pruned.iteration < 6
-    assert run.provenance["search"]["state"] == "pruned"
-    assert result.best is not None
-    assert result.best.score > pruned.score
+    assert found.best is not None
+    assert found.best.score > pruned.score
     assert train(run.recipe, output=run.path, resume=True).history()[-1]["iter"] == 6
 
 
-def test_values_that_do_not_go_together_fail_alone(disc_recipe_file: Path, tmp_path: Path) -> None:
+def test_values_that_do_not_go_together_fail_alone(kept_disc_recipe: str, tmp_path: Path) -> None:
     parameters = "batch_size: [1, 2], train_dataset.mixup: [null, {alpha: 0.2}]"
-    path = with_search(disc_recipe_file, parameters, trials=8, startup_trials=8, pruner="none")
+    path = with_search(tmp_path / "r.yml", kept_disc_recipe, parameters, iters=3, trials=8, startup_trials=8)
     result = search(path, output=tmp_path / "found")
     for one in result.trials:
         wrong = one.values == {"batch_size": 1, "train_dataset.mixup": {"alpha": 0.2}}
         assert one.state == ("failed" if wrong else "complete")
         assert ("mixup mixes the images of a batch" in one.note) == wrong
-    first: dict[str, SearchResult] = {}
+    first: dict[str, TrialResult] = {}
     assert any(one.state == "failed" for one in result.trials)
     for one in result.trials:
         if one.state == "complete":
-            before = first.setdefault(str(one.values), one)  # type: ignore[arg-type]
+            before = first.setdefault(str(one.values), one)
             assert (before is one) == (
                 not one.note
             )  # a training with the same seed and values is not repeated
-            assert one.score == before.score  # type: ignore[attr-defined]
+            assert one.score == before.score
 
 
-def test_another_recipe_is_no_part_of_a_search(disc_recipe_file: Path, tmp_path: Path) -> None:
-    path = with_search(disc_recipe_file, "batch_size: [2, 3]", trials=1)
-    search(path, output=tmp_path / "found")
-    assert len(search(path, output=tmp_path / "found", overrides=["num_workers=1"]).trials) == 1
+def test_another_recipe_is_no_part_of_a_search(recipe: Path, found: SearchResult) -> None:
+    again = search(recipe, output=found.path, overrides=["num_workers=1", "search.trials=4"])
+    assert told(again) == told(found)
     with pytest.raises(RecipeError, match="was begun with another iters, search"):
-        search(path, output=tmp_path / "found", overrides=["iters=4", "search.seed=3"])
+        search(recipe, output=found.path, overrides=["iters=4", "search.seed=3"])
 
 
 def test_nothing_is_begun_with_a_value_that_the_recipe_does_not_take(
-    disc_recipe_file: Path, tmp_path: Path
+    kept_disc_recipe: str, tmp_path: Path
 ) -> None:
-    path = with_search(disc_recipe_file, "model.width: [4, wide]")
+    path = with_search(tmp_path / "r.yml", kept_disc_recipe, "model.width: [4, wide]")
     with pytest.raises(RecipeError, match=r"line \d+: model.width"):
         search(path, output=tmp_path / "found")
     assert not (tmp_path / "found").exists()
@@ -153,45 +146,57 @@ def test_nothing_is_begun_with_a_value_that_the_recipe_does_not_take(
 
 @pytest.mark.parametrize("storage", ["postgresql://me:secret@nowhere.invalid/db", "no url, secret"])
 def test_a_database_that_cannot_be_used_keeps_its_password(
-    disc_recipe_file: Path, tmp_path: Path, storage: str
+    recipe: Path, tmp_path: Path, storage: str
 ) -> None:
-    path = with_search(disc_recipe_file, "batch_size: [2, 3]")
     with pytest.raises(SetupError) as caught:
-        search(path, output=tmp_path / "found", storage=storage)
+        search(recipe, output=tmp_path / "found", storage=storage)
     assert "secret" not in str(caught.value)
 
 
-def test_two_processes_share_a_search_and_take_over_what_was_killed(
-    disc_recipe_file: Path, tmp_path: Path
+def test_two_processes_share_a_search_and_one_takes_over_what_the_other_was_killed_at(
+    kept_disc_recipe: str, tmp_path: Path
 ) -> None:
-    path = with_search(disc_recipe_file, RATES, trials=6, startup_trials=6)
-    path.write_text(path.read_text().replace(SHORT, "iters: 60\nsave_interval: 20\n"))
+    path = with_search(tmp_path / "r.yml", kept_disc_recipe, RATES, iters=60, trials=3, pruner="none")
     found = tmp_path / "found"
     command = [sys.executable, "-m", "medseg_paddle", "search", "--config", str(path), "-o", str(found)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    both = [
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(2)
-    ]
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    both = []
+    for log in logs:
+        with log.open("w") as stream:
+            both.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
+
+    def begun(log: Path) -> list[str]:
+        return re.findall(r"^trial (\d) \(", log.read_text(), re.MULTILINE)
+
+    def amid(log: Path) -> bool:
+        """Whether the last trial in the log has a checkpoint, and is not at its end."""
+        last = begun(log)[-1:]
+        checkpoints = found / f"trial_000{last[0]}" / "checkpoints" if last else found
+        return (checkpoints / "iter_20" / "model.pdopt").exists() and not (checkpoints / "iter_60").exists()
+
     try:
-        end = time.monotonic() + 90
-        while len(list(found.glob("trial_*/checkpoints/iter_20"))) < 2:
+        end = time.monotonic() + 120
+        while not (amid(logs[0]) and begun(logs[1])):
+            assert all(one.poll() is None for one in both), logs[0].read_text() + logs[1].read_text()
             assert time.monotonic() < end
-            assert all(one.poll() is None for one in both)
-            time.sleep(0.05)
+            time.sleep(0.02)
+        time.sleep(0.1)  # until the checkpoint is whole
         both[0].send_signal(signal.SIGKILL)
-        said = both[1].communicate(timeout=120)[0]
+        both[1].wait(120)
     finally:
         for one in both:
             one.kill()
             one.wait()
+    said = logs[1].read_text()
     assert both[1].returncode == 0, said
+    killed = begun(logs[0])[-1]
+    assert killed in begun(logs[1])
+    assert re.search(r"resuming at iteration [24]0", said)
     result = search(path, output=found)  # nothing is left to do
-    assert [one.number for one in result.trials] == list(range(6))
-    assert all(one.state in ("complete", "pruned") for one in result.trials)
-    assert "resuming at iteration" in said
+    assert [(one.number, one.state) for one in result.trials] == [(number, "complete") for number in range(3)]
+    ends = [line for log in logs for line in re.findall(r"^trial \d complete", log.read_text(), re.MULTILINE)]
+    assert sorted(ends) == [f"trial {number} complete" for number in range(3)]
 
 
 HOLD = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,21 @@ def weights(run: Run) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in paddle.load(str(run.weights("last"))).items()}
 
 
-@pytest.fixture
-def whole(disc_recipe_file: Path, tmp_path: Path) -> Run:
-    return train(disc_recipe_file, output=tmp_path / "whole", overrides=["save_interval=4"])
+@pytest.fixture(scope="module")
+def recipe(kept_disc_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("watch") / "discs.yml"
+    path.write_text(kept_disc_recipe.replace("iters: 12\nsave_interval: 6\n", "iters: 6\nsave_interval: 2\n"))
+    return path
 
 
-@pytest.mark.parametrize("at", [4, 12])
+@pytest.fixture(scope="module")
+def whole(recipe: Path) -> Run:
+    return train(recipe, output=recipe.parent / "whole")
+
+
+@pytest.mark.parametrize("at", [2, 6])
 def test_a_training_that_is_ended_can_be_read_and_goes_on_as_if_it_had_not_been(
-    disc_recipe_file: Path, whole: Run, tmp_path: Path, at: int
+    recipe: Path, whole: Run, tmp_path: Path, at: int
 ) -> None:
     seen = []
 
@@ -38,29 +46,29 @@ def test_a_training_that_is_ended_can_be_read_and_goes_on_as_if_it_had_not_been(
             raise EnoughError(f"at {iteration}")
 
     with pytest.raises(EnoughError, match=f"at {at}"):
-        train(disc_recipe_file, output=tmp_path / "run", overrides=["save_interval=4"], watch=watch)
+        train(recipe, output=tmp_path / "run", watch=watch)
     run = Run.open(tmp_path / "run")
     assert run.last_checkpoint is not None
     assert run.iteration_of(run.last_checkpoint) == at
     assert seen == [(entry["iter"], entry["score"]) for entry in run.history()]
-    assert run.history() == whole.history()[: at // 4]
+    assert run.history() == whole.history()[: at // 2]
     assert run.best_checkpoint.is_file()
-    again = train(disc_recipe_file, output=run.path, overrides=["save_interval=4"], resume=True)
+    again = train(recipe, output=run.path, resume=True)
     assert again.history() == whole.history()
     first, second = weights(again), weights(whole)
     assert all(np.array_equal(first[name], second[name]) for name in second)
 
 
 def test_a_validation_that_a_resumed_run_makes_up_for_is_watched(
-    disc_recipe_file: Path, tmp_path: Path
+    recipe: Path, whole: Run, tmp_path: Path
 ) -> None:
-    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["save_interval=4"])
+    run = Run.open(shutil.copytree(whole.path, tmp_path / "run"))
     run.set_history(run.history()[:-1])  # killed before the score of the last checkpoint was noted
     before = len(run.history())
 
     def watch(iteration: int, _score: float) -> None:
         raise EnoughError(f"at {iteration}")
 
-    with pytest.raises(EnoughError, match="at 12"):
-        train(disc_recipe_file, output=run.path, overrides=["save_interval=4"], resume=True, watch=watch)
+    with pytest.raises(EnoughError, match="at 6"):
+        train(recipe, output=run.path, resume=True, watch=watch)
     assert len(run.history()) == before + 1
