@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from medseg_paddle.bundle import Bundle
+from medseg_paddle.cli import app
 from medseg_paddle.config import change_recipe, load_recipe
 from medseg_paddle.core import Case, LabelSet, Manifest
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
@@ -174,6 +177,16 @@ def test_a_cross_validation_that_was_stopped_ends_as_one_that_was_not(
     assert (again.path / "cases.csv").read_text() == (done.path / "cases.csv").read_text()
     for fold in (0, 1):
         assert same(Run.open(again.path / f"fold_{fold}"), Run.open(done.path / f"fold_{fold}"))
+
+
+def test_the_command_prints_a_table(done: CrossValidation, data: Path) -> None:
+    words = ["crossval", "-c", str(recipe_file(data)), "-o", str(done.path), "--resume", "--folds", "0, 1"]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.output
+    mean = f"{done.pooled.mean_foreground_dice:.4f}"
+    assert re.search(rf"all +8 +4 +{mean} +0\.\d{{4}} +0\.\d{{4}} to 0\.\d{{4}}", said.stdout)
+    assert "which no score chose" in said.stdout.replace("\n", " ")
+    assert CliRunner().invoke(app, ["crossval", "-c", "r.yml", "--folds", "0;1"]).exit_code == 2
 
 
 def test_the_best_checkpoint_may_be_scored_and_is_said_to_be_too_good(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -15,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
+from typer.testing import CliRunner
 from visualdl import LogReader
 
+from medseg_paddle.cli import app
 from medseg_paddle.config import load_recipe
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.files import locked
 from medseg_paddle.run import Run
-from medseg_paddle.steps.search import search
+from medseg_paddle.steps.search import _importances, search
 from medseg_paddle.steps.search_results import SearchResult, TrialResult
+from medseg_paddle.steps.search_study import database_errors, open_study
 from medseg_paddle.steps.train import train
 
 RATES = "lr_scheduler.learning_rate: {low: 1.0e-6, high: 0.05, log: true}"
@@ -197,6 +202,44 @@ def test_two_processes_share_a_search_and_one_takes_over_what_the_other_was_kill
     assert [(one.number, one.state) for one in result.trials] == [(number, "complete") for number in range(3)]
     ends = [line for log in logs for line in re.findall(r"^trial \d complete", log.read_text(), re.MULTILINE)]
     assert sorted(ends) == [f"trial {number} complete" for number in range(3)]
+
+
+def test_the_command_prints_a_table(recipe: Path, found: SearchResult) -> None:
+    said = CliRunner().invoke(app, ["search", "-c", str(recipe), "-o", str(found.path)])
+    assert said.exit_code == 0, said.output
+    assert found.best is not None
+    assert re.search(rf"{found.best.number} +complete +{found.best.score:.4f}", said.stdout)
+    assert f"search: {found.path}" in said.stdout
+
+
+def test_hyperband_ends_trials_and_importances_name_what_matters(
+    kept_disc_recipe: str, tmp_path: Path
+) -> None:
+    """Without trainings: a score that grows with the rate and the iteration, and knows no batch size."""
+    parameters = f"{RATES}, batch_size: [2, 3]"
+    options = {"trials": 40, "startup_trials": 40, "pruner": "hyperband"}
+    base = load_recipe(with_search(tmp_path / "r.yml", kept_disc_recipe, parameters, iters=27, **options))
+    assert base.search is not None
+    memory = "sqlite://"
+    with database_errors(memory):
+        shared = open_study(tmp_path, memory, base, base.search)
+        for _ in range(40):
+            trial = shared.study.ask()
+            rate = trial.suggest_float("lr_scheduler.learning_rate", 1e-6, 0.05, log=True)
+            trial.suggest_categorical("batch_size", [2, 3])
+            for iteration in (9, 18, 27):
+                trial.report(math.log10(rate) + iteration / 27, iteration)
+                if iteration < 27 and trial.should_prune():
+                    shared.study.tell(trial, state=TrialState.PRUNED)
+                    break
+            else:
+                shared.study.tell(trial, math.log10(rate) + 1)
+        trials = shared.study.get_trials()
+        shares = _importances(shared.study, trials)
+    pruned = [one for one in trials if one.state == TrialState.PRUNED]
+    assert 0 < len(pruned) < 30
+    assert shares["lr_scheduler.learning_rate"] > 0.9
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 HOLD = """
