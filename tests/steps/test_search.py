@@ -217,13 +217,13 @@ def test_hyperband_ends_trials_and_importances_name_what_matters(
 ) -> None:
     """Without trainings: a score that grows with the rate and the iteration, and knows no batch size."""
     parameters = f"{RATES}, batch_size: [2, 3]"
-    options = {"trials": 40, "startup_trials": 40, "pruner": "hyperband"}
+    options = {"trials": 26, "startup_trials": 26, "pruner": "hyperband"}
     base = load_recipe(with_search(tmp_path / "r.yml", kept_disc_recipe, parameters, iters=27, **options))
     assert base.search is not None
     memory = "sqlite://"
     with database_errors(memory):
         shared = open_study(tmp_path, memory, base, base.search)
-        for _ in range(40):
+        for _ in range(26):
             trial = shared.study.ask()
             rate = trial.suggest_float("lr_scheduler.learning_rate", 1e-6, 0.05, log=True)
             trial.suggest_categorical("batch_size", [2, 3])
@@ -237,7 +237,7 @@ def test_hyperband_ends_trials_and_importances_name_what_matters(
         trials = shared.study.get_trials()
         shares = _importances(shared.study, trials)
     pruned = [one for one in trials if one.state == TrialState.PRUNED]
-    assert 0 < len(pruned) < 30
+    assert 0 < len(pruned) <= 16
     assert shares["lr_scheduler.learning_rate"] > 0.9
     assert sum(shares.values()) == pytest.approx(1)
 
