@@ -106,9 +106,10 @@ class Description:
     tolerance : float
         Largest difference of a probability that the export allowed.
     provenance : dict
-        Where the weights come from: the run's own record.
+        Where the weights come from: the run's own record; of an ensemble ``{"members": [...]}``, each with the
+        name of its run, its recipe and its record.
     recipe : dict
-        The resolved recipe.
+        The resolved recipe; of an ensemble the first member's.
     versions : dict
         Packages at export.
     channel_windows : tuple of Window
@@ -118,6 +119,8 @@ class Description:
         pictures are taken as they are.
     files_per_case : int
         How many files a case of the training set was read from, one for each channel.
+    members : int
+        Networks in the graph, which returns the mean of their probabilities; 1 for a single one.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Description:
     channel_windows: tuple[Window, ...] = ()
     picture_windows: tuple[Window, ...] = ()
     files_per_case: int = 1
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -313,10 +317,11 @@ _AGAIN = "copy the whole bundle again from its source, or export the run again"
 
 def _parse(content: dict[str, Any]) -> tuple[Description, Parity]:
     late = ("channel_windows", "picture_windows")  # bundles of earlier versions lack them
-    lacking = (*late, "files_per_case")
+    counts = ("files_per_case", "members")
+    lacking = (*late, *counts)
     values = {field.name: content[field.name] for field in fields(Description) if field.name not in lacking}
     values |= {name: tuple(Window(**one) for one in content.get(name, ())) for name in late}
-    values["files_per_case"] = int(content.get("files_per_case", 1))
+    values |= {name: int(content.get(name, 1)) for name in counts}
     labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
     values["labels"] = LabelSet(tuple(labels))
     values["window"] = None if values["window"] is None else Window(**values["window"])

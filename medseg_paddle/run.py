@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
 from medseg_paddle.errors import ModelError, RecipeError, SetupError
@@ -31,6 +31,8 @@ _STATE = "model.pdstate"
 _KEPT = {"model": (_BEST, _WEIGHTS), "ema": (_EMA_BEST, _EMA_WEIGHTS)}
 _ITERATION = "iteration"
 _DAMAGED = ".damaged"
+
+Checkpoint = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ class Run:
             ) from error
         return dict(content)
 
+    def note(self, name: str, facts: dict[str, Any]) -> None:
+        """Add facts to the provenance, in place of those that had the same name."""
+        write_text(self.path / _PROVENANCE, json.dumps({**self.provenance, name: facts}, indent=1))
+
     def note_resumption(self, facts: dict[str, Any]) -> None:
         """Add to the provenance with what the run goes on."""
         known = self.provenance
@@ -213,6 +219,22 @@ class Run:
         if last is None:
             raise ModelError(f"{self.path} has no checkpoint yet", hint="train it first, or resume it")
         return last / _WEIGHTS
+
+    def weights(self, which: Checkpoint) -> Path:
+        """Weights to use: the best by validation, or those at the end (with ``use_ema`` their moving average).
+
+        Raises
+        ------
+        ModelError
+            Nothing has been saved yet.
+        """
+        if which == "best":
+            return self.best_checkpoint
+        last = self.last_checkpoint
+        if last is None:
+            raise ModelError(f"{self.path} has no checkpoint yet", hint="train it first, or resume it")
+        averaged = last / _EMA_WEIGHTS
+        return averaged if self.recipe.use_ema and averaged.is_file() else last / _WEIGHTS
 
     @property
     def last_checkpoint(self) -> Path | None:

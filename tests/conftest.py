@@ -130,6 +130,12 @@ def disc_recipe_file(tmp_path: Path, discs: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def kept_disc_recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Text of a recipe as :func:`disc_recipe_file`, whose data set stays, for tests that leave it as it is."""
+    return RECIPE.format(root=write_discs(tmp_path_factory.mktemp("kept") / "discs"))
+
+
 @pytest.fixture
 def disc_recipe(disc_recipe_file: Path) -> Recipe:
     """See :func:`disc_recipe_file`."""

@@ -14,7 +14,7 @@ from medseg_paddle.config import load_recipe
 from medseg_paddle.config.shipped import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("paddle", "paddleseg", "visualdl", "cv2", "matplotlib", "scipy")
+HEAVY = ("paddle", "paddleseg", "visualdl", "cv2", "matplotlib", "scipy", "optuna", "sqlalchemy")
 
 
 def reference():

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import Device, OnDevice, Overwrite, set_option
+from medseg_paddle.cli.options import (
+    Device,
+    OfCheckpoint,
+    OnDevice,
+    Overwrite,
+    RunFolders,
+    Weights,
+    set_option,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -18,11 +26,12 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `medseg train` wrote it.")],
+    run: RunFolders,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Bundle folder; inside the run where absent.", metavar="FOLDER"),
     ] = None,
+    checkpoint: OfCheckpoint = Weights.BEST,
     overwrite: Overwrite = False,
     device: OnDevice = None,
     overrides: Annotated[
@@ -30,11 +39,12 @@ def export(
         set_option("For this export, replace a value of the run's recipe: inference.*, export.*, device."),
     ] = None,
 ) -> None:
-    """Freeze the best checkpoint into a bundle, and check that it answers as the trained model does."""
+    """Freeze a run, or an ensemble of runs, into a bundle, and check that it answers as what was trained."""
     from medseg_paddle.steps.export import export as step
 
     bundle = step(
         run,
+        checkpoint=checkpoint.value,
         output=output,
         overwrite=overwrite,
         device=device and device.value,

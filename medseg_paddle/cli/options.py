@@ -17,6 +17,13 @@ class Device(str, Enum):
     GPU = "gpu"
 
 
+class Weights(str, Enum):
+    """Which weights of a run to use."""
+
+    BEST = "best"
+    LAST = "last"
+
+
 class Split(str, Enum):
     """A part of a data set."""
 
@@ -25,6 +32,16 @@ class Split(str, Enum):
     TEST = "test"
 
 
+RunFolders = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Run folder, as `medseg train` wrote it; of several, the mean of their probabilities is taken.",
+        metavar="RUN",
+    ),
+]
+OfCheckpoint = Annotated[
+    Weights, typer.Option("--checkpoint", help="Weights to take: the best by validation, or the last.")
+]
 Config = Annotated[Path, typer.Option("--config", "-c", help="Recipe (YAML).", metavar="FILE")]
 
 

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from medseg_paddle.cli.console import out
-from medseg_paddle.cli.options import Config, OnDevice, Overrides, Overwrite, Split, set_option
+from medseg_paddle.cli.options import (
+    Config,
+    OfCheckpoint,
+    OnDevice,
+    Overrides,
+    Overwrite,
+    RunFolders,
+    Split,
+    Weights,
+    set_option,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -83,12 +93,13 @@ def train(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `medseg train` wrote it.")],
+    run: RunFolders,
     split: Annotated[Split, typer.Option(help="Which cases to measure on.")] = Split.TEST,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for tables and pictures; inside the run where absent."),
     ] = None,
+    checkpoint: OfCheckpoint = Weights.BEST,
     overlays: Annotated[int, typer.Option(help="How many cases to draw.", min=0)] = 8,
     device: OnDevice = None,
     overrides: Annotated[
@@ -98,13 +109,14 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure the best checkpoint on whole cases: Dice, IoU and more, per case and class."""
+    """Measure a run, or an ensemble of runs, on whole cases: Dice, IoU and more, per case and class."""
     from medseg_paddle.cli.tables import score_table
     from medseg_paddle.steps.evaluate import evaluate as step
 
     report = step(
         run,
         split=split.value,
+        checkpoint=checkpoint.value,
         output=output,
         overlays=overlays,
         device=device and device.value,

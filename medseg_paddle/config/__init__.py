@@ -1,6 +1,15 @@
 """Recipes: what a run depends on, read from YAML and checked without loading Paddle."""
 
-from medseg_paddle.config.load import change_recipe, dump_recipe, load_recipe
+from medseg_paddle.config.load import Draft, change_recipe, draft_recipe, dump_recipe, load_recipe
 from medseg_paddle.config.recipe import ExportSpec, InferenceSpec, Recipe
 
-__all__ = ["ExportSpec", "InferenceSpec", "Recipe", "change_recipe", "dump_recipe", "load_recipe"]
+__all__ = [
+    "Draft",
+    "ExportSpec",
+    "InferenceSpec",
+    "Recipe",
+    "change_recipe",
+    "draft_recipe",
+    "dump_recipe",
+    "load_recipe",
+]

@@ -7,9 +7,10 @@ import posixpath
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from medseg_paddle.config.base import inconsistent
+from medseg_paddle.config.base import did_you_mean, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.losses import MixedLoss, require_losses_that_know_the_classes
+from medseg_paddle.config.search import value_at
 from medseg_paddle.config.selection import OVER_CLASSES
 from medseg_paddle.config.training_agreement import require_trainable
 from medseg_paddle.config.transforms import (
@@ -65,6 +66,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_a_score_to_select_by(recipe)
     _require_one_start(recipe)
     _require_layers_that_can_be_frozen(recipe)
+    _require_scores_to_search_by(recipe)
 
 
 def _datasets(recipe: Recipe) -> Iterator[tuple[str, DatasetSpec]]:
@@ -416,3 +418,24 @@ def _require_layers_that_can_be_frozen(recipe: Recipe) -> None:
             at=("freeze", "until"),
             hint="write `amp_level: O1`, or leave out `until`",
         )
+
+
+def _require_scores_to_search_by(recipe: Recipe) -> None:
+    if recipe.search is None:
+        return
+    if recipe.val_dataset is None:
+        raise inconsistent(
+            "a search goes by validation scores, and there is no val_dataset",
+            at=("search",),
+            hint="add val_dataset, or remove `search`",
+        )
+    for key in recipe.search.parameters:
+        try:
+            value_at(recipe.model_dump(mode="json"), key)
+        except KeyError as missing:
+            part, known = missing.args
+            raise inconsistent(
+                f"search.parameters: the recipe has no value at '{key}'",
+                at=("search", "parameters", key),
+                hint=did_you_mean(part, known) if known else "name a key that `medseg recipe show` prints",
+            ) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +46,54 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     RecipeError
         Names the key, the file and the line, and says what to write instead.
     """
+    return draft_recipe(path, overrides).recipe()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe as it was written: bases merged, overrides in place, not checked, no defaults.
+
+    Attributes
+    ----------
+    data : dict
+    marks : dict
+        Where each value stands.
+    where : str
+        The file.
+    """
+
+    data: dict[str, Any]
+    marks: Marks
+    where: str
+
+    def recipe(self, values: Mapping[str, Any] | None = None) -> Recipe:
+        """Check it.
+
+        Parameters
+        ----------
+        values : mapping, optional
+            Values by dotted key that a search sets; an error about one names its line in `search.parameters`.
+
+        Raises
+        ------
+        RecipeError
+            As :func:`load_recipe`.
+        """
+        data, marks = copy.deepcopy(self.data), dict(self.marks)
+        for key, value in (values or {}).items():
+            said = marks.get(("search", "parameters", key), f"search.parameters.{key}")
+            _set(data, marks, key, value, {}, said)
+        return _validated(data, marks, (), self.where)
+
+
+def draft_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Draft:
+    """Read a recipe as :func:`load_recipe` does, without checking it."""
     path = Path(path)
     data, marks = _read(path, ())
     data.setdefault("name", path.stem)
-    return _validated(data, marks, overrides, str(path))
+    for override in overrides:
+        _override(data, marks, override)
+    return Draft(data, marks, str(path))
 
 
 def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -91,7 +137,9 @@ def _written(value: Any) -> Any:
             for name, (part, field) in parts.items()
             if part is not None or field.default is not None
         }
-    return [_written(item) for item in value] if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        return {key: _written(item) for key, item in value.items()}
+    return [_written(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Marks]:
@@ -171,6 +219,11 @@ def _override(data: dict[str, Any], marks: Marks, override: str) -> None:
             f"--set {override}: no '='", hint="write --set key=value, for example --set iters=200"
         )
     value, inner = read_yaml(text, lambda _: f"--set {override}")
+    _set(data, marks, key, value, inner, f"--set {override}")
+
+
+def _set(data: dict[str, Any], marks: Marks, key: str, value: Any, inner: Marks, said: str) -> None:
+    """Put a value at a dotted key; `inner` says where its parts stand, `said` where it does itself."""
     parts = key.split(".")
     at: KeyPath = ()
     target: Any = data
@@ -179,7 +232,7 @@ def _override(data: dict[str, Any], marks: Marks, override: str) -> None:
         if isinstance(target, list):
             if not part.isdecimal() or int(part) >= len(target):
                 raise RecipeError(
-                    f"--set {override}: '{part}' is not an item of a list of {len(target)}",
+                    f"{said}: '{part}' is not an item of a list of {len(target)}",
                     hint="count the items from 0",
                 )
             index: str | int = int(part)
@@ -188,10 +241,10 @@ def _override(data: dict[str, Any], marks: Marks, override: str) -> None:
             if not last and part not in target:
                 target[part] = {}
                 here = (*at, part)
-                marks[here] = f"--set {override}"
+                marks[here] = said
         else:
             raise RecipeError(
-                f"--set {override}: '{'.'.join(parts[:depth])}' holds a value, not keys",
+                f"{said}: '{'.'.join(parts[:depth])}' holds a value, not keys",
                 hint="see `medseg recipe show` for the keys",
             )
         at = (*at, index)
@@ -199,7 +252,7 @@ def _override(data: dict[str, Any], marks: Marks, override: str) -> None:
             target[index] = value
         else:
             target = target[index]
-    marks[at] = f"--set {override}"
+    marks[at] = said
     marks.update({(*at, *below): mark for below, mark in inner.items()})
 
 
@@ -211,7 +264,7 @@ def _recipe_error(error: ValidationError, data: dict[str, Any], marks: Marks, wh
     kind = first["type"]
     message, hint = first["msg"], "see `medseg recipe schema` or docs/reference/recipe.md"
     if kind == "unknown_key":
-        at = (*at, context["key"])
+        at = _strip_tags((*first["loc"], context["key"]), data)
         message = f"unknown key '{_dotted(at)}'"
         elsewhere = _STANDS_ELSEWHERE.get(context["key"]) if len(at) == 1 else None
         hint = elsewhere or did_you_mean(context["key"], context["known"])

@@ -14,6 +14,7 @@ from medseg_paddle.config.losses import Loss
 from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Optimizer, Schedule
 from medseg_paddle.config.prepare import PrepareSpec
+from medseg_paddle.config.search import SearchSpec, value_at
 from medseg_paddle.config.selection import EarlyStopping, Selection
 from medseg_paddle.config.transforms import DeterministicTransform, Normalize, StandardizeImage
 from medseg_paddle.core import LabelSet, Split
@@ -146,6 +147,7 @@ class Recipe(Spec):
 
     inference: InferenceSpec = Field(InferenceSpec(), description="how whole images are predicted")
     export: ExportSpec = Field(ExportSpec(), description="what an exported model must fulfil")
+    search: SearchSpec | None = Field(None, description="which values `medseg search` tries")
 
     @property
     def num_classes(self) -> int:
@@ -182,6 +184,14 @@ class Recipe(Spec):
         """The same as plain mappings, without PaddleSeg's keys that have one allowed value or concern labels."""
         fixed = {"keep_ratio", "size_divisor", "label_padding_value"}
         return [t.model_dump(exclude=fixed) for t in self.preprocessing]
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """The recipe's values of the keys that a search tries."""
+        if self.search is None:
+            return {}
+        written = self.model_dump(mode="json")
+        return {key: value_at(written, key) for key in self.search.parameters}
 
     def dataset(self, split: Split) -> DatasetSpec | None:
         """Where the images of a split are named; None where the recipe has no such split."""

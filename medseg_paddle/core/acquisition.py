@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -45,6 +45,15 @@ class SpacingRange:
         found = sorted(spacings)
         return cls(found[0], median(found), found[-1])
 
+    @classmethod
+    def together(cls, several: Sequence[SpacingRange]) -> SpacingRange:
+        """From the smallest to the largest of several; the median is that of the medians."""
+        return cls(
+            min(one.smallest for one in several),
+            median(one.median for one in several),
+            max(one.largest for one in several),
+        )
+
     def __str__(self) -> str:
         low, high = f"{self.smallest:.3g}", f"{self.largest:.3g}"
         return f"{low} mm" if low == high else f"{low} to {high} mm"
@@ -78,6 +87,28 @@ class Acquisition:
             units=_commonest_first(one.units for one in cut),
             rows=SpacingRange.of(one.spacing[0] for one in cut),
             columns=SpacingRange.of(one.spacing[1] for one in cut),
+        )
+
+    @classmethod
+    def together(cls, several: Sequence[Acquisition | None]) -> Acquisition | None:
+        """What was seen in at least one of several training sets; None where none was of slices.
+
+        Raises
+        ------
+        ValueError
+            Only some were of slices, or planes or units differ.
+        """
+        known = [one for one in several if one is not None]
+        kinds = {(frozenset(one.planes), frozenset(one.units)) for one in known}
+        if len(kinds) > 1 or 0 < len(known) < len(several):
+            raise ValueError("they were trained on slices of other planes or units, or on no slices")
+        if not known:
+            return None
+        return cls(
+            known[0].planes,
+            known[0].units,
+            SpacingRange.together([one.rows for one in known]),
+            SpacingRange.together([one.columns for one in known]),
         )
 
 

@@ -70,6 +70,7 @@ def introduce(dashboard: Dashboard, recipe: Recipe, facts: dict[str, Any], label
         "loss": "+".join(loss.type for loss in recipe.loss.types),
         "precision": recipe.precision,
         "seed": recipe.seed,
+        **recipe.searched,
     }
     curves = ["Train/loss"]
     if labels is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -204,6 +205,20 @@ class ForwardFunction:
         finally:
             if training:
                 self._model.train()
+
+
+def mean_of(members: Sequence[ForwardFunction]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Several networks as one function: the mean of their probabilities. Of a single one, itself."""
+    if len(members) == 1:
+        return members[0]
+
+    def forward(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        total = members[0](images)
+        for member in members[1:]:
+            total = total + member(images)
+        return np.asarray(total / np.float32(len(members)))
+
+    return forward
 
 
 def count_parameters(model: nn.Layer) -> int:

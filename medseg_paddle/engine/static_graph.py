@@ -31,7 +31,21 @@ class _ProbabilityHead(nn.Layer):  # type: ignore[misc]
         return F.softmax(self.model(image)[0].astype("float32"), axis=1)
 
 
-def save_static(model: nn.Layer, prefix: Path, in_channels: int) -> None:
+class _MeanHead(nn.Layer):  # type: ignore[misc]
+    """Mean of the probabilities of several models, computed one after the other."""
+
+    def __init__(self, models: Sequence[nn.Layer]) -> None:
+        super().__init__()
+        self.members = nn.LayerList([_ProbabilityHead(model) for model in models])
+
+    def forward(self, image: paddle.Tensor) -> paddle.Tensor:
+        total = self.members[0](image)
+        for member in self.members[1:]:
+            total = total + member(image)
+        return total / len(self.members)
+
+
+def save_static(model: nn.Layer | Sequence[nn.Layer], prefix: Path, in_channels: int) -> None:
     """Write ``<prefix>.json`` (graph) and ``<prefix>.pdiparams`` (weights).
 
     The graph takes ``image``, float32 ``[N, C, H, W]`` with N, H and W free, and returns the
@@ -39,8 +53,9 @@ def save_static(model: nn.Layer, prefix: Path, in_channels: int) -> None:
 
     Parameters
     ----------
-    model : nn.Layer
-        Returns a list of logits; put into evaluation mode.
+    model : nn.Layer or sequence of nn.Layer
+        Returns a list of logits; put into evaluation mode. Of several, the graph returns the mean of their
+        probabilities.
     prefix : Path
         Path without suffix; its folder exists.
     in_channels : int
@@ -51,7 +66,7 @@ def save_static(model: nn.Layer, prefix: Path, in_channels: int) -> None:
     ModelError
         Paddle wrote no graph or no weights.
     """
-    head = _ProbabilityHead(model)
+    head = _ProbabilityHead(model) if isinstance(model, nn.Layer) else _MeanHead(model)
     head.eval()
     spec = InputSpec([None, in_channels, None, None], "float32", "image")
     paddle.jit.save(paddle.jit.to_static(head, input_spec=[spec], full_graph=True), str(prefix))

@@ -165,6 +165,43 @@ def resumable_folder(
         os.close(lock)
 
 
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock that ends with this process, however it ends.
+
+    Parameters
+    ----------
+    path : Path
+        A file to lock, made if missing; it stays.
+    wait : bool
+        Wait for whoever holds it.
+
+    Yields
+    ------
+    bool
+        Whether it is held; false where another process or block holds it and `wait` is false.
+
+    Raises
+    ------
+    SetupError
+        The file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        yield held
+    finally:
+        os.close(descriptor)
+
+
 def _lock_or_refuse(lock: int, path: Path) -> None:
     """Lock a folder's open descriptor; the system unlocks it when this process ends, however it ends."""
     try:

@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from medseg_paddle.core import LabelSet
@@ -93,17 +93,42 @@ class Report:
                 raise ValueError(f"case {case} counts {case_counts.num_classes} classes, not {len(labels)}")
             for label, scores in zip(labels.foreground, case_counts.scores(), strict=True):
                 rows.append(Row(case, label.name, scores))
-        classes = {
-            label.name: {
-                metric: _statistics(getattr(row.scores, metric) for row in rows if row.name == label.name)
+        return cls.from_rows(rows, labels.names[1:])
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Row], classes: Iterable[str]) -> Report:
+        """Summarise scores that were taken before, class by class in the order of `classes`."""
+        kept = tuple(rows)
+        summary = {
+            name: {
+                metric: _statistics(getattr(row.scores, metric) for row in kept if row.name == name)
                 for metric in METRICS
             }
-            for label in labels.foreground
+            for name in classes
         }
         over_classes = {
-            metric: _average([statistics[metric] for statistics in classes.values()]) for metric in METRICS
+            metric: _average([statistics[metric] for statistics in summary.values()]) for metric in METRICS
         }
-        return cls(tuple(rows), {**classes, MEAN: over_classes})
+        return cls(kept, {**summary, MEAN: over_classes})
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """What :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            It is something else.
+        """
+        content = json.loads(text)
+        rows = []
+        for entry in content["cases"]:
+            scores: dict[str, Any] = {
+                field.name: math.nan if entry[field.name] is None else entry[field.name]
+                for field in fields(ClassScores)
+            }
+            rows.append(Row(entry["case"], entry["class"], ClassScores(**scores)))
+        return cls.from_rows(rows, [name for name in content["summary"] if name != MEAN])
 
     @property
     def mean_foreground_dice(self) -> float:

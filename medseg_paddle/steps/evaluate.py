@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.core import SPLITS, Case, Split
+from medseg_paddle.core import SPLITS, Case, Split, sha256
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
@@ -18,12 +18,15 @@ from medseg_paddle.io.images import write_image, write_label
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
-from medseg_paddle.run import Run
+from medseg_paddle.preprocess.tiling import Forward
+from medseg_paddle.run import Checkpoint, Run
 from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
+from medseg_paddle.steps.members import Runs, open_members, require_one_task
 from medseg_paddle.steps.progress import ProgressBar, warn
 from medseg_paddle.steps.provenance import fingerprint_of
 
 _CASES = "cases.csv"
+SUMMARY = "summary.json"
 # What of a recipe an evaluation reads that the training did not; the last for the test only.
 _MAY_CHANGE = ("inference", "device", "cpu_kernels", "test_dataset")
 _WITHOUT_A_TEST_SET = (
@@ -33,15 +36,16 @@ _WITHOUT_A_TEST_SET = (
 
 
 def evaluate(
-    run: Path | str | Run,
+    run: Runs,
     *,
     split: Split = "test",
+    checkpoint: Checkpoint = "best",
     output: Path | str | None = None,
     overlays: int = 8,
     device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Report:
-    """Score a run's best checkpoint on whole cases, in their own size.
+    """Score a run, or several that answer together, on whole cases, in their own size.
 
     Writes ``cases.csv`` (a row per case and class), ``summary.json``, ``masks/`` and, for the first
     cases, ``overlays/`` (image, truth, prediction). Slices of a volume count as one case; its
@@ -49,10 +53,14 @@ def evaluate(
 
     Parameters
     ----------
-    run : Path, str or Run
+    run : Path, str, Run or a sequence of these
+        Of several, the mean of their probabilities is scored, on images that none of them learned from.
     split : {"test", "val", "train"}
+    checkpoint : {"best", "last"}
+        Weights to score: the best by validation, or those at the end.
     output : Path or str, optional
         Folder to write, an earlier evaluation in it is replaced; ``evaluation/<split>`` in the run where absent.
+        Several runs need one.
     overlays : int
         Cases to draw.
     device : str, optional
@@ -65,31 +73,33 @@ def evaluate(
     ------
     RecipeError, DataError, ModelError, SetupError
     """
-    trained = run if isinstance(run, Run) else Run.open(run)
-    run = trained.changed(overrides, _MAY_CHANGE if split == "test" else _MAY_CHANGE[:-1])
-    recipe = run.recipe
-    cases = _scored_cases(run, split)
+    trained = open_members(run)
+    keys = _MAY_CHANGE if split == "test" else _MAY_CHANGE[:-1]
+    members = [member.changed(overrides, keys) for member in trained]
+    first, recipe = members[0], members[0].recipe
+    if output is None and len(members) > 1:
+        raise RecipeError(
+            f"{len(members)} runs are scored together, in none of their folders", hint="add --output FOLDER"
+        )
+    if len(members) > 1:
+        require_one_task(members, images=lambda member: [case.image for case in _scored_cases(member, split)])
+    cases = _scored_cases(first, split)
     labels = class_names(recipe)
-    require_same_window(recipe)
-    compared = _require_held_out(run, cases, split)
+    compared = True
+    for member in members:
+        require_same_window(member.recipe)
+        compared = _require_held_out(member, cases, split) and compared
 
     start_paddle()
-    from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
     from medseg_paddle.engine.device import set_device
-    from medseg_paddle.engine.models import ForwardFunction, load_model
-    from medseg_paddle.engine.precision import mixed_precision
     from medseg_paddle.engine.scoring import score_cases
 
     chosen = set_device(device or recipe.device)
-    checkpoint = run.best_checkpoint
-    # in the precision that it was validated in
-    mixed = None if chosen == "cpu" else mixed_precision(recipe)
-    model = load_model(recipe, checkpoint)
-    use_cpu_kernels(model, recipe.cpu_kernels, chosen)
-    forward = ForwardFunction(model, mixed)
+    weights = [member.weights(checkpoint) for member in members]
+    forward = _network(members, weights, chosen)
     counts: dict[str, CaseCounts] = {}
     most: dict[str, int] = {}
-    folder = run.evaluation_folder(split) if output is None else Path(output)
+    folder = first.evaluation_folder(split) if output is None else Path(output)
     with (
         new_folder(folder, overwrite=True, marker=_CASES) as new,
         ProgressBar(f"evaluating {split}", len(cases)) as bar,
@@ -113,10 +123,14 @@ def evaluate(
             )
         write_text(new / _CASES, report.to_csv())
         facts = {
-            "run": run.path.name,
+            "run": ", ".join(member.path.name for member in members),
             "split": split,
-            "checkpoint": checkpoint.relative_to(run.path).as_posix(),
-            "checkpoint_chosen_by": run.recipe.selection.name if run.best_first() else None,
+            "checkpoint": ", ".join(
+                path.relative_to(member.path).as_posix()
+                for member, path in zip(members, weights, strict=True)
+            ),
+            "checkpoint_chosen_by": first.recipe.selection.name if first.best_first() else None,
+            "weights": [sha256(path) for path in weights],
             "images": len(cases),
             "number_of_cases": len(counts),
             "sha256": fingerprint_of(cases),
@@ -126,13 +140,31 @@ def evaluate(
             "inference_as_in_validation": _as_validated(recipe, trained),
             "changed": list(overrides),
         }
-        write_text(new / "summary.json", json.dumps({**facts, **json.loads(report.to_json())}, indent=1))
+        write_text(new / SUMMARY, json.dumps({**facts, **json.loads(report.to_json())}, indent=1))
     return report
 
 
-def _as_validated(recipe: Recipe, run: Run) -> bool | None:
-    """Whether images are predicted as for the scores that chose the checkpoint; None where there were none."""
-    return recipe.inference == run.recipe.inference if run.history() else None
+def _network(members: Sequence[Run], weights: Sequence[Path], chosen: str) -> Forward:
+    from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
+    from medseg_paddle.engine.models import ForwardFunction, load_model, mean_of
+    from medseg_paddle.engine.precision import mixed_precision
+
+    networks = []
+    for member, path in zip(members, weights, strict=True):
+        recipe = member.recipe
+        model = load_model(recipe, path)
+        use_cpu_kernels(model, recipe.cpu_kernels, chosen)
+        # in the precision that it was validated in
+        mixed = None if chosen == "cpu" else mixed_precision(recipe)
+        networks.append(ForwardFunction(model, mixed))
+    return mean_of(networks)
+
+
+def _as_validated(recipe: Recipe, members: Sequence[Run]) -> bool | None:
+    """Whether images are predicted as for the scores that chose the checkpoints; None where there were none."""
+    if not all(member.history() for member in members):
+        return None
+    return all(recipe.inference == member.recipe.inference for member in members)
 
 
 def _scored_cases(run: Run, split: Split) -> Sequence[Case]:

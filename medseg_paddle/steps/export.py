@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from medseg_paddle.bundle import Bundle, Description, Window
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.prepare import ALWAYS_VOLUMES
-from medseg_paddle.core import Case
+from medseg_paddle.core import Acquisition, Case
 from medseg_paddle.engine import cpu
 from medseg_paddle.engine.startup import start_paddle
-from medseg_paddle.errors import RecipeError
+from medseg_paddle.errors import ModelError, RecipeError
 from medseg_paddle.io.cases import acquisition_of, channels_of, load_cases
 from medseg_paddle.io.images import read_image
 from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
-from medseg_paddle.run import Run
+from medseg_paddle.run import Checkpoint, Run
 from medseg_paddle.steps.checks import class_names, require_same_window
+from medseg_paddle.steps.members import Runs, open_members, require_one_task
 from medseg_paddle.steps.provenance import versions, without_files
 
 # Validation pictures are compared in parts of at most this side: differences do not grow with the
@@ -33,24 +34,28 @@ _MAY_CHANGE = ("inference", "export", "device")
 
 
 def export(
-    run: Path | str | Run,
+    run: Runs,
     *,
+    checkpoint: Checkpoint = "best",
     output: Path | str | None = None,
     overwrite: bool = False,
     device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Bundle:
-    """Freeze the best checkpoint of a run into a self-contained bundle.
+    """Freeze a checkpoint of a run, or of several that answer together, into a self-contained bundle.
 
     The exported graph, loaded as it will be in use, must give the trained model's probabilities on
     validation pictures, else nothing is written.
 
     Parameters
     ----------
-    run : Path, str or Run
-        Folder that :func:`medseg_paddle.train` made.
+    run : Path, str, Run or a sequence of these
+        Folder that :func:`medseg_paddle.train` made. Of several, the bundle's probabilities are the mean of the
+        members'; its graph computes one after the other.
+    checkpoint : {"best", "last"}
+        Weights to freeze: the best by validation, or those at the end.
     output : Path or str, optional
-        The bundle's folder; ``bundle`` inside the run where absent.
+        The bundle's folder; ``bundle`` inside the run where absent. Several runs need one.
     overwrite : bool
         Replace an older bundle there.
     device : str, optional
@@ -70,51 +75,85 @@ def export(
     ParityError
         The graph differs beyond ``export.tolerance``.
     ModelError
-        No run, no checkpoint, or one of another model.
+        No run, no checkpoint, or one of another model; runs that cannot answer together.
     RecipeError, DataError
-        The validation pictures are not there.
+        The validation pictures are not there; several runs, and no `output`.
     SetupError
         The folder is taken or cannot be written, or the device is not there.
     """
-    source = (run if isinstance(run, Run) else Run.open(run)).changed(overrides, _MAY_CHANGE)
-    recipe, checkpoint = source.recipe, source.best_checkpoint
-    pictures = _pictures(recipe)
-    require_same_window(recipe)
-    description = _describe(source)
+    members = [member.changed(overrides, _MAY_CHANGE) for member in open_members(run)]
+    require_one_task(members, windows=lambda member: _windows(member.recipe))
+    first = members[0]
+    if output is None and len(members) > 1:
+        raise RecipeError(
+            f"{len(members)} runs are exported together, into none of their folders",
+            hint="add --output FOLDER",
+        )
+    weights = [member.weights(checkpoint) for member in members]
+    pictures = _pictures(first.recipe)
+    for member in members:
+        require_same_window(member.recipe)
+    description = _describe(members, checkpoint)
     preprocessing, plan = description.preprocessing, description.plan
-    destination = source.bundle_folder if output is None else Path(output)
+    destination = first.bundle_folder if output is None else Path(output)
     with Bundle.create(destination, description, overwrite=overwrite) as draft:
         # Loaded here, not before: a destination that is taken costs no waiting.
         start_paddle()
         from medseg_paddle.engine.device import set_device
-        from medseg_paddle.engine.models import ForwardFunction, load_model
+        from medseg_paddle.engine.models import ForwardFunction, load_model, mean_of
         from medseg_paddle.engine.static_graph import compare, load_static, save_static
 
-        chosen = set_device(device or recipe.device)
-        model = load_model(recipe, checkpoint)
-        save_static(model, draft.graph_prefix, recipe.in_channels)
+        chosen = set_device(device or first.recipe.device)
+        models = [load_model(member.recipe, path) for member, path in zip(members, weights, strict=True)]
+        trained = mean_of([ForwardFunction(model) for model in models])
+        save_static(models if len(models) > 1 else models[0], draft.graph_prefix, description.in_channels)
         static = load_static(draft.graph_prefix, chosen, threads=cpu.available_cores())
-        parity = compare(ForwardFunction(model), static, pictures, preprocessing, plan)
+        parity = compare(trained, static, pictures, preprocessing, plan)
         draft.accept(parity, pictures[0], segment(static, pictures[0], preprocessing, plan))
     return Bundle.open(destination)
 
 
-def _describe(run: Run) -> Description:
-    recipe = run.recipe
+def _describe(members: Sequence[Run], checkpoint: Checkpoint) -> Description:
+    run, recipe = members[0], members[0].recipe
     return Description(
         name=recipe.name,
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         labels=class_names(recipe),
         in_channels=recipe.in_channels,
-        trained_on=acquisition_of(recipe.train_dataset),
+        trained_on=_trained_on(members),
         preprocessing=Preprocessing.from_specs(recipe.preprocessing_specs),
         plan=InferencePlan(**recipe.inference.model_dump()),
         tolerance=recipe.export.tolerance,
-        provenance=without_files(run.provenance),
+        provenance=without_files(_origin(members, checkpoint) if len(members) > 1 else run.provenance),
         recipe=recipe.model_dump(mode="json"),
         versions=versions(),
+        members=len(members),
         **_windows(recipe),
     )
+
+
+def _origin(members: Sequence[Run], checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "members": [
+            {
+                "run": member.path.name,
+                "checkpoint": checkpoint,
+                "recipe": member.recipe.model_dump(mode="json"),
+                **member.provenance,
+            }
+            for member in members
+        ]
+    }
+
+
+def _trained_on(members: Sequence[Run]) -> Acquisition | None:
+    try:
+        return Acquisition.together([acquisition_of(member.recipe.train_dataset) for member in members])
+    except ValueError as error:
+        raise ModelError(
+            f"{', '.join(str(member.path) for member in members)} cannot answer together: {error}",
+            hint="export runs together that were trained on one kind of images",
+        ) from error
 
 
 def _windows(recipe: Recipe) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from typing_extensions import Self
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.engine.cpu import available_cores
-from medseg_paddle.engine.interruption import StopSignals
+from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
@@ -39,8 +39,11 @@ _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_d
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
-    "cpu_kernels", "gradient_checkpointing", "early_stopping",
+    "cpu_kernels", "gradient_checkpointing", "early_stopping", "search",
 }  # fmt: skip
+
+Watch = Callable[[int, float], None]
+"""Called with an iteration and its score, turned so that greater is better; minus infinity where there is none."""
 
 
 def train(
@@ -52,6 +55,7 @@ def train(
     overwrite: bool = False,
     device: str | None = None,
     max_time: float | str | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Train a recipe with `paddleseg.core.train()`.
 
@@ -77,6 +81,10 @@ def train(
     max_time : float or str, optional
         Seconds, or as in ``"1h30m"``, counted from this call. After them no iteration is begun: a checkpoint is
         saved, and `resume` goes on from it. At least one iteration is made, and a validation that is due.
+    watch : callable, optional
+        Called after each validation; with ``use_ema`` twice, for the model and for its average. What it raises
+        ends the training as a stop does, with a checkpoint of that iteration that can be resumed, and is then
+        raised here.
 
     Returns
     -------
@@ -97,11 +105,20 @@ def train(
         resolved = resolved.model_copy(update={"device": device})
     folder = Path("outputs") / resolved.name if output is None else Path(output)
     with StopSignals() as stop, _room_needed(folder):
-        return _train(resolved, folder, resume=resume, overwrite=overwrite, stop=stop, end_at=end_at)
+        return _train(
+            resolved, folder, resume=resume, overwrite=overwrite, stop=stop, end_at=end_at, watch=watch
+        )
 
 
 def _train(
-    recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, stop: StopSignals, end_at: float
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    stop: StopSignals,
+    end_at: float,
+    watch: Watch | None,
 ) -> Run:
     going_on = resume and Run.begun(folder)
     if going_on:
@@ -133,7 +150,7 @@ def _train(
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with (
-        _TrainingProgress(recipe) as listener,
+        _TrainingProgress(recipe, watch) as listener,
         DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
@@ -170,6 +187,8 @@ def _train(
             stop=stop,
             end_at=end_at,
         )
+    if listener.ended_by is not None:
+        raise listener.ended_by
     return run
 
 
@@ -273,12 +292,14 @@ def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
 
 
 class _TrainingProgress:
-    """Shows a training on the terminal."""
+    """Shows a training on the terminal, and tells who watches its scores."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watch | None) -> None:
         self._bar = ProgressBar("checking", 1).__enter__()
         self._score = ""
         self._recipe, self._lines = recipe, 0
+        self._watch = watch
+        self.ended_by: Exception | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -332,12 +353,19 @@ class _TrainingProgress:
 
     def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
+        mark = "  best so far, saved" if best else ""
         if math.isnan(score):
             self._bar.say(f"validation at {step}: no {name}, it is undefined in every case")
+        else:
+            self._score = f"  {name.removeprefix('mean foreground ')} {score:.4f}"
+            self._bar.say(f"validation at {step}: {name} {score:.4f}{mark}")
+        if self._watch is None:
             return
-        self._score = f"  {name.removeprefix('mean foreground ')} {score:.4f}"
-        mark = "  best so far, saved" if best else ""
-        self._bar.say(f"validation at {step}: {name} {score:.4f}{mark}")
+        try:
+            self._watch(step, self._recipe.selection.gain(score))
+        except Exception as error:
+            self.ended_by = error
+            raise Stopped from error
 
     def stopped(self, step: int, iters: int, *, time_is_up: bool) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""

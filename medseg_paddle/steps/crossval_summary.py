@@ -1,0 +1,272 @@
+"""What a cross-validation found, as numbers, files and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.core import Case
+from medseg_paddle.io.files import write_bytes, write_text
+from medseg_paddle.metrics import MEAN, METRICS, Report
+from medseg_paddle.metrics.bootstrap import confidence_interval
+from medseg_paddle.run import Checkpoint
+
+POOLED = "all"
+"""Name of the line over the cases of all folds."""
+
+# What the figures may be taken for.
+_SCORED = {
+    "last": "Scored are the weights at the end of each training, which no score chose.",
+    "best": "Scored is the best checkpoint of each fold. The fold that scores it has also chosen it, so these figures "
+    "are too good; --checkpoint last scores without that choice.",
+}
+_UNITS = (
+    "CI: 95 % bootstrap interval of the mean, patients drawn with replacement, each with all their cases. It says how "
+    "the mean would vary with other patients, not with another training."
+)
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """Scores of one fold's held-out cases.
+
+    Attributes
+    ----------
+    fold : int
+    report : Report
+    patients : dict
+        Name of a whole case to its patient; to itself where the data set knows none.
+    """
+
+    fold: int
+    report: Report
+    patients: dict[str, str]
+
+    @classmethod
+    def of(cls, fold: int, report: Report, cases: Sequence[Case]) -> FoldScores:
+        """Scores with what the data set says of their cases."""
+        return cls(fold, report, {case.group: case.patient or case.group for case in cases})
+
+
+@dataclass(frozen=True)
+class Line:
+    """One score of one class in one fold, or in all of them.
+
+    Attributes
+    ----------
+    fold : str
+        Number of the fold, or ``"all"``.
+    name : str
+        The class, or ``"mean"`` for the average over the foreground classes.
+    metric : str
+    mean, sd : float
+        Over the cases, as in :class:`medseg_paddle.metrics.Statistics`.
+    low, high : float
+        Ends of the 95 % confidence interval of the mean; NaN where fewer than two patients have the score.
+    cases, patients : int
+        Whole cases, and patients, in the fold.
+    """
+
+    fold: str
+    name: str
+    metric: str
+    mean: float
+    sd: float
+    low: float
+    high: float
+    cases: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a cross-validation found.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    name : str
+        Of the recipe.
+    every : tuple of int
+        Folds of the data set.
+    checkpoint : {"last", "best"}
+        Which weights were scored.
+    folds : tuple of FoldScores
+        Those that were scored.
+    """
+
+    path: Path
+    name: str
+    every: tuple[int, ...]
+    checkpoint: Checkpoint
+    folds: tuple[FoldScores, ...]
+
+    @property
+    def pooled(self) -> Report:
+        """Scores of all cases, each by the model that had not seen it."""
+        rows = [row for fold in self.folds for row in fold.report.rows]
+        return Report.from_rows(rows, [name for name in self.folds[0].report.summary if name != MEAN])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the figures may be taken for, in sentences."""
+        missing = [fold for fold in self.every if fold not in {one.fold for one in self.folds}]
+        partly = f"Folds {', '.join(map(str, missing))} of the data set are not in it." if missing else ""
+        return tuple(note for note in (_SCORED[self.checkpoint], _UNITS, partly) if note)
+
+    def lines(self, metrics: Sequence[str] = METRICS) -> list[Line]:
+        """Every class, its folds and then all of them together; the average over several classes first."""
+        names = list(self.folds[0].report.summary)
+        classes = [name for name in names if name != MEAN]
+        patients = {case: patient for fold in self.folds for case, patient in fold.patients.items()}
+        parts = [(str(fold.fold), fold.report) for fold in self.folds]
+        if len(self.folds) > 1:
+            parts.append((POOLED, self.pooled))
+        return [
+            _line(fold, name, metric, report, patients)
+            for name in ([MEAN, *classes] if len(classes) > 1 else classes)
+            for metric in metrics
+            for fold, report in parts
+        ]
+
+
+def write_summary(result: CrossValidation) -> None:
+    """Write the summary's files into the folder of the cross-validation."""
+    lines = result.lines()
+    content = {
+        "recipe": result.name,
+        "folds": [fold.fold for fold in result.folds],
+        "folds_of_the_data": result.every,
+        "checkpoint": result.checkpoint,
+        "notes": result.notes,
+        "summary": [
+            {
+                key: None if isinstance(value, float) and math.isnan(value) else value
+                for key, value in one.items()
+            }
+            for one in map(asdict, lines)
+        ],
+    }
+    write_text(result.path / "crossval.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(result.path / "crossval.csv", _lines_csv(lines))
+    write_text(result.path / "cases.csv", _cases_csv(result))
+    write_text(result.path / "crossval.md", _markdown(result))
+    write_bytes(result.path / "crossval.png", _picture(result))
+
+
+def _line(fold: str, name: str, metric: str, report: Report, patients: dict[str, str]) -> Line:
+    cases = list(dict.fromkeys(row.case for row in report.rows))
+    statistics = report.summary[name][metric]
+    classes = [name] if name != MEAN else [one for one in report.summary if one != MEAN]
+    values = _values(report, metric, classes, cases)
+    interval = confidence_interval(values, [patients[case] for case in cases])
+    return Line(
+        fold,
+        name,
+        metric,
+        statistics.mean,
+        statistics.sd,
+        interval.low,
+        interval.high,
+        len(cases),
+        len({patients[case] for case in cases}),
+    )
+
+
+def _values(report: Report, metric: str, classes: Sequence[str], cases: Sequence[str]) -> NDArray[np.float64]:
+    """One score, ``[class, case]``."""
+    row_of, column_of = ({name: n for n, name in enumerate(names)} for names in (classes, cases))
+    values = np.full((len(classes), len(cases)), np.nan)
+    for row in report.rows:
+        if row.name in row_of:
+            values[row_of[row.name], column_of[row.case]] = getattr(row.scores, metric)
+    return values
+
+
+def _lines_csv(lines: Sequence[Line]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("fold", "class", "score", "mean", "sd", "ci_low", "ci_high", "cases", "patients"))
+    for line in lines:
+        numbers = (line.mean, line.sd, line.low, line.high)
+        texts = ("" if math.isnan(number) else f"{number:.6f}" for number in numbers)
+        writer.writerow((line.fold, line.name, line.metric, *texts, line.cases, line.patients))
+    return buffer.getvalue()
+
+
+def _cases_csv(result: CrossValidation) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("fold", "patient", "case", "class", *METRICS))
+    for fold in result.folds:
+        for row in fold.report.rows:
+            values = (getattr(row.scores, metric) for metric in METRICS)
+            texts = ("" if math.isnan(value) else f"{value:.6f}" for value in values)
+            writer.writerow((fold.fold, fold.patients[row.case], row.case, row.name, *texts))
+    return buffer.getvalue()
+
+
+def _markdown(result: CrossValidation) -> str:
+    rows = [
+        "| fold | class | cases | patients | Dice | SD | 95 % CI |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows += [
+        f"| {line.fold} | {line.name.replace('|', chr(92) + '|')} | {line.cases} | {line.patients} "
+        f"| {number(line.mean)} | {number(line.sd)} | {span(line)} |"
+        for line in result.lines(("dice",))
+    ]
+    head = [f"# Cross-validation of {result.name}", "", *rows, ""]
+    return "\n".join(
+        [*head, *[f"{note}\n" for note in result.notes], "![Dice of every case](crossval.png)", ""]
+    )
+
+
+def number(value: float) -> str:
+    """A score as a table shows it."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def span(line: Line) -> str:
+    """A confidence interval as a table shows it."""
+    return "-" if math.isnan(line.low) else f"{number(line.low)} to {number(line.high)}"
+
+
+def _picture(result: CrossValidation) -> bytes:
+    """Every case's Dice, the mean over its classes, fold by fold; the mean of all and its interval behind them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    overall = result.lines(("dice",))[len(result.folds) if len(result.folds) > 1 else 0]
+    if not math.isnan(overall.low):
+        axes.axhspan(
+            overall.low, overall.high, color="tab:blue", alpha=0.15, lw=0, label="95 % CI of the mean"
+        )
+    axes.axhline(overall.mean, color="tab:blue", lw=1, label=f"mean {number(overall.mean)}")
+    for place, fold in enumerate(result.folds):
+        by_case: dict[str, list[float]] = {}
+        for row in fold.report.rows:
+            if not math.isnan(row.scores.dice):
+                by_case.setdefault(row.case, []).append(row.scores.dice)
+        values = [float(np.mean(found)) for found in by_case.values()]
+        shifts = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(len(values))
+        axes.plot(place + shifts, values, "o", ms=4, alpha=0.6, color="tab:gray")
+        mean = fold.report.mean_foreground_dice
+        axes.plot([place - 0.3, place + 0.3], [mean, mean], color="black", lw=2)
+    axes.set_xticks(range(len(result.folds)), [f"fold {fold.fold}" for fold in result.folds])
+    axes.set_ylabel("Dice of a case")
+    axes.set_title(f"{result.name}, {result.checkpoint} checkpoint")
+    axes.legend(loc="lower left", fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from medseg_paddle.metrics.bootstrap import confidence_interval
+
+SCORES = np.random.default_rng(3).beta(8, 2, 30)
+
+
+def each(count: int) -> list[str]:
+    return [f"p{number}" for number in range(count)]
+
+
+def test_one_case_a_patient_is_the_percentile_bootstrap_of_scipy():
+    found = confidence_interval(SCORES[None], each(30))
+    theirs = stats.bootstrap((SCORES,), np.mean, method="percentile", n_resamples=20_000).confidence_interval
+    assert found.low == pytest.approx(theirs.low, abs=2e-3)
+    assert found.high == pytest.approx(theirs.high, abs=2e-3)
+
+
+def test_a_patient_s_cases_count_as_one_draw():
+    """Every case three times adds no patient, and so no certainty; as patients of their own they would."""
+    alone = confidence_interval(SCORES[None], each(30))
+    thrice = np.tile(SCORES, 3)[None]
+    together = confidence_interval(thrice, each(30) * 3)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    apart = confidence_interval(thrice, each(90))
+    assert apart.high - apart.low < 0.7 * (alone.high - alone.low)
+
+
+def test_patients_count_by_their_cases():
+    """Two patients with 9 and 1 cases: draws of both give the mean of 10 cases, not that of two patients."""
+    values = np.array([[0.5] * 9 + [1.0]])
+    found = confidence_interval(values, ["a"] * 9 + ["b"], confidence=0.4)
+    assert found.low == found.high == pytest.approx(0.55)  # half of all draws hold both
+    wide = confidence_interval(values, ["a"] * 9 + ["b"])
+    assert (wide.low, wide.high) == (0.5, 1.0)
+
+
+def test_absent_classes_are_left_out_as_in_a_report():
+    values = np.array([[0.8, 0.8, 0.8], [math.nan, 0.4, math.nan]])
+    found = confidence_interval(values, each(3))
+    assert found.low == pytest.approx(0.6)  # the second class is drawn: the mean of 0.8 and 0.4
+    assert found.high == pytest.approx(0.8)  # it is not
+
+
+@pytest.mark.parametrize("values", [[[0.5]], [[0.5, math.nan]], [[math.nan, math.nan]]])
+def test_fewer_than_two_patients_with_a_score_say_nothing(values):
+    found = confidence_interval(np.array(values), each(len(values[0])))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_the_interval_lies_among_the_values(values):
+    found = confidence_interval(np.array([values]), each(len(values)))
+    assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
