@@ -151,9 +151,9 @@ def without_files(noted: dict[str, Any]) -> dict[str, Any]:
     """A run's provenance without the checksum of each file, for those whom single files do not concern."""
     data = {
         split: {key: value for key, value in facts.items() if key != _FILES}
-        for split, facts in noted["data"].items()
+        for split, facts in noted.get("data", {}).items()
     }
-    return {**noted, "data": data}
+    return {**noted, "data": data} if data else noted
 
 
 def _noted(cases: Sequence[Case]) -> dict[str, Any]:

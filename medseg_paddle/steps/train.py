@@ -242,15 +242,16 @@ def _require_same_training(run: Run, wanted: Recipe) -> None:
 def _how_it_finished(run: Run, wanted: Recipe) -> str | None:
     """What there is to say of a run with nothing left to do; None where there is something."""
     last, planned = run.last_checkpoint, Run(run.path, wanted)
-    if last is None or planned.unscored(last):
-        return None
-    if run.unkept(last) or (run.is_sealed(last) and run.damage(last)):
+    if last is None:
         return None
     done = run.iteration_of(last)
+    early = planned.patience_spent_at(done) is not None
+    if done < wanted.iters and not early:
+        return None
+    if planned.unscored(last) or run.unkept(last) or (run.is_sealed(last) and run.damage(last)):
+        return None
     if done >= wanted.iters:
         return f"{done} of {wanted.iters} iterations"
-    if planned.patience_spent_at(done) is None:
-        return None
     return f"{stopped_early(done, wanted)}; to go on, raise early_stopping.patience or remove early_stopping"
 
 

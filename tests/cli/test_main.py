@@ -68,6 +68,7 @@ def test_train_hands_its_words_to_the_step(step, capsys):
                 "resume": True,
                 "overwrite": False,
                 "device": "cpu",
+                "max_time": None,
             },
         )
     ]

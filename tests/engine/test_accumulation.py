@@ -12,12 +12,12 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from medseg_paddle.engine.paddleseg_adapter.losses import build_losses
 from paddle import nn
 
 from medseg_paddle.config import load_recipe
 from medseg_paddle.config.networks import Model
 from medseg_paddle.engine.accumulation import compute_in_parts
+from medseg_paddle.engine.losses import build_losses
 from medseg_paddle.engine.models import ScalableUNet
 from medseg_paddle.engine.onednn import Unavailable, accelerate
 from medseg_paddle.engine.optimizers import build_optimizer

@@ -61,7 +61,7 @@ def test_train_takes_the_scaler_from_a_checkpoint(
         return made[-1]
 
     monkeypatch.setattr(precision, "_GradScaler", make)
-    monkeypatch.setattr(device, "set_device", lambda *_: "cpu")
+    monkeypatch.setattr(device, "set_device", lambda *_, **__: "cpu")
     # It scales no loss here, and its methods do nothing; only the state is looked at.
     for name in ("scale", "minimize"):
         monkeypatch.setattr(Scaler, name, getattr(DoesNothing, name))
@@ -105,7 +105,7 @@ def test_bf16_is_entered_for_forward_loss_and_validation(
 
     monkeypatch.setattr(paddle.amp, "auto_cast", noted)
     monkeypatch.setattr(ScalableUNet, "forward", looked_at)
-    monkeypatch.setattr(device, "set_device", lambda *_: "cpu")
+    monkeypatch.setattr(device, "set_device", lambda *_, **__: "cpu")
     monkeypatch.setattr(
         paddle, "flops", lambda *_, **__: 0
     )  # runs the model once more, for a line of the log
