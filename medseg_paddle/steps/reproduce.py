@@ -15,6 +15,7 @@ from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import ModelError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.run import Run
+from medseg_paddle.steps.checks import read_beside, require_same_files
 from medseg_paddle.steps.differences import (
     ArrayDifference,
     Arrays,
@@ -178,6 +179,7 @@ def reproduce(
     if recipe.val_dataset is not None:
         splits["val"] = load_cases(recipe.val_dataset)
     require_noted_data(noted["data"], splits, source.path)
+    require_same_files(source, read_beside(recipe))
     folder = source.path.with_name(f"{source.path.name}-reproduced") if output is None else Path(output)
     Run.require_free(folder, overwrite=False)
     if device is not None:
@@ -195,8 +197,8 @@ def reproduce(
     if count == recipe.iters:
         again = train(recipe, output=folder)
     else:
-        # Amid the training `train()` saves and validates; elsewhere a stop saves, one iteration after it was asked for.
-        until = count + 1 if count % recipe.save_interval == 0 else count - 1
+        # A stop saves before the next iteration; where a validation is due, it comes after that.
+        until = count + 1 if count % recipe.save_interval == 0 else count
         again = train_first(recipe, folder, Onlooker("training again", recipe.batch_size, until), keep=True)
     return compare_runs(source, again, iteration=count, tolerance=tolerance, surroundings=differing)
 

@@ -103,9 +103,9 @@ def test_export_hands_its_words_to_the_step(step):
     calls = step("export", SimpleNamespace(path=Path("run/bundle"), id="0123"))
     assert run("export", "run", "--overwrite") == 0
     assert run("export", "run", "--set", "export.tolerance=1e-3", "-s", "device=cpu") == 0
-    options = {"output": None, "overwrite": True, "device": None, "overrides": ()}
+    options = {"checkpoint": "best", "output": None, "overwrite": True, "device": None, "overrides": ()}
     changed = {**options, "overwrite": False, "overrides": ["export.tolerance=1e-3", "device=cpu"]}
-    assert calls == [((Path("run"),), options), ((Path("run"),), changed)]
+    assert calls == [(([Path("run")],), options), (([Path("run")],), changed)]
 
 
 def test_evaluate_hands_its_words_to_the_step(step, capsys):
@@ -114,8 +114,8 @@ def test_evaluate_hands_its_words_to_the_step(step, capsys):
     labels = LabelSet.from_names(["background", "[b]x[/y]"])
     calls = step("evaluate", Report.from_counts({"a": counts}, labels))
     assert run("evaluate", "run", "--split", "val", "--set", "inference.divisor=32") == 0
-    options = {"split": "val", "output": None, "overlays": 8, "device": None}
-    assert calls == [((Path("run"),), {**options, "overrides": ["inference.divisor=32"]})]
+    options = {"split": "val", "checkpoint": "best", "output": None, "overlays": 8, "device": None}
+    assert calls == [(([Path("run")],), {**options, "overrides": ["inference.divisor=32"]})]
     assert "[b]x[/y]" in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
 _FLIPS = {(-1, 1): 0, (1, -1): 1, (-1, -1): -1}  # cv2.flip's codes, by the signs along rows and columns
 _OPENCV_MOVES = (np.uint8, np.uint16, np.int16, np.float32)
-_OPENCV_PIXEL = 32  # bytes of a pixel that OpenCV transposes
+_OPENCV_PIXELS = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24, 32})  # bytes of those that cv2.transpose moves
 
 
 def foreground_indices(label: LabelArray, ignore_index: int = IGNORE) -> NDArray[np.int64]:
@@ -266,7 +266,7 @@ def _plain_copy(
         region = array[top : bottom + 1, left : right + 1]
         if not turned and down == across == 1:
             return np.ascontiguousarray(region)
-        if array.dtype in _OPENCV_MOVES and array[0, 0].nbytes <= _OPENCV_PIXEL:
+        if array.dtype in _OPENCV_MOVES and array[0, 0].nbytes in _OPENCV_PIXELS:
             region = np.asarray(cv2.transpose(region)) if turned else region
             if (down, across) != (1, 1):
                 region = np.asarray(cv2.flip(region, _FLIPS[down, across]))
