@@ -28,8 +28,8 @@ setup: $(RUNTIME) ## make the virtual environment .venv from the hash-pinned loc
 demo: $(RUNTIME) ## set up, then run the whole job on synthetic CT patients (about 3 minutes)
 	$(VENV)/bin/medseg demo
 
-test: $(DEV) ## set up for development, then run all tests but those in containers
-	$(PY) -m pytest
+test: $(DEV) ## set up for development, then run all tests but those in containers, two at a time
+	$(PY) -m pytest -n 2
 
 test-docker: $(DEV) ## build the images, then train, stop, resume, export and predict in containers
 	$(PY) -m pytest -m docker tests/docker
