@@ -219,7 +219,7 @@ def test_a_new_patient_moves_few_others(some, options, seed, name):
     if before is None or after is None:
         return
     moved = sum(after[patient] != place for patient, place in before.items())
-    # One over each boundary; two over that of validation and training where both held-out shares are rounded up at once.
+    # One over each boundary; over that of validation and training two, where both shares are rounded up at once.
     assert moved <= options.get("folds", 3)
 
 
