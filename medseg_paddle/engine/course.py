@@ -6,9 +6,8 @@ changes how the model computes while it trains (`around`), or has a state of its
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,7 +24,7 @@ from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.models import load_weights
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, positions_of
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
-from medseg_paddle.engine.precision import LossScaler, auto_cast, mixed_precision, training_in_bf16
+from medseg_paddle.engine.precision import LossScaler, loss_in_bf16, mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import GlobalGenerators, seed_iteration
 from medseg_paddle.engine.running_loss import RunningLoss
 from medseg_paddle.engine.validation import Validation
@@ -118,11 +117,11 @@ class Course:
     def hooks(self) -> Hooks:
         """Where the training takes part in PaddleSeg's `train()`."""
         return Hooks(
-            around=self._around,
+            around=lambda: training_in_bf16(self._model, self._optimizer, self._mixed),
             before_iteration=self._before_iteration,
             after_step=self._after_step,
             loss=self._note_loss,
-            forward=self._forward,
+            forward=lambda: loss_in_bf16(self._mixed),
             evaluate=self._validation,
             save=self._save,
             average=self._average,
@@ -170,19 +169,6 @@ class Course:
         self._writer.write(
             iteration, self._model.state_dict(), self._optimizer.state_dict(), self._average.state_dict()
         )
-
-    @contextlib.contextmanager
-    def _around(self) -> Iterator[None]:
-        with training_in_bf16(self._model, self._optimizer, self._mixed):
-            yield
-
-    @contextlib.contextmanager
-    def _forward(self) -> Iterator[None]:
-        if self._recipe.precision == "bf16":
-            with auto_cast(self._mixed):
-                yield
-        else:  # in fp16 train() has entered it
-            yield
 
     def _before_iteration(self, iteration: int) -> None:
         if self._stop.wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +16,13 @@ from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped
-from medseg_paddle.engine.losses import build_losses
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, LoadingFailed, run_train
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
-from medseg_paddle.engine.precision import auto_cast, mixed_precision, training_in_bf16
+from medseg_paddle.engine.precision import loss_in_bf16, mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import seed_everything
-from medseg_paddle.engine.training import set_up
+from medseg_paddle.engine.training import loop_arguments, set_up
 from medseg_paddle.io.decoded import DecodedImages
 
 Told = Callable[[int, float], bool]
@@ -90,7 +88,7 @@ def try_out(
             before_iteration=_go_on,
             after_step=_go_on,
             loss=lambda _iteration, loss, _parts: loss,
-            forward=lambda: auto_cast(mixed) if recipe.precision == "bf16" else contextlib.nullcontext(),
+            forward=lambda: loss_in_bf16(mixed),
             evaluate=_no_validation,
             save=paddle.save,
             average=MovingAverage(None, recipe.ema_decay),
@@ -108,23 +106,12 @@ def try_out(
                 first_iter=0,
                 iters=iters,
                 resume_from=None,
-                batch_size=recipe.batch_size,
                 val_dataset=None,
                 optimizer=optimizer,
                 save_dir=str(Path(scratch) / "checkpoints"),
                 save_interval=iters + 1,
                 log_iters=1,
-                num_workers=recipe.num_workers,
-                losses=build_losses(
-                    recipe.loss,
-                    recipe.ignore_index,
-                    mixed=recipe.train_dataset.mixup is not None,
-                    class_weights=class_weights,
-                ),
-                use_ema=recipe.use_ema,
-                precision="fp16" if recipe.precision == "fp16" else "fp32",
-                amp_level=recipe.amp_level,
-                to_static_training=recipe.to_static_training,
+                **loop_arguments(recipe, class_weights),
             )
         except LoadingFailed as failed:
             raise failed.error from failed

@@ -54,6 +54,16 @@ def auto_cast(mixed: MixedPrecision | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def loss_in_bf16(mixed: MixedPrecision | None) -> Iterator[None]:
+    """Compute the loss of a training in bf16; in fp16 `train()` has entered it, and fp32 needs nothing."""
+    if mixed is None or mixed.dtype != "bfloat16":
+        yield
+    else:
+        with auto_cast(mixed):
+            yield
+
+
+@contextlib.contextmanager
 def training_in_bf16(model: paddle.nn.Layer, optimizer: Any, mixed: MixedPrecision | None) -> Iterator[None]:
     """Let `model` compute in bf16 while it trains; of other precisions `train()` takes care.
 

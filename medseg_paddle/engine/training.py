@@ -156,23 +156,12 @@ def fit(
                 first_iter=reached.iteration,
                 iters=recipe.iters,
                 resume_from=checkpoint,
-                batch_size=recipe.batch_size,
                 val_dataset=val_cases or None,
                 optimizer=optimizer,
                 save_dir=str(run.checkpoints),
                 save_interval=recipe.save_interval,
                 log_iters=course.log_iters,
-                num_workers=recipe.num_workers,
-                losses=build_losses(
-                    recipe.loss,
-                    recipe.ignore_index,
-                    mixed=recipe.train_dataset.mixup is not None,
-                    class_weights=_class_weights(recipe, found, log),
-                ),
-                use_ema=recipe.use_ema,
-                precision="fp16" if recipe.precision == "fp16" else "fp32",
-                amp_level=recipe.amp_level,
-                to_static_training=recipe.to_static_training,
+                **loop_arguments(recipe, _class_weights(recipe, found, log)),
             )
 
         _follow(course, loop, end, listener, iters=recipe.iters, first_iter=reached.iteration)
@@ -213,6 +202,25 @@ def set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
     kernels = use_cpu_kernels(model, choice, device)
     save_memory(model, recipe)
     return kernels
+
+
+def loop_arguments(recipe: Recipe, class_weights: tuple[float, ...] | None) -> dict[str, Any]:
+    """What `run_train` takes from the recipe alone; `class_weights` are what ``weight: balanced`` stands for."""
+    return {
+        "batch_size": recipe.batch_size,
+        "num_workers": recipe.num_workers,
+        "losses": build_losses(
+            recipe.loss,
+            recipe.ignore_index,
+            mixed=recipe.train_dataset.mixup is not None,
+            class_weights=class_weights,
+        ),
+        "use_ema": recipe.use_ema,
+        # bf16 is no word of PaddleSeg's; see `engine.precision`.
+        "precision": "fp16" if recipe.precision == "fp16" else "fp32",
+        "amp_level": recipe.amp_level,
+        "to_static_training": recipe.to_static_training,
+    }
 
 
 def _to_train(run: Run, log: TextIO, checkpoint: Path | None) -> tuple[paddle.nn.Layer, Freezing, Any]:

@@ -35,8 +35,9 @@ class Appearance:
     Attributes
     ----------
     hash : int
-        256 bits: the signs of the discrete cosine transform's coefficients 1 to 16 in both directions, of the
-        details.
+        256 bits that nearly the same pictures share but for a few, after Zauner, *Implementation and Benchmarking of
+        Perceptual Image Hash Functions*, 2010: the signs of the discrete cosine transform's coefficients 1 to 16 in
+        both directions, of the details in place of the picture itself.
     details : ndarray, (64, 64), int8
         The picture at this size less its blurred self, by the root of its blurred square.
     flat : bool
@@ -89,15 +90,6 @@ def appearance(image: NDArray[Any]) -> Appearance:
         details=np.clip(np.rint(details * _STEPS), -127, 127).astype(np.int8),
         flat=float(small.std()) < _LEAST_CONTRAST,
     )
-
-
-def perceptual_hash(image: NDArray[Any]) -> int:
-    """256 bits that nearly the same pictures share but for a few; see :class:`Appearance`.
-
-    After Zauner, *Implementation and Benchmarking of Perceptual Image Hash Functions*, 2010, of details in place of
-    the picture itself, and with more of them.
-    """
-    return appearance(image).hash
 
 
 def near_duplicates(

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Self
-
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
@@ -15,7 +13,7 @@ from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import class_names, require_apart
-from medseg_paddle.steps.progress import ProgressBar
+from medseg_paddle.steps.progress import TrainingBar
 from medseg_paddle.steps.provenance import provenance
 
 # So many that one which was saved amid others is still there when the training was asked to end.
@@ -39,7 +37,7 @@ class StopRequest(StopSignals):
         return self._asked or super().wanted
 
 
-class Onlooker:
+class Onlooker(TrainingBar):
     """Follows a training iteration by iteration, shows how far it is, and ends it; a context manager.
 
     Parameters
@@ -67,29 +65,14 @@ class Onlooker:
         until: int,
         each: Callable[[int, float, float], None] | None = None,
     ) -> None:
+        super().__init__(f"{title}: looking at the data")
         self.stop, self.facts = StopRequest(), dict[str, Any]()
         self._title, self._batch_size, self._until, self._each = title, batch_size, until, each
-        self._bar = ProgressBar(f"{title}: looking at the data", 1).__enter__()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.__exit__(None, None, None)
-
-    def surveyed(self, done: int, total: int, what: str) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.advance(done, total, what)
-
-    def doubted(self, what: str) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.say(f"warning: {what}")
 
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:  # noqa: ARG002
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self.facts = facts
-        self._bar.__exit__(None, None, None)
-        self._bar = ProgressBar(self._title, max(min(self._until, iters), 1), first_iter).__enter__()
+        self.begin(self._title, max(min(self._until, iters), 1), first_iter)
         if self._until <= first_iter:
             self.stop.ask()
 

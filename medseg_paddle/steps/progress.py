@@ -115,3 +115,35 @@ class ProgressBar:
             if seconds >= 3600
             else f"{seconds // 60}:{seconds % 60:02}"
         )
+
+
+class TrainingBar:
+    """What any listener of a training shows: the look at the data, doubts, then iterations; a context manager.
+
+    Parameters
+    ----------
+    title : str
+        What is done before the first iteration.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._bar = ProgressBar(title, 1).__enter__()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+    def surveyed(self, done: int, total: int, what: str) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
+        self._bar.advance(done, total, what)
+
+    def doubted(self, what: str) -> None:
+        """See :class:`medseg_paddle.engine.listener.Listener`."""
+        self._bar.say(f"warning: {what}")
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        """Show a new bar in place of the one before."""
+        self._bar.__exit__(None, None, None)
+        self._bar = ProgressBar(title, total, done).__enter__()

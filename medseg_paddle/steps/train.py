@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Self
-
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.engine.cpu import available_cores
@@ -31,7 +29,7 @@ from medseg_paddle.steps.checks import (
     require_scored_class,
 )
 from medseg_paddle.steps.duration import seconds
-from medseg_paddle.steps.progress import ProgressBar, say
+from medseg_paddle.steps.progress import TrainingBar, say
 from medseg_paddle.steps.provenance import provenance, surroundings
 
 # What comes after the training.
@@ -292,29 +290,15 @@ def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
     )
 
 
-class _TrainingProgress:
+class _TrainingProgress(TrainingBar):
     """Shows a training on the terminal, and tells who watches its scores."""
 
     def __init__(self, recipe: Recipe, watch: Watch | None) -> None:
-        self._bar = ProgressBar("checking", 1).__enter__()
+        super().__init__("checking")
         self._score = ""
         self._recipe, self._lines = recipe, 0
         self._watch = watch
         self.ended_by: Exception | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.__exit__(None, None, None)
-
-    def surveyed(self, done: int, total: int, what: str) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.advance(done, total, what)
-
-    def doubted(self, what: str) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.say(f"warning: {what}")
 
     def initialised(self, summary: str, layers: Sequence[str]) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
@@ -326,9 +310,7 @@ class _TrainingProgress:
 
     def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.__exit__(None, None, None)
-        self._bar = ProgressBar("training", iters, first_iter)
-        self._bar.__enter__()
+        self.begin("training", iters, first_iter)
         where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg_paddle.io.images import read_samples
-from medseg_paddle.preprocess.duplicates import Appearance, appearance, near_duplicates, perceptual_hash
+from medseg_paddle.preprocess.duplicates import Appearance, appearance, near_duplicates
 
 
 def eye(seed: int, side: int = 256) -> np.ndarray:
@@ -122,8 +122,8 @@ def test_nothing_and_one_picture_have_no_copies():
 def test_the_hash_keeps_most_bits_under_brightness_and_contrast(which, contrast, brightness):
     picture = KIND[which].astype(np.float32)
     changed = picture * contrast + 40 + brightness
-    assert (perceptual_hash(picture) ^ perceptual_hash(changed)).bit_count() <= 20
-    assert 0 <= perceptual_hash(picture) < 2**256
+    assert (appearance(picture).hash ^ appearance(changed).hash).bit_count() <= 20
+    assert 0 <= appearance(picture).hash < 2**256
 
 
 @settings(deadline=None, max_examples=20)
