@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.engine.cpu import available_cores
 from medseg_paddle.engine.startup import start_paddle
 
-# Before any test imports Paddle: the same settings as the program's own.
-start_paddle()
+# Before any test imports Paddle: the same settings as the program's own. Processes that test side by side share
+# the cores: with a thread of each on every core, threads wait for those that are not running.
+start_paddle(max(1, available_cores() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
