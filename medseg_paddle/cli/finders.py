@@ -54,7 +54,7 @@ def lr_find(
         out.print("no suggestion")
     else:
         out.print(
-            f"suggestion: lr_scheduler.learning_rate: {result.suggestion:g}  "
+            f"suggestion: {result.key}: {result.suggestion:g}  "
             f"(a tenth of {result.least_at:.2g}, where the loss is least before it rises; "
             f"it falls most at {result.steepest_at:.2g})",
             soft_wrap=True,

@@ -7,7 +7,7 @@ of our own stand beside them and say so in their first line.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -130,7 +130,29 @@ class RMSProp(_OptimizerSpec):
 Optimizer = Annotated[SGD | Momentum | Adam | AdamW | RMSProp, Field(discriminator="type")]
 
 
-class _ScheduleSpec(Spec):
+class _FallingSpec(Spec):
+    """A schedule that goes down from a greatest learning rate."""
+
+    greatest_key: ClassVar[str] = "learning_rate"
+    least_key: ClassVar[str | None] = None  # of the rate that it goes down to
+
+    @model_validator(mode="after")
+    def _require_a_rate_that_falls(self) -> _FallingSpec:
+        key = self.least_key
+        if key is None:
+            return self
+        greatest, least, given = getattr(self, self.greatest_key), getattr(self, key), key in self.model_fields_set
+        if least > greatest or (least == greatest and not given):
+            raise inconsistent(
+                f"{self.greatest_key} is {greatest:g}, and `{key}` is {least:g}{'' if given else ' where absent'}: "
+                "the rate would not fall",
+                at=(key if given else self.greatest_key,),
+                hint=f"write `{key}: 0`, or another rate below {self.greatest_key}",
+            )
+        return self
+
+
+class _ScheduleSpec(_FallingSpec):
     learning_rate: PositiveFloat = Field(description="learning rate after the warm-up")
     warmup_iters: NonNegativeInt | None = Field(None, description="iterations of linear warm-up")
     warmup_start_lr: NonNegativeFloat | None = Field(None, description="learning rate at the warm-up's start")
@@ -157,6 +179,7 @@ class _ScheduleSpec(Spec):
 class PolynomialDecay(_ScheduleSpec):
     """``lr = (learning_rate - end_lr) (1 - iteration / decay_steps)^power + end_lr``."""
 
+    least_key: ClassVar[str | None] = "end_lr"
     type: Literal["PolynomialDecay"]
     decay_steps: PositiveInt | None = Field(None, description="iterations to `end_lr`; all where absent")
     end_lr: NonNegativeFloat = Field(0.0001, description="learning rate at the end")
@@ -167,6 +190,7 @@ class PolynomialDecay(_ScheduleSpec):
 class CosineAnnealingDecay(_ScheduleSpec):
     """Half a cosine from `learning_rate` to `eta_min`."""
 
+    least_key: ClassVar[str | None] = "eta_min"
     type: Literal["CosineAnnealingDecay"]
     T_max: PositiveInt | None = Field(None, description="iterations to `eta_min`; all where absent")
     eta_min: NonNegativeFloat = Field(0.0, description="learning rate at the end")
@@ -200,12 +224,14 @@ class MultiStepDecay(_ScheduleSpec):
         return self
 
 
-class OneCycleLR(Spec):
+class OneCycleLR(_FallingSpec):
     """Up to `max_learning_rate` and down to `end_learning_rate` (Smith & Topin 2019, https://arxiv.org/abs/1708.07120).
 
     It begins with a warm-up of its own, so takes none.
     """
 
+    greatest_key: ClassVar[str] = "max_learning_rate"
+    least_key: ClassVar[str | None] = "end_learning_rate"
     type: Literal["OneCycleLR"]
     max_learning_rate: PositiveFloat = Field(description="greatest learning rate")
     total_steps: PositiveInt | None = Field(
@@ -247,6 +273,7 @@ class ReduceOnPlateau(_ScheduleSpec):
     before the end of the warm-up do not count.
     """
 
+    least_key: ClassVar[str | None] = "min_lr"
     type: Literal["ReduceOnPlateau"]
     factor: _Factor = Field(0.1, description="factor of each reduction")
     patience: NonNegativeInt = Field(10, description="validations without a better score that are borne")

@@ -35,5 +35,6 @@ def update_average(average: nn.Layer, model: nn.Layer, iteration: int, decay: fl
         for name, value in average.state_dict().items():
             new = now[name].detach()
             if paddle.is_floating_point(value):
-                new = value * share + new.astype(value.dtype) * (1 - share)
+                # A step towards the weights: where they stand still (frozen layers), the average does, too.
+                new = value + (new.astype(value.dtype) - value) * (1 - share)
             paddle.assign(new, value)

@@ -46,6 +46,8 @@ class RangeTest:
         What keeps the suggestion from being sure; empty where nothing does.
     plot : Path or None
         The picture, once it is drawn; the table lies beside it.
+    key : str
+        The recipe's key that the suggestion is for.
     """
 
     rates: tuple[float, ...]
@@ -56,6 +58,7 @@ class RangeTest:
     suggestion: float | None
     remark: str = ""
     plot: Path | None = None
+    key: str = "lr_scheduler.learning_rate"
 
 
 def lr_find(
@@ -143,7 +146,7 @@ def lr_find(
     with whole_file(plot) as temporary:
         _draw(result, temporary, recipe.name)
     write_text(plot.with_suffix(".csv"), _table(result))
-    return replace(result, plot=plot)
+    return replace(result, plot=plot, key=f"lr_scheduler.{recipe.lr_scheduler.greatest_key}")
 
 
 def diverged(losses: Sequence[float]) -> bool:

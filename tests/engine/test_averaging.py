@@ -51,6 +51,15 @@ def test_three_iterations_by_hand() -> None:
     assert model.values == (0.5, 5.5, 7)
 
 
+def test_the_average_of_what_stands_still_stands_still() -> None:
+    """Frozen layers: a weighted sum of two equal numbers is another number now and then, and adds up."""
+    model, average = nn.Linear(40, 40), nn.Linear(40, 40)
+    start_average(average, model)
+    for iteration in range(1, 300):
+        update_average(average, model, iteration, 0.99)
+    np.testing.assert_array_equal(average.weight.numpy(), model.weight.numpy())
+
+
 def state(path: Path) -> dict[str, np.ndarray]:
     found = paddle.load(str(path), return_numpy=True)
     return {name: value.astype(np.float64) for name, value in found.items() if isinstance(value, np.ndarray)}

@@ -349,6 +349,18 @@ def test_lovasz_keeps_its_digits_over_a_million_pixels() -> None:
     assert float(loss[0]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dice", "tversky", "bce"])
+def test_sums_over_a_million_pixels_keep_their_digits(name: str) -> None:
+    rng = np.random.default_rng(4)
+    labels = (rng.random((1, 1024, 1024)) < 0.1).astype(int)
+    logits = (3 * rng.normal(size=(1, 3, 1024, 1024)) + 6 * np.eye(3)[labels].transpose(0, 3, 1, 2)).astype(
+        np.float32
+    )
+    loss, reference = CASES[name]
+    found = float(loss(paddle.to_tensor(logits), paddle.to_tensor(labels))[0])
+    assert found == pytest.approx(reference(logits.astype(float), labels), rel=1e-4)
+
+
 def test_signed_distances_by_hand() -> None:
     region = np.array(
         [[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]], bool

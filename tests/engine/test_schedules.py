@@ -199,6 +199,14 @@ def test_a_plateau_counts_validations_so_their_interval_stays(disc_recipe_file: 
             "the warm-up starts at 0.1",
         ),
         ("type: ReduceOnPlateau, learning_rate: 0.1, mode: min", "unknown key 'lr_scheduler.mode'"),
+        (  # Paddle's default is 0.0001, above the rate it is to end
+            "type: PolynomialDecay, learning_rate: 5e-5",
+            "`end_lr` is 0.0001 where absent: the rate would not fall",
+        ),
+        ("type: PolynomialDecay, learning_rate: 1e-4", "the rate would not fall"),
+        ("type: CosineAnnealingDecay, learning_rate: 1e-4, eta_min: 0.001", "`eta_min` is 0.001: the rate"),
+        ("type: OneCycleLR, max_learning_rate: 5e-5", "`end_learning_rate` is 0.0001 where absent"),
+        ("type: ReduceOnPlateau, learning_rate: 1e-4, min_lr: 0.01", "`min_lr` is 0.01: the rate"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(
@@ -206,6 +214,30 @@ def test_a_schedule_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe_with(words)
+
+
+def test_a_rate_that_is_written_to_stay_stays(recipe_with: Callable[[str], Recipe]) -> None:
+    recipe = recipe_with("type: PolynomialDecay, learning_rate: 1e-4, end_lr: 1e-4")
+    assert found(recipe) == pytest.approx([1e-4] * ITERS)
+
+
+@pytest.mark.parametrize("warm", ["", ", warmup_iters: 4, warmup_start_lr: 0.02"], ids=["", "warm-up"])
+@pytest.mark.parametrize("words", FORMULAS)
+def test_a_resumed_schedule_has_the_rates_of_one_in_a_piece(
+    words: str, warm: str, recipe_with: Callable[[str], Recipe]
+) -> None:
+    recipe = recipe_with(words + (warm if "OneCycle" not in words else ""))
+    whole = found(recipe)
+    for stop in (1, 3, 4, 5, 11, ITERS - 1):
+        before, after = build_schedule(recipe), build_schedule(recipe)
+        for _ in range(stop):
+            before.step()
+        after.set_state_dict(before.state_dict())
+        rates = []
+        for _ in range(ITERS - stop):
+            rates.append(after())
+            after.step()
+        assert rates == whole[stop:]
 
 
 def test_a_plateau_needs_validations(disc_recipe_file: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from medseg_paddle.cli import main
+from medseg_paddle.config import load_recipe
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.steps.lr_find import diverged, judge, lr_find
 from medseg_paddle.steps.train import train
@@ -150,6 +151,21 @@ def test_it_leaves_a_plot_and_a_table_and_nothing_else(
     assert again.losses == pytest.approx(first, rel=1e-5)
     assert again.suggestion is not None
     assert f"learning_rate: {again.suggestion:g} " in said
+
+
+def test_it_names_the_key_of_the_schedule(
+    disc_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--iterations", "30", "--from", "1e-5", "--to", "10", "--set", "batch_size=4", "--set"]
+    cycle = "lr_scheduler={type: OneCycleLR, max_learning_rate: 0.01}"
+    with pytest.raises(SystemExit):
+        main(
+            ["lr-find", "--config", str(disc_recipe_file), "--output", str(tmp_path / "a.png"), *options, cycle]
+        )
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("suggestion: ")]
+    key, rate = line.split()[1:3]
+    with_suggestion = load_recipe(disc_recipe_file, [cycle, f"{key.removesuffix(':')}={rate}"])
+    assert with_suggestion.lr_scheduler.learning_rate == float(rate)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
-from medseg_paddle.engine.losses.label_loss import LabelLoss, one_hot, pixel_axes
+from medseg_paddle.engine.losses.label_loss import LabelLoss, one_hot, pixel_sums
 
 
 class _OverlapLoss(LabelLoss):
@@ -38,15 +38,17 @@ class _OverlapLoss(LabelLoss):
         self._smooth, self._batch = smooth, batch
         self._first = 0 if background else 1
 
-    def _regions(
-        self, logits: paddle.Tensor, labels: paddle.Tensor
-    ) -> tuple[paddle.Tensor, paddle.Tensor, list[int]]:
-        """Probabilities and truth ``[N, K, ...]``, both 0 at ignored pixels, and the axes to sum over."""
+    def _regions(self, logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Probabilities and truth ``[N, K, ...]``, both 0 at ignored pixels."""
         keep, safe = self.counted(labels)
         keep = keep.unsqueeze(1)
         probabilities = F.softmax(logits, axis=1) * keep
         truth = one_hot(safe, logits.shape[1]) * keep
-        return probabilities, truth, pixel_axes(truth) if self._batch else [*range(2, truth.ndim)]
+        return probabilities, truth
+
+    def _sums(self, values: paddle.Tensor) -> paddle.Tensor:
+        """``[K]`` over the batch, or ``[N, K]`` where each image is for itself."""
+        return pixel_sums(values, of_batch=self._batch)
 
     def _mean(self, values: paddle.Tensor) -> paddle.Tensor:
         """Of values ``[K]``, or ``[N, K]`` where each image is for itself."""
@@ -77,10 +79,10 @@ class DiceLoss(_OverlapLoss):
 
     def of(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """See :meth:`LabelLoss.of`."""
-        probabilities, truth, axes = self._regions(logits, labels)
-        both = (probabilities * truth).sum(axes)
+        probabilities, truth = self._regions(logits, labels)
+        both = self._sums(probabilities * truth)
         sizes = probabilities * probabilities if self._squared else probabilities
-        either = (sizes + truth).sum(axes)
+        either = self._sums(sizes + truth)
         dice = (2 * both + self._smooth) / (either + self._smooth)
         return (1 - self._mean(dice)).reshape([1])
 
@@ -112,9 +114,9 @@ class TverskyLoss(_OverlapLoss):
         return (1 - self._mean(self._index(logits, labels))).reshape([1])
 
     def _index(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        probabilities, truth, axes = self._regions(logits, labels)
-        found = (probabilities * truth).sum(axes)
-        too_much, missed = probabilities.sum(axes) - found, truth.sum(axes) - found
+        probabilities, truth = self._regions(logits, labels)
+        found = self._sums(probabilities * truth)
+        too_much, missed = self._sums(probabilities) - found, self._sums(truth) - found
         return (found + self._smooth) / (found + self._alpha * too_much + self._beta * missed + self._smooth)
 
 

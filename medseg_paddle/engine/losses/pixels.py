@@ -7,7 +7,7 @@ from typing import Literal
 import paddle
 import paddle.nn.functional as F
 
-from medseg_paddle.engine.losses.label_loss import LabelLoss, one_hot, per_class, pixel_axes, share
+from medseg_paddle.engine.losses.label_loss import LabelLoss, one_hot, per_class, pixel_sums, share
 
 
 class CrossEntropyLoss(LabelLoss):
@@ -179,14 +179,13 @@ class BCELoss(LabelLoss):
         keep, safe = self.counted(labels)
         keep = keep.unsqueeze(1)
         truth = one_hot(safe, logits.shape[1])
-        axes = pixel_axes(truth)
-        others = 1 - share((truth * keep).sum(axes), keep.sum())
+        others = 1 - share(pixel_sums(truth * keep), keep.sum())
         own_weight = 2 * per_class(others, truth) if isinstance(self._own, str) else self._own or 1.0
         own = -own_weight * truth * F.log_sigmoid(logits)
         rest = -(1 - truth) * F.log_sigmoid(-logits)
         if self._dynamic:
             own, rest = 2 * per_class(others, truth) * own, 2 * per_class(1 - others, truth) * rest
-        means = share(((own + rest) * keep).sum(axes), keep.sum())
+        means = share(pixel_sums((own + rest) * keep), keep.sum())
         return self.mean_of_classes(means).reshape([1])
 
 

@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg_paddle.engine.losses.label_loss import LabelLoss, one_hot, pixel_axes, share
+from medseg_paddle.engine.losses.label_loss import LabelLoss, one_hot, pixel_sums, share
 
 
 class BoundaryLoss(LabelLoss):
@@ -38,7 +38,7 @@ class BoundaryLoss(LabelLoss):
             ]
         )
         probabilities = F.softmax(logits, axis=1)[:, 1:]
-        means = share((probabilities * paddle.to_tensor(distances) * keep).sum(pixel_axes(keep)), keep.sum())
+        means = share(pixel_sums(probabilities * paddle.to_tensor(distances) * keep), keep.sum())
         return self.mean_of_classes(means).reshape([1])
 
 
@@ -107,8 +107,7 @@ class ClDiceLoss(LabelLoss):
         return (1 - self.mean_of_classes(dice)).reshape([1])
 
     def _share_in(self, region: paddle.Tensor, lines: paddle.Tensor) -> paddle.Tensor:
-        axes = pixel_axes(lines)
-        return ((lines * region).sum(axes) + self._smooth) / (lines.sum(axes) + self._smooth)
+        return (pixel_sums(lines * region) + self._smooth) / (pixel_sums(lines) + self._smooth)
 
 
 def soft_skeleton(regions: paddle.Tensor, iterations: int) -> paddle.Tensor:
