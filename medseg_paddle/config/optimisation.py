@@ -141,7 +141,11 @@ class _FallingSpec(Spec):
         key = self.least_key
         if key is None:
             return self
-        greatest, least, given = getattr(self, self.greatest_key), getattr(self, key), key in self.model_fields_set
+        greatest, least, given = (
+            getattr(self, self.greatest_key),
+            getattr(self, key),
+            key in self.model_fields_set,
+        )
         if least > greatest or (least == greatest and not given):
             raise inconsistent(
                 f"{self.greatest_key} is {greatest:g}, and `{key}` is {least:g}{'' if given else ' where absent'}: "

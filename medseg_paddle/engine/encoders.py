@@ -10,6 +10,7 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.utils import unique_name
 from paddleseg.models.backbones import ghostnet, hrnet, mobilenetv2, mobilenetv3, resnet_vd, stdcnet
 
 from medseg_paddle.config.networks import BackboneName
@@ -51,6 +52,29 @@ _KINDS: dict[BackboneName, _Kind] = {
 }
 
 
+def _fresh(kind: _Kind, in_channels: int) -> nn.Layer:
+    """A backbone with fresh weights.
+
+    MobileNetV2 and GhostNet name their parameters themselves. Paddle 3.2.2 refuses a name that a process had before,
+    and two networks in one graph would share their weights; so each gets names of its own, numbered as Paddle's are.
+    """
+    generator, known = unique_name.switch()
+    unique_name.switch(generator)  # the numbers go on; no name is known
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # "No pretrained model to load": we load it ourselves
+            backbone = kind.make(in_channels=in_channels, pretrained=None)
+    finally:
+        unique_name.switch(generator, known)
+    named = [
+        value for value in backbone.state_dict().values() if "." not in value.name
+    ]  # Paddle's have a dot
+    if named:
+        prefix = unique_name.generate("backbone")
+        for value in named:
+            value.name = f"{prefix}.{value.name}"
+    return backbone
+
+
 @manager.MODELS.add_component
 class EncoderUNet(nn.Layer):  # type: ignore[misc]
     """U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) with a backbone for its way down.
@@ -82,8 +106,7 @@ class EncoderUNet(nn.Layer):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         kind = _KINDS[backbone["type"]]
-        with contextlib.redirect_stdout(io.StringIO()):  # "No pretrained model to load": we load it ourselves
-            self.encoder = kind.make(in_channels=in_channels, pretrained=None)
+        self.encoder = _fresh(kind, in_channels)
         channels = list(self.encoder.feat_channels)
         if isinstance(self.encoder, resnet_vd.ResNet_vd):
             channels = [_STEM_OF_RESNET, *channels]

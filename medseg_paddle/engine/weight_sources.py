@@ -90,6 +90,11 @@ def _of_bundle(bundle: Bundle) -> Source:
     seen: the network must give what the bundle's sample says.
     """
     said = bundle.description
+    if said.members > 1:
+        raise ModelError(
+            f"{bundle.path} is an ensemble of {said.members} networks, and a training starts from one",
+            hint="start from one of the runs that it was exported from",
+        )
     graph, file = graph_files(bundle.graph_prefix)
     try:
         spec = TypeAdapter[Any](Model).validate_python(said.recipe["model"])

@@ -18,6 +18,7 @@ LOSSES = (
     "[{type: CrossEntropyLoss, weight: balanced, label_smoothing: 0.1}, {type: DiceLoss}, "
     "{type: FocalTverskyLoss, background: false}, {type: ClDiceLoss}]"
 )
+GROUPS = "custom_cfg: [{name: head, lr_mult: 2}], grad_clip_cfg: {name: ClipGradByGlobalNorm, clip_norm: 0.1}"
 EVERYTHING = [
     "model={type: ScalableUNet, width: 4, depth: 3, dropout: 0.5, norm: instance, deep_supervision: 1}",
     f"loss.types=[{{type: MixedLoss, losses: {LOSSES}, coef: [1, 1, 0.5, 0.5]}}]",
@@ -28,8 +29,7 @@ EVERYTHING = [
     "use_ema=true",
     "ema_decay=0.7",
     "freeze={layers: [down.0, up.0], until: 3}",
-    "optimizer={type: AdamW, epsilon: 1.0e-3, weight_decay: 0.1, decay_norms_and_biases: false, "
-    "custom_cfg: [{name: head, lr_mult: 2}], grad_clip_cfg: {name: ClipGradByGlobalNorm, clip_norm: 0.1}}",
+    f"optimizer={{type: AdamW, epsilon: 1.0e-3, weight_decay: 0.1, decay_norms_and_biases: false, {GROUPS}}}",
     "lr_scheduler={type: PolynomialDecay, learning_rate: 0.002, decay_steps: 20, warmup_iters: 2}",
     "iters=5",
     "save_interval=1",

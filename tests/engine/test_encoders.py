@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,10 +36,16 @@ def test_every_backbone_of_the_recipe_is_there() -> None:
     assert set(get_args(BackboneName)) == set(_KINDS)
 
 
-# One of each family; the others differ from these in width and depth alone.
 @pytest.mark.parametrize(
     ("backbone", "channels"),
-    [("ResNet18_vd", 1), ("HRNet_W18_Small_V1", 3), ("MobileNetV3_small_x1_0", 5), ("STDC1", 2)],
+    [
+        ("ResNet18_vd", 1),
+        ("HRNet_W18_Small_V1", 3),
+        ("MobileNetV2_x1_0", 4),
+        ("MobileNetV3_small_x1_0", 5),
+        ("GhostNet_x1_0", 1),
+        ("STDC1", 2),
+    ],  # one of each family; the others differ from these in width and depth alone
 )
 def test_every_weight_learns_from_images_of_any_size_and_channels(backbone: str, channels: int) -> None:
     paddle.seed(0)
@@ -83,6 +90,55 @@ def test_the_exported_graph_answers_as_the_network(tmp_path: Path) -> None:
     for size in ((32, 64), (37, 29)):
         images = pictures(1, *size)
         np.testing.assert_allclose(static(images), ForwardFunction(model)(images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "module"),
+    [
+        ("ResNet18_vd", "resnet_vd"),
+        ("HRNet_W18_Small_V1", "hrnet"),
+        ("MobileNetV2_x1_0", "mobilenetv2"),
+        ("MobileNetV3_small_x1_0", "mobilenetv3"),
+        ("GhostNet_x1_0", "ghostnet"),
+        ("STDC1", "stdcnet"),
+    ],
+)
+def test_an_encoder_is_paddlesegs_with_the_weights_that_paddleseg_loads(
+    backbone: str, module: str, disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    make = getattr(importlib.import_module(f"paddleseg.models.backbones.{module}"), backbone)
+    options = {"output_stride": 32} if module == "resnet_vd" else {}
+    file, images = tmp_path / "backbone.pdparams", paddle.to_tensor(pictures(3, 40, 64))
+    with paddle.utils.unique_name.guard():
+        paddle.seed(1)
+        paddle.save(make(**options).state_dict(), str(file))
+    with paddle.utils.unique_name.guard():
+        paddle.seed(2)
+        theirs = make(pretrained=str(file), **options)
+    recipe = encoder_recipe(disc_recipe_file, type=backbone, pretrained=str(file))
+    ours = build_model(recipe)
+    initialise(ours, recipe)
+    for model in (theirs, ours):
+        model.eval()
+    found = ours._encoded(images)
+    for one, expected in zip(found[module == "resnet_vd" :], theirs(images), strict=True):
+        np.testing.assert_array_equal(one.numpy(), expected.numpy())
+    if module == "resnet_vd":
+        np.testing.assert_array_equal(found[0].numpy(), theirs.conv1_logit.numpy())
+
+
+@pytest.mark.parametrize("backbone", ["MobileNetV2_x1_0", "GhostNet_x1_0"])
+def test_one_process_can_have_several_and_names_follow_the_order(backbone: str) -> None:
+    """Two of PaddleSeg's backbones have fixed names of parameters, which Paddle takes once; see `_fresh`."""
+
+    def names(count: int) -> list[list[str]]:
+        with paddle.utils.unique_name.guard():
+            made = [EncoderUNet(2, backbone={"type": backbone}, width=4) for _ in range(count)]
+        return [[value.name for value in model.state_dict().values()] for model in made]
+
+    first, second = names(2)
+    assert len({*first, *second}) == 2 * len(first)
+    assert names(1) == [first], "as in every process, or a checkpoint would have no place for its moments"
 
 
 def encoder_recipe(path: Path, **backbone: Any) -> Recipe:

@@ -229,7 +229,15 @@ def test_a_bundle_gives_the_weights_of_its_run(tmp_path: Path, disc_recipe_file:
     paddle.save(model.state_dict(), str(file))
     file.with_suffix(".pdopt").write_bytes(b"")
     bundle = export(run)
+    shutil.copytree(run.path, tmp_path / "twin")
+    ensemble = export([run, Run.open(tmp_path / "twin")], output=tmp_path / "both")
     shutil.rmtree(run.checkpoints)
+    of_two = load_recipe(
+        disc_recipe_file, [network, "loss.coef=[1, 0.5]", f"initialise.source={ensemble.path}"]
+    )
+    with pytest.raises(ModelError, match="ensemble of 2 networks") as caught:
+        initialise(build_model(of_two), of_two)
+    assert "one of the runs" in caught.value.hint
 
     again = load_recipe(disc_recipe_file, [network, "loss.coef=[1, 0.5]", f"initialise.source={bundle.path}"])
     other = build_model(again)

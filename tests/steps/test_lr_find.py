@@ -160,7 +160,15 @@ def test_it_names_the_key_of_the_schedule(
     cycle = "lr_scheduler={type: OneCycleLR, max_learning_rate: 0.01}"
     with pytest.raises(SystemExit):
         main(
-            ["lr-find", "--config", str(disc_recipe_file), "--output", str(tmp_path / "a.png"), *options, cycle]
+            [
+                "lr-find",
+                "--config",
+                str(disc_recipe_file),
+                "--output",
+                str(tmp_path / "a.png"),
+                *options,
+                cycle,
+            ]
         )
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("suggestion: ")]
     key, rate = line.split()[1:3]

@@ -35,7 +35,9 @@ RATES = "lr_scheduler.learning_rate: {low: 1.0e-6, high: 0.05, log: true}"
 
 def with_search(path: Path, text: str, parameters: str, *, iters: int = 6, **options: Any) -> Path:
     text = text.replace("iters: 12\nsave_interval: 6\n", f"iters: {iters}\nsave_interval: {iters // 3}\n")
-    text = text.replace("learning_rate: 0.01\n", "learning_rate: 0.01\n  end_lr: 0\n")  # below all that are tried
+    text = text.replace(
+        "learning_rate: 0.01\n", "learning_rate: 0.01\n  end_lr: 0\n"
+    )  # below all that are tried
     lines = "".join(f"  {key}: {value}\n" for key, value in options.items())
     path.write_text(f"{text}search:\n  parameters: {{{parameters}}}\n{lines}")
     return path
