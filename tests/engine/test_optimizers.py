@@ -40,6 +40,7 @@ def stepped(recipe: Recipe, gradients: list[tuple[float, float]]) -> list[tuple[
     for of_weight, of_bias in gradients:
         (model.weight.sum() * of_weight + model.bias.sum() * of_bias).backward()
         optimizer.step()
+        optimizer._learning_rate.step()
         model.clear_gradients()
         found.append((model.weight.item(), model.bias.item()))
     return found
@@ -200,6 +201,20 @@ def test_a_group_has_its_share_of_learning_rate_and_decay(
     assert [w for w, _ in grouped] == [1.0, 1.0]
     assert [b for _, b in grouped] == pytest.approx(alone(0.1), rel=1e-6)
     assert alone(0.1) != pytest.approx(alone(0.4), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Momentum", "Adam", "AdamW", "RMSProp"])
+def test_half_the_learning_rate_is_half_of_it_along_a_schedule(kind: str, disc_recipe_file: Path) -> None:
+    def steps(rate: float, words: str = "") -> list[tuple[float, float]]:
+        falling = f"type: PolynomialDecay, learning_rate: {rate}, end_lr: 0, decay_steps: 10, warmup_iters: 2"
+        words = f"type: {kind}, weight_decay: 0.3{words}"
+        recipe = load_recipe(disc_recipe_file, [f"lr_scheduler={{{falling}}}", f"optimizer={{{words}}}"])
+        return stepped(recipe, [(0.5, 0.5), (-0.25, -0.25), (1.0, 1.0)])
+
+    grouped = steps(0.1, ", custom_cfg: [{name: bias, lr_mult: 0.5}]")
+    assert [w for w, _ in grouped] == [w for w, _ in steps(0.1)]
+    assert [b for _, b in grouped] == pytest.approx([b for _, b in steps(0.05)], rel=1e-6)
+    assert grouped[-1][1] != pytest.approx(grouped[-1][0], rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Momentum", "Adam", "AdamW", "RMSProp"])

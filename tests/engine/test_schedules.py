@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import paddle
 import pytest
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.optimisation import ReduceOnPlateau
+from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.schedules import RateOnPlateau, build_schedule
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.run import Run
@@ -126,6 +128,19 @@ def test_a_plateau_lowers_the_rate(
     scores: list[float], changes: dict[str, object], expected: list[float]
 ) -> None:
     assert after(scores, **changes) == pytest.approx(expected)
+
+
+def test_a_plateau_knows_which_way_a_score_gets_better(disc_recipe_file: Path) -> None:
+    schedule = "lr_scheduler={type: ReduceOnPlateau, learning_rate: 0.1, patience: 0, factor: 0.5}"
+    recipe = load_recipe(disc_recipe_file, [schedule, "selection.metric=volume_error"])
+    optimizer = build_optimizer(recipe, paddle.nn.Linear(1, 1))
+    (follow,) = score_followers(optimizer, [], 0, recipe.selection.gain)
+    rates = []
+    for iteration, error in enumerate([0.5, 0.4, 0.4, 0.6, 0.1], start=1):
+        optimizer._learning_rate.step()
+        follow(iteration, error)
+        rates.append(optimizer.get_lr())
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.025])
 
 
 def test_scores_of_the_warm_up_do_not_count() -> None:
