@@ -83,7 +83,9 @@ class BCELoss(_LossSpec):
     @classmethod
     def _require_a_known_word(cls, value: Any) -> Any:
         if isinstance(value, str) and value not in ("balanced", "dynamic"):
-            raise inconsistent(f"'{value}' is no weight", hint="write numbers or `dynamic`")
+            raise inconsistent(
+                f"'{value}' is no weight", hint="write numbers or `dynamic`; `weight` may be `balanced`"
+            )
         return value
 
 

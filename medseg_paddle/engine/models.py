@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
@@ -19,7 +19,6 @@ from medseg_paddle.engine import encoders  # noqa: F401  (registers EncoderUNet 
 from medseg_paddle.engine.blocks import double_convolution, resized
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.engine.precision import MixedPrecision, auto_cast
-from medseg_paddle.engine.weight_files import read_weights
 from medseg_paddle.errors import ModelError
 
 
@@ -162,6 +161,26 @@ def load_weights(model: nn.Layer, path: Path) -> None:
             hint="use the recipe that the checkpoint was trained with (recipe.yml in its run folder)",
         )
     model.set_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a ``.pdparams`` file by name.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged or holds something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"checkpoint {path} is not there", hint="give a run that has been trained")
+    try:
+        state = paddle.load(str(path), return_numpy=True)
+        return {name: np.asarray(value) for name, value in state.items()}
+    except Exception as error:  # paddle.load raises whatever pickle raises
+        raise ModelError(
+            f"checkpoint {path} cannot be read ({type(error).__name__})",
+            hint="use another checkpoint of the run",
+        ) from error
 
 
 class ForwardFunction:

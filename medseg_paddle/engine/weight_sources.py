@@ -18,9 +18,8 @@ from medseg_paddle.bundle import Bundle
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.networks import Model
 from medseg_paddle.core import MANIFEST_NAME
-from medseg_paddle.engine.models import ForwardFunction, build_network
+from medseg_paddle.engine.models import ForwardFunction, build_network, read_weights
 from medseg_paddle.engine.static_graph import graph_files
-from medseg_paddle.engine.weight_files import read_weights
 from medseg_paddle.errors import ModelError
 from medseg_paddle.io.cases import labels_of
 from medseg_paddle.preprocess import segment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -199,33 +198,6 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.pdparams").write_bytes(b"not a pickle")
     with pytest.raises(ModelError, match="cannot be read"):
         started(tmp_path, tmp_path / "bad.pdparams")
-
-
-class Evil:
-    """What a pickle can bring along: a call of any function."""
-
-    def __init__(self, made: Path) -> None:
-        self._made = made
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self._made,)
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, protocol: int) -> None:
-    source, made = tmp_path / "evil.pdparams", tmp_path / "made"
-    content = {"head.weight": np.zeros((2, 4, 1, 1), np.float32), "head.bias": Evil(made)}
-    source.write_bytes(pickle.dumps(content, protocol))
-    for key in (
-        {"initialise": {"source": str(source)}},
-        {"model": {"type": "UNet", "pretrained": str(source)}},
-    ):
-        wanted = recipe(tmp_path, **key)
-        with pytest.raises(ModelError, match="holds more than weights: it would load"):
-            initialise(build_model(wanted), wanted)
-    assert not made.exists()
-    pickle.loads(source.read_bytes())  # noqa: S301  (as `paddle.load` would)
-    assert made.exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
