@@ -70,7 +70,7 @@ class DivergenceGuard:
         return DivergenceError(
             f"{what} at iteration {iteration} (learning rate {self._rate:.3g}), "
             f"with the images {', '.join(images[:_NAMED])}{more}; no checkpoint holds it",
-            hint="start a new run with a lower learning rate in lr_scheduler or with optimizer.grad_clip_cfg, look at "
+            hint="start a new run with a lower lr_scheduler.learning_rate or with optimizer.grad_clip_cfg, look at "
             "these images and their labels, and with mixed precision try `precision: fp32`",
         )
 
