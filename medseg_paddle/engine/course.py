@@ -149,8 +149,8 @@ class Course:
             average = copy.deepcopy(self._model)
             load_weights(average, run.average_in(checkpoint))
             self._validation(average, None)
-        for kind in run.unkept(checkpoint):
-            run.keep_as_best(checkpoint, kind)
+        for kind, best in run.unkept(self._reached.iteration).items():
+            run.best.keep(best, kind)
 
     def save(self) -> None:
         """Save the state after the last iteration, unless a checkpoint holds it already.
@@ -190,7 +190,7 @@ class Course:
         return self.running.sum if iteration % self.log_iters == 0 else 0.0
 
     def _save(self, state: Any, path: str, **options: Any) -> None:
-        kind = self._run.best_kept_in(Path(path))
+        kind = self._run.best.kind_of(Path(path))
         if kind is None or self._validation.improved[kind]:
             self._writer.save(state, path, **options)
 
