@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import paddle
 
 from medseg_paddle.checkpoint_folder import unreadable
+from medseg_paddle.engine.models import load_paddle_file, load_weights
 from medseg_paddle.errors import ModelError
 from medseg_paddle.io.files import whole_file, write_bytes
+from medseg_paddle.io.plain_pickle import load_plain
 from medseg_paddle.run import Run
 
 _save = paddle.save
@@ -109,12 +111,23 @@ class CheckpointWriter:
         self._run.tidy_checkpoints()
 
 
-def restore(run: Run, checkpoint: Path, parts: Mapping[str, StatefulPart]) -> None:
-    """Put the parts of a training into the state that `checkpoint` holds."""
+def restore(run: Run, checkpoint: Path, model: paddle.nn.Layer, parts: Mapping[str, StatefulPart]) -> None:
+    """Put the parts of a training into the state that `checkpoint` holds.
+
+    Weights and optimiser are only looked at: `train()` itself loads them, and takes what is of another network as far
+    as it fits.
+
+    Raises
+    ------
+    ModelError
+        The checkpoint is of another network, or one of its files holds more than numbers.
+    """
+    load_weights(model, run.weights_in(checkpoint))
+    load_plain(run.optimizer_in(checkpoint))
     file = run.state_in(checkpoint)
     if not file.is_file():  # of an earlier version
         return
-    states = pickle.loads(file.read_bytes())  # noqa: S301  (as the weights beside it, which Paddle unpickles)
+    states = load_plain(file)
     for name, part in parts.items():
         if name in states:
             part.set_state_dict(states[name])
@@ -175,10 +188,10 @@ def _unreadable(run: Run, checkpoint: Path) -> str | None:
         return "it has no moving average"
     try:
         for path in checkpoint.glob("*model.pd*"):
-            paddle.load(str(path), return_numpy=True)  # not to the device, which may be full
-    except (OSError, MemoryError):
+            load_paddle_file(path)
+    except (OSError, MemoryError, ModelError):
         raise
-    except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
+    except Exception as error:  # noqa: BLE001  (of a damaged file, whatever pickle raises)
         return type(error).__name__
     return None
 

@@ -137,13 +137,14 @@ class Course:
         ------
         Stopped
             Stopped again.
+        ModelError
+            The checkpoint is of another network.
         """
         checkpoint, run = self._checkpoint, self._run
         if checkpoint is None:
             return
-        restore(run, checkpoint, self._parts)
+        restore(run, checkpoint, self._model, self._parts)
         if "model" in self._reached.unscored:
-            load_weights(self._model, run.weights_in(checkpoint))
             self._validation(self._model, None)
         if "ema" in self._reached.unscored:
             average = copy.deepcopy(self._model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from medseg_paddle.engine.event_log import Reached, cut_curves, cut_log
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks
 from medseg_paddle.engine.running_loss import RunningLoss
 from medseg_paddle.errors import ModelError
+from medseg_paddle.io.sealed import seal
 from medseg_paddle.run import Run
 from medseg_paddle.steps.train import train
 
@@ -235,6 +237,38 @@ def test_a_checkpoint_of_an_earlier_version_without_its_moving_average_is_not_go
         (run.checkpoints / "iter_6" / name).unlink()
     assert latest_whole(run) == run.checkpoints / "iter_3"
     assert "iter_6 is damaged (it has no moving average)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.pdparams", "model.pdopt", "ema_model.pdparams", "model.pdstate"])
+def test_code_in_a_checkpoint_is_not_run(short_run: Path, tmp_path: Path, name: str) -> None:
+    class Code:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "run-by-pickle"),)
+
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    checkpoint = run.checkpoints / "iter_6"
+    (checkpoint / name).write_bytes(pickle.dumps({"weight": Code()}))
+    (checkpoint / "checksums.json").unlink()
+    seal(checkpoint)
+    with pytest.raises(
+        ModelError, match=rf"{name} is not loaded: it holds more than numbers \(posix\.mkdir\)"
+    ):
+        train(run.path / "recipe.yml", output=run.path, overrides=["iters=7"], resume=True)
+    assert not (tmp_path / "run-by-pickle").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    disc_recipe_file: Path, short_run: Path, tmp_path: Path
+) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    other = train(
+        disc_recipe_file,
+        output=tmp_path / "other",
+        overrides=["iters=9", "model.width=6", "use_ema=true", "save_interval=9"],
+    )
+    shutil.copytree(other.checkpoints / "iter_9", run.checkpoints / "iter_9")
+    with pytest.raises(ModelError, match=r"iter_9/model\.pdparams is of another model"):
+        train(run.path / "recipe.yml", output=run.path, overrides=["iters=12"], resume=True)
 
 
 def test_checksums_are_those_of_the_files(short_run: Path) -> None:
