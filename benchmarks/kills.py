@@ -6,7 +6,8 @@
 Each training is a process of its own that is ended by SIGKILL: at a random moment, or while it writes a
 checkpoint. It is started anew, with `--resume`, until it is finished. Then the files of its last and best
 checkpoints, its validations, the points of its curves and the lines of its log must be those of the training that
-was never stopped; only what is measured in seconds may differ. The network has dropout, and a moving average.
+was never stopped; only what is measured in seconds may differ. The network has dropout, and a moving average; some
+trainings have a learning rate that follows the scores, and stop early; others mix images.
 """
 
 from __future__ import annotations
@@ -55,6 +56,18 @@ loss:
   coef: [1]
 model: {{type: ScalableUNet, width: 4, depth: 2, dropout: 0.3}}
 """
+KINDS = {
+    "plain": [],
+    "plateau, early stopping": [
+        "lr_scheduler={type: ReduceOnPlateau, learning_rate: 0.02, patience: 1, factor: 0.5}",
+        "early_stopping={patience: 6}",
+    ],
+    "mixed images, foreground, accumulation": [
+        "train_dataset.mixup={}",
+        "train_dataset.sampling={foreground: 0.5}",
+        "gradient_accumulation=2",
+    ],
+}
 _SECONDS = ("Train/images per second", "Train/reader_cost")
 _NO_PROGRESS = 40  # kills without a new checkpoint, until it is left alone
 
@@ -223,16 +236,19 @@ def main() -> None:
         write_data(folder / "discs")
         recipe = folder / "discs.yml"
         recipe.write_text(RECIPE.format(root=folder / "discs"))
-        begun = time.monotonic()
-        finish(start(recipe, folder / "whole", []), folder / "whole")
-        length = time.monotonic() - begun
-        expected = left(folder / "whole")
+        wholes: dict[str, tuple[float, dict[str, Any]]] = {}
         runs = 0
         while (time.monotonic() < end and sum(total.values()) < options.kills) or not runs:
-            workers = draw.choice((0, 0, 1, 2))
+            kind = draw.choice(list(KINDS))
+            if kind not in wholes:
+                begun, whole = time.monotonic(), folder / f"whole{len(wholes)}"
+                finish(start(recipe, whole, KINDS[kind]), whole)
+                wholes[kind] = (time.monotonic() - begun, left(whole))
+            length, expected = wholes[kind]
+            overrides = [*KINDS[kind], f"num_workers={draw.choice((0, 0, 1, 2))}"]
             run = folder / f"run{runs}"
             most = min(options.per_run, options.kills - sum(total.values()))
-            total += torment(recipe, run, [f"num_workers={workers}"], draw, most, length)
+            total += torment(recipe, run, overrides, draw, most, length)
             found = left(run)
             differing = [
                 what for what in expected.keys() | found.keys() if expected.get(what) != found.get(what)
@@ -242,7 +258,7 @@ def main() -> None:
                     f"{name}: {expected.get(name)!r:.300} {found.get(name)!r:.300}" for name in differing
                 )
                 sys.exit(
-                    f"seed {options.seed}, training {runs}: not as in the one that was not killed:\n{what}"
+                    f"seed {options.seed}, training {runs} ({kind}): not as in the one that was not killed:\n{what}"
                 )
             runs += 1
     fell = ", ".join(f"{count} {what}" for what, count in total.most_common())

@@ -89,7 +89,7 @@ class Predictor:
         from medseg_paddle.engine.static_graph import load_static  # noqa: PLC0415
 
         self.device = set_device(device)
-        self._forward = load_static(self.bundle.graph_prefix, self.device, threads=cpu.available_cores())
+        self._forward = load_static(self.bundle.graph_prefix, self.device, threads=cpu.maths_threads())
         self.self_check()
         _log.info("bundle %s (%s) on %s", self.bundle.description.name, self.bundle.id, self.device)
 

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from medseg_paddle import checkpoint_folder, history
+from medseg_paddle.best_weights import BestWeights
 from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
 from medseg_paddle.errors import ModelError, RecipeError, SetupError
-from medseg_paddle.io.files import new_folder, require_writable, whole_file, write_text
-from medseg_paddle.io.sealed import damage, is_sealed, seal
+from medseg_paddle.io.files import locked, new_folder, require_writable, write_text
+from medseg_paddle.io.sealed import seal
 
 _RECIPE = "recipe.yml"
 _PROVENANCE = "provenance.json"
 _HISTORY = "validation.jsonl"
 _LOG = "train.log"
+_LOCK = "train.lock"
 _CHECKPOINTS = "checkpoints"
-_BEST = "best_model"
-_EMA_BEST = "ema_best_model"
-_WEIGHTS = "model.pdparams"
-_EMA_WEIGHTS = "ema_model.pdparams"
-_OPTIMIZER = "model.pdopt"
-_STATE = "model.pdstate"
-_KEPT = {"model": (_BEST, _WEIGHTS), "ema": (_EMA_BEST, _EMA_WEIGHTS)}
-_ITERATION = "iteration"
-_DAMAGED = ".damaged"
 
 Checkpoint = Literal["best", "last"]
 
@@ -88,6 +80,27 @@ class Run:
         require_writable(path)
         if not existed:
             path.rmdir()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def held(path: Path) -> Iterator[None]:
+        """Let no other process train in `path` while the block runs; a process that ends lets it go.
+
+        Raises
+        ------
+        NoLocksError
+            The file system has no locks.
+        SetupError
+            Another process trains there, or `path` cannot be written.
+        """
+        with locked(path / _LOCK, wait=False) as ours:
+            if not ours:
+                raise SetupError(
+                    f"{path} is being trained by another process",
+                    hint="wait until it ends, or stop it (Ctrl-C, `docker compose stop train`); for a second "
+                    "training name another --output",
+                )
+            yield
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -196,11 +209,13 @@ class Run:
         return self.path / _CHECKPOINTS
 
     @property
+    def best(self) -> BestWeights:
+        """The best weights, which are kept."""
+        return BestWeights(self.checkpoints)
+
+    @property
     def best_checkpoint(self) -> Path:
         """Weights to use: the best by validation of those there are, the last where nothing was validated.
-
-        The weights kept as the best can be of an iteration that the history has lost: a run that went
-        back past a damaged checkpoint has yet to come to it again. They are then left alone.
 
         Raises
         ------
@@ -208,17 +223,12 @@ class Run:
             Nothing has been saved yet.
         """
         for entry in self.best_first():
-            folder, name = _KEPT[entry["weights"]]
-            kept = self.checkpoints / folder / name
-            if kept.is_file() and _noted_iteration(kept) in (entry["iter"], None):
-                return kept
-            saved = self.checkpoints / f"iter_{entry['iter']}" / name
-            if saved.is_file():
-                return saved
+            if (weights := self.best.of(entry)) is not None:
+                return weights
         last = self.last_checkpoint
         if last is None:
             raise ModelError(f"{self.path} has no checkpoint yet", hint="train it first, or resume it")
-        return last / _WEIGHTS
+        return self.weights_in(last)
 
     def weights(self, which: Checkpoint) -> Path:
         """Weights to use: the best by validation, or those at the end (with ``use_ema`` their moving average).
@@ -233,8 +243,8 @@ class Run:
         last = self.last_checkpoint
         if last is None:
             raise ModelError(f"{self.path} has no checkpoint yet", hint="train it first, or resume it")
-        averaged = last / _EMA_WEIGHTS
-        return averaged if self.recipe.use_ema and averaged.is_file() else last / _WEIGHTS
+        averaged = self.average_in(last)
+        return averaged if self.recipe.use_ema and averaged.is_file() else self.weights_in(last)
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -243,22 +253,20 @@ class Run:
 
     def checkpoints_newest_first(self) -> list[Path]:
         """Folders of the checkpoints that a training can go on from, unless they are damaged."""
-        found = {}
-        for folder in self.checkpoints.glob("iter_*"):
-            number = re.fullmatch(r"iter_(\d+)", folder.name)
-            complete = (folder / _WEIGHTS).is_file() and (folder / _OPTIMIZER).is_file()
-            if number and (self.is_sealed(folder) or complete):
-                found[int(number[1])] = folder
-        return [found[number] for number in sorted(found, reverse=True)]
+        return checkpoint_folder.newest_first(self.checkpoints)
 
-    @staticmethod
-    def iteration_of(checkpoint: Path) -> int:
-        """The iteration a checkpoint folder was saved at."""
-        return int(checkpoint.name.removeprefix("iter_"))
+    iteration_of = staticmethod(checkpoint_folder.iteration_of)
+    weights_in = staticmethod(checkpoint_folder.weights_in)
+    optimizer_in = staticmethod(checkpoint_folder.optimizer_in)
+    average_in = staticmethod(checkpoint_folder.average_in)
+    state_in = staticmethod(checkpoint_folder.state_in)
+    is_sealed = staticmethod(checkpoint_folder.is_sealed)
+    damage = staticmethod(checkpoint_folder.damage)
+    set_aside = staticmethod(checkpoint_folder.set_aside)
 
     def checkpoint_at(self, iteration: int) -> Path:
         """Folder of the checkpoint of an iteration, as `paddleseg.core.train()` names it."""
-        return self.checkpoints / f"iter_{iteration}"
+        return self.checkpoints / checkpoint_folder.name_of(iteration)
 
     @contextlib.contextmanager
     def new_checkpoint(self, iteration: int) -> Iterator[Path]:
@@ -273,75 +281,20 @@ class Run:
             yield folder
             seal(folder)
 
-    @staticmethod
-    def is_sealed(checkpoint: Path) -> bool:
-        """Whether a checkpoint has checksums; those of earlier versions have none."""
-        return is_sealed(checkpoint)
-
-    @staticmethod
-    def damage(checkpoint: Path) -> str | None:
-        """What is wrong with a sealed checkpoint, None if its files are as they were written.
-
-        Raises
-        ------
-        OSError
-            A file cannot be read at all.
-        """
-        return damage(checkpoint, (_WEIGHTS, _OPTIMIZER, _STATE))
-
-    @staticmethod
-    def weights_in(checkpoint: Path) -> Path:
-        """File of the weights in a checkpoint folder."""
-        return checkpoint / _WEIGHTS
-
-    @staticmethod
-    def optimizer_in(checkpoint: Path) -> Path:
-        """File of the optimiser's state in a checkpoint folder."""
-        return checkpoint / _OPTIMIZER
-
-    @staticmethod
-    def average_in(checkpoint: Path) -> Path:
-        """File of the weights' moving average in a checkpoint folder; there with ``use_ema``."""
-        return checkpoint / _EMA_WEIGHTS
-
-    @staticmethod
-    def state_in(checkpoint: Path) -> Path:
-        """File of everything else that a training goes on with; those of earlier versions have none."""
-        return checkpoint / _STATE
-
-    def keep_as_best(self, checkpoint: Path, kind: str = "model") -> None:
-        """Let `checkpoint`, the last that was validated, be the best one; its weights are copied.
-
-        `kind` is ``"model"``, or ``"ema"`` for the moving average of the weights.
-        """
-        folder, name = _KEPT[kind]
-        best = self.checkpoints / folder / name
-        with best_noted(best), whole_file(best) as copy:
-            shutil.copyfile(checkpoint / name, copy)
-
-    def best_kept_in(self, weights: Path) -> str | None:
-        """Whose best weights are kept in a file: ``"model"``, ``"ema"`` or, of any other file, None."""
-        if weights.parent.parent != self.checkpoints:
-            return None
-        return next((kind for kind, (folder, _) in _KEPT.items() if folder == weights.parent.name), None)
-
-    def set_aside(self, checkpoint: Path) -> Path:
-        """Give a damaged checkpoint a name that no training goes on from; the new name."""
-        aside = checkpoint.with_name(checkpoint.name + _DAMAGED)
-        shutil.rmtree(aside, ignore_errors=True)
-        return checkpoint.rename(aside)
-
     def tidy_checkpoints(self) -> None:
         """Remove checkpoints that are not whole, and all but the newest ``keep_checkpoint_max``.
 
         Those that were set aside stay. What a killed process was about to write goes, too.
         """
-        begun = [f".{name}.*.tmp" for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG, "probe")]
-        for pattern in (*begun, f"{_CHECKPOINTS}/{_BEST}/.*.tmp", f"{_CHECKPOINTS}/{_EMA_BEST}/.*.tmp"):
-            for file in self.path.glob(pattern):
+        for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG, "probe"):
+            for file in self.path.glob(f".{name}.*.tmp"):
                 file.unlink(missing_ok=True)
+        self.best.tidy()
         whole = self.checkpoints_newest_first()
-        kept = {*whole[: self.recipe.keep_checkpoint_max], *self.checkpoints.glob(f"*{_DAMAGED}")}
+        kept = {
+            *whole[: self.recipe.keep_checkpoint_max],
+            *checkpoint_folder.were_set_aside(self.checkpoints),
+        }
         for folder in self.checkpoints.glob(".iter_*.tmp"):
             shutil.rmtree(folder, ignore_errors=True)
         for folder in self.checkpoints.glob("iter_*"):
@@ -359,17 +312,9 @@ class Run:
         kinds = ("model", "ema") if self.recipe.use_ema else ("model",)
         return tuple(kind for kind in kinds if kind not in noted)
 
-    def unkept(self, checkpoint: Path) -> tuple[str, ...]:
-        """What the training was killed before: weights of `checkpoint` that are to be kept as the best, and are not."""
-        found = []
-        for kind, (folder, name) in _KEPT.items():
-            best = next((entry for entry in self.best_first() if entry["weights"] == kind), None)
-            kept = self.checkpoints / folder / name
-            if best is None or best["iter"] != self.iteration_of(checkpoint):
-                continue
-            if not kept.is_file() or _noted_iteration(kept) != best["iter"]:
-                found.append(kind)
-        return tuple(found)
+    def unkept(self, until: int) -> dict[str, Path]:
+        """See :meth:`medseg_paddle.best_weights.BestWeights.unkept`; of the evaluations up to an iteration."""
+        return self.best.unkept(self.best_first(), until)
 
     def saves_at(self, iteration: int) -> bool:
         """Whether a validation and a checkpoint are due after an iteration."""
@@ -385,46 +330,30 @@ class Run:
         return self.path / "evaluation" / split
 
     def history(self) -> list[dict[str, Any]]:
-        """One entry per evaluation during training, oldest first.
+        """One entry per evaluation during training, oldest first; see :data:`medseg_paddle.history.Entry`.
 
-        ``iter``, ``weights`` (``model`` or ``ema``), ``score`` with its ``metric`` and ``label``, None where it
-        is undefined in every case, and ``dice`` by class.
+        Raises
+        ------
+        ModelError
+            Its file is damaged.
         """
-        return _history(self.path)
+        return history.read(self.path / _HISTORY)
 
     def best_first(self) -> list[dict[str, Any]]:
         """Those entries of the history that have a score, the best first, of equal ones the earlier."""
-        gain = self.recipe.selection.gain
-        scored = [entry for entry in self.history() if gain(entry["score"]) > -math.inf]
-        return sorted(scored, key=lambda entry: gain(entry["score"]), reverse=True)
+        return history.best_first(self.history(), self.recipe.selection)
 
     def patience_spent_at(self, until: int) -> int | None:
-        """The iteration of the evaluation that used up the patience of `early_stopping`; None where it has not.
-
-        Of an iteration at which the moving average of the weights was scored too, the better score counts.
-
-        Parameters
-        ----------
-        until : int
-            Evaluations after this iteration are not looked at.
-        """
-        if self.recipe.early_stopping is None:
-            return None
-        gains: dict[int, float] = {}
-        for entry in self.history():
-            if entry["iter"] <= until:
-                gain = self.recipe.selection.gain(entry["score"])
-                gains[entry["iter"]] = max(gain, gains.get(entry["iter"], -math.inf))
-        place = self.recipe.early_stopping.spent_at(list(gains.values()))
-        return None if place is None else list(gains)[place]
+        """See :func:`medseg_paddle.history.patience_spent_at`."""
+        return history.patience_spent_at(self.history(), self.recipe, until)
 
     def set_history(self, entries: list[dict[str, Any]]) -> None:
         """Replace the history; the file is whole at any time."""
-        write_text(self.path / _HISTORY, "".join(json.dumps(entry) + "\n" for entry in entries))
+        history.write(self.path / _HISTORY, entries)
 
     def _clear(self) -> None:
-        """Remove what a former run left, and only that."""
-        for name in (_RECIPE, _PROVENANCE, _HISTORY, _LOG):
+        """Remove what a former run left, and only that; where it is cut short, a run is there that has not begun."""
+        for name in (_PROVENANCE, _HISTORY, _LOG):
             (self.path / name).unlink(missing_ok=True)
         for event_file in self.path.glob("*vdlrecords*"):
             event_file.unlink()
@@ -432,41 +361,9 @@ class Run:
             event_file.unlink()
         for folder in (self.checkpoints, self.bundle_folder, self.path / "evaluation"):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def best_noted(weights: Path) -> Iterator[None]:
-    """While the best weights are replaced, note beside them which iteration they are of: the last validated one.
-
-    Parameters
-    ----------
-    weights : Path
-        File that the block writes. Nothing is noted about weights that are not a run's best.
-    """
-    if weights.parent.name not in (_BEST, _EMA_BEST):
-        yield
-        return
-    note = weights.with_name(_ITERATION)
-    note.unlink(missing_ok=True)  # no note says less than one that is wrong, should the block be cut short
-    yield
-    entries = _history(weights.parents[2])
-    if entries:
-        write_text(note, f"{entries[-1]['iter']}\n")
+        (self.path / _RECIPE).unlink(missing_ok=True)
 
 
 def _but_begun(folder: Path) -> Iterator[Path]:
     """What is in a folder, without files that a killed process was about to write."""
-    return (entry for entry in folder.iterdir() if not entry.match(".*.tmp"))
-
-
-def _noted_iteration(weights: Path) -> int | None:
-    """The iteration of the best weights; None where it is not noted."""
-    note = weights.with_name(_ITERATION)
-    return int(note.read_text(encoding="utf-8")) if note.is_file() else None
-
-
-def _history(folder: Path) -> list[dict[str, Any]]:
-    path = folder / _HISTORY
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return (entry for entry in folder.iterdir() if not entry.match(".*.tmp") and entry.name != _LOCK)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +145,90 @@ def kept_disc_recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def disc_recipe(disc_recipe_file: Path) -> Recipe:
     """See :func:`disc_recipe_file`."""
     return load_recipe(disc_recipe_file)
+
+
+class Pace:
+    """Lets the next trainings wait for images, or never, whatever else the machine does.
+
+    Where loading is slow, a batch is begun when it is asked for, and takes twice as long as the iteration before it
+    computed. Where it is not, an iteration ends when the next batch was handed on, and takes `longer`, in seconds.
+    """
+
+    def __init__(self, *, slow_loading: bool, longer: float) -> None:
+        self._slow, self._longer = slow_loading, longer
+        self._changed = threading.Condition()
+        self._asked, self._loaded, self._over = 0, 0, False
+        self._asked_at = self._loaded_at = time.monotonic()
+
+    def loads(self, iteration: int) -> None:
+        """In the loader, before a batch is loaded."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._slow or self._asked >= iteration or self._over)
+            computed = self._asked_at - self._loaded_at
+        if self._slow and not self._over:
+            time.sleep(2 * max(0.0, computed))
+
+    def has_loaded(self, iteration: int) -> None:
+        """In the loader, when a batch is loaded."""
+        with self._changed:
+            self._loaded, self._loaded_at = iteration, time.monotonic()
+            self._changed.notify_all()
+
+    def asks(self, iteration: int, stopping: Callable[[int], None]) -> None:
+        """In the training, before an iteration; `stopping` raises where there is none."""
+        try:
+            stopping(iteration)
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            with self._changed:
+                self._asked, self._asked_at = iteration, time.monotonic()
+                self._changed.notify_all()
+
+    def has_computed(self, iteration: int, last: int) -> None:
+        """In the training, at the end of an iteration."""
+        if not self._slow:
+            with self._changed:  # whoever has loaded the batch after the next one has handed on the next one
+                self._changed.wait_for(lambda: self._loaded >= min(iteration + 2, last))
+            time.sleep(self._longer)
+
+
+@pytest.fixture
+def pace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """See :class:`Pace`; for trainings without processes that load images."""
+    from medseg_paddle.engine import training
+
+    batch, run_train = training.TrainingStream.batch, training.run_train
+    paces: list[Pace] = []
+
+    def loading(stream: Any, positions: Sequence[int], *rest: Any) -> Any:
+        iteration, now = positions[0] // len(positions) + 1, paces[-1]
+        now.loads(iteration)
+        loaded = batch(stream, positions, *rest)
+        now.has_loaded(iteration)
+        return loaded
+
+    def training_at_pace(*words: Any, hooks: Any, iters: int, **options: Any) -> bool:
+        now = paces[-1]
+
+        def step(iteration: int) -> None:
+            hooks.after_step(iteration)
+            now.has_computed(iteration, iters)
+
+        def before(iteration: int) -> None:
+            now.asks(iteration, hooks.before_iteration)
+
+        paced = replace(hooks, before_iteration=before, after_step=step)
+        return run_train(*words, hooks=paced, iters=iters, **options)
+
+    monkeypatch.setattr(training.TrainingStream, "batch", loading)
+    monkeypatch.setattr(training, "run_train", training_at_pace)
+
+    def set_pace(*, slow_loading: bool, longer: float = 0) -> None:
+        paces.append(Pace(slow_loading=slow_loading, longer=longer))
+
+    return set_pace
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from typing import Any, Protocol
 
 import paddle
 
-from medseg_paddle.errors import SetupError
+from medseg_paddle.checkpoint_folder import unreadable
+from medseg_paddle.engine.models import load_paddle_file, load_weights
+from medseg_paddle.errors import ModelError
 from medseg_paddle.io.files import whole_file, write_bytes
-from medseg_paddle.run import Run, best_noted
+from medseg_paddle.io.plain_pickle import load_plain
+from medseg_paddle.run import Run
 
 _save = paddle.save
 
@@ -35,7 +38,7 @@ def save_whole(state: Any, path: str, **options: Any) -> None:
     SetupError
         It cannot be written, or the disk is full.
     """
-    with best_noted(Path(path)), whole_file(Path(path)) as temporary:
+    with whole_file(Path(path)) as temporary:
         _save(state, str(temporary), **options)
 
 
@@ -67,7 +70,11 @@ class CheckpointWriter:
         if self._run.recipe.use_ema:
             wanted.add(self._run.average_in(folder))
         if file not in wanted or not folder.name.startswith("iter_"):
-            save_whole(state, path, **options)
+            if self._run.best.kind_of(file) is None:
+                save_whole(state, path, **options)
+            else:
+                with self._run.best.replaced(file, self._run.history()[-1]["iter"]):
+                    save_whole(state, path, **options)
             return
         self._given[file] = state
         if wanted <= self._given.keys():
@@ -104,12 +111,23 @@ class CheckpointWriter:
         self._run.tidy_checkpoints()
 
 
-def restore(run: Run, checkpoint: Path, parts: Mapping[str, StatefulPart]) -> None:
-    """Put the parts of a training into the state that `checkpoint` holds."""
+def restore(run: Run, checkpoint: Path, model: paddle.nn.Layer, parts: Mapping[str, StatefulPart]) -> None:
+    """Put the parts of a training into the state that `checkpoint` holds.
+
+    Weights and optimiser are only looked at: `train()` itself loads them, and takes what is of another network as far
+    as it fits.
+
+    Raises
+    ------
+    ModelError
+        The checkpoint is of another network, or one of its files holds more than numbers.
+    """
+    load_weights(model, run.weights_in(checkpoint))
+    load_plain(run.optimizer_in(checkpoint))
     file = run.state_in(checkpoint)
     if not file.is_file():  # of an earlier version
         return
-    states = pickle.loads(file.read_bytes())  # noqa: S301  (as the weights beside it, which Paddle unpickles)
+    states = load_plain(file)
     for name, part in parts.items():
         if name in states:
             part.set_state_dict(states[name])
@@ -122,33 +140,46 @@ def latest_whole(run: Run) -> Path | None:
 
     Raises
     ------
+    ModelError
+        There are checkpoints, and all of them are damaged. They stay as they are.
     SetupError
         A checkpoint cannot be read for a reason that lies not in it: the disk, or too little memory.
     """
+    damaged: dict[Path, str] = {}
     for folder in run.checkpoints_newest_first():
-        sealed = run.is_sealed(folder)
-        try:
-            wrong = run.damage(folder) if sealed else _unreadable(run, folder)
-        except (OSError, MemoryError) as error:
-            why = "there is not enough memory" if isinstance(error, MemoryError) else str(error)
-            raise SetupError(
-                f"checkpoint {folder} cannot be read: {why}",
-                hint="mend that and go on with --resume; if it stays so, move this checkpoint elsewhere, "
-                "and the run goes on from the one before",
-            ) from error
-        if wrong is None:
-            if not sealed:
-                _say(
-                    run,
-                    f"checkpoint {folder.name} has no checksums: an earlier version wrote it; it can be read",
-                )
-            return folder
-        aside = run.set_aside(folder).name
-        _say(
-            run,
-            f"checkpoint {folder.name} is damaged ({wrong}), going back to the one before; kept as {aside}",
+        wrong = _wrong_with(run, folder)
+        if wrong is not None:
+            damaged[folder] = wrong
+            continue
+        for one, why in damaged.items():
+            aside = run.set_aside(one).name
+            _say(
+                run,
+                f"checkpoint {one.name} is damaged ({why}), going back to the one before; kept as {aside}",
+            )
+        if not run.is_sealed(folder):
+            _say(
+                run, f"checkpoint {folder.name} has no checksums: an earlier version wrote it; it can be read"
+            )
+        return folder
+    if damaged:
+        # To begin anew would also replace the best weights, which may be all that is left of the training.
+        listed = ", ".join(f"{folder.name} ({why})" for folder, why in damaged.items())
+        raise ModelError(
+            f"no checkpoint of {run.path} is whole: {listed}",
+            hint="bring one back from a copy, or train anew with --overwrite or another --output; the best weights, "
+            "if they are whole, can still be exported",
         )
     return None
+
+
+def _wrong_with(run: Run, checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, None if nothing is."""
+    try:
+        return run.damage(checkpoint) if run.is_sealed(checkpoint) else _unreadable(run, checkpoint)
+    except (OSError, MemoryError) as error:
+        why = "there is not enough memory" if isinstance(error, MemoryError) else str(error)
+        raise unreadable(checkpoint, why) from error
 
 
 def _unreadable(run: Run, checkpoint: Path) -> str | None:
@@ -157,10 +188,10 @@ def _unreadable(run: Run, checkpoint: Path) -> str | None:
         return "it has no moving average"
     try:
         for path in checkpoint.glob("*model.pd*"):
-            paddle.load(str(path), return_numpy=True)  # not to the device, which may be full
-    except (OSError, MemoryError):
+            load_paddle_file(path)
+    except (OSError, MemoryError, ModelError):
         raise
-    except Exception as error:  # noqa: BLE001  (paddle.load raises whatever pickle raises)
+    except Exception as error:  # noqa: BLE001  (of a damaged file, whatever pickle raises)
         return type(error).__name__
     return None
 

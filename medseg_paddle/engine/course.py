@@ -137,20 +137,21 @@ class Course:
         ------
         Stopped
             Stopped again.
+        ModelError
+            The checkpoint is of another network.
         """
         checkpoint, run = self._checkpoint, self._run
         if checkpoint is None:
             return
-        restore(run, checkpoint, self._parts)
+        restore(run, checkpoint, self._model, self._parts)
         if "model" in self._reached.unscored:
-            load_weights(self._model, run.weights_in(checkpoint))
             self._validation(self._model, None)
         if "ema" in self._reached.unscored:
             average = copy.deepcopy(self._model)
             load_weights(average, run.average_in(checkpoint))
             self._validation(average, None)
-        for kind in run.unkept(checkpoint):
-            run.keep_as_best(checkpoint, kind)
+        for kind, best in run.unkept(self._reached.iteration).items():
+            run.best.keep(best, kind)
 
     def save(self) -> None:
         """Save the state after the last iteration, unless a checkpoint holds it already.
@@ -190,7 +191,7 @@ class Course:
         return self.running.sum if iteration % self.log_iters == 0 else 0.0
 
     def _save(self, state: Any, path: str, **options: Any) -> None:
-        kind = self._run.best_kept_in(Path(path))
+        kind = self._run.best.kind_of(Path(path))
         if kind is None or self._validation.improved[kind]:
             self._writer.save(state, path, **options)
 

@@ -34,6 +34,15 @@ def apply_defaults(threads: int | None = None) -> None:
     os.environ.setdefault("SEG_HOME", str(Path(tempfile.gettempdir()) / f"medseg-paddleseg-{_user()}"))
 
 
+def maths_threads() -> int:
+    """Threads that the maths libraries of this process compute with: ``OMP_NUM_THREADS``, or its cores.
+
+    The variable may be a list, by level of nesting.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else available_cores()
+
+
 def available_cores() -> int:
     """Cores this process may use: the affinity mask, limited by the CPU quota of container or service."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

@@ -50,7 +50,9 @@ class DivergenceGuard:
         """
         self._bad = 0 if math.isfinite(loss) else self._bad + 1
         if self._bad > self._allowed:
-            raise self._error(iteration, f"the loss is {loss}")
+            # Gradients that are no numbers ruin the weights, and the loss only of the next batch.
+            before = f"; the step before it had {self._listed(iteration - 1)}" if iteration > 1 else ""
+            raise self._error(iteration, f"the loss is {loss}", before)
 
     def look_at_weights(self, iteration: int) -> None:
         """See that weights and optimiser hold numbers only.
@@ -64,15 +66,20 @@ class DivergenceGuard:
             if paddle.is_floating_point(value) and not bool(paddle.isfinite(value).all()):
                 raise self._error(iteration, f"{name} is infinite or NaN")
 
-    def _error(self, iteration: int, what: str) -> DivergenceError:
-        images = self._images(iteration)
-        more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
+    def _error(self, iteration: int, what: str, before: str = "") -> DivergenceError:
         return DivergenceError(
             f"{what} at iteration {iteration} (learning rate {self._rate:.3g}), "
-            f"with the images {', '.join(images[:_NAMED])}{more}; no checkpoint holds it",
-            hint="start a new run with a lower lr_scheduler.learning_rate or with optimizer.grad_clip_cfg, look at "
-            "these images and their labels, and with mixed precision try `precision: fp32`",
+            f"with the images {self._listed(iteration)}{before}; no checkpoint holds it",
+            hint="start a new run with a lower lr_scheduler.learning_rate or with optimizer.grad_clip_cfg (with "
+            "`initialise: {source: THIS RUN}` it begins with this one's weights), look at these images and their "
+            "labels, and with mixed precision try `precision: fp32`",
         )
+
+    def _listed(self, iteration: int) -> str:
+        """Names of the images in a batch."""
+        images = self._images(iteration)
+        more = f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
+        return ", ".join(images[:_NAMED]) + more
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, paddle.Tensor]]:

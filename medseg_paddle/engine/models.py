@@ -20,6 +20,7 @@ from medseg_paddle.engine.blocks import double_convolution, resized
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.engine.precision import MixedPrecision, auto_cast
 from medseg_paddle.errors import ModelError
+from medseg_paddle.io.plain_pickle import load_plain
 
 
 @manager.MODELS.add_component
@@ -169,18 +170,34 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     Raises
     ------
     ModelError
-        The file is missing, damaged or holds something else.
+        The file is missing, damaged or holds something else than arrays.
     """
     if not path.is_file():
         raise ModelError(f"checkpoint {path} is not there", hint="give a run that has been trained")
     try:
-        state = paddle.load(str(path), return_numpy=True)
+        state = load_paddle_file(path)
         return {name: np.asarray(value) for name, value in state.items()}
+    except ModelError:
+        raise
     except Exception as error:  # paddle.load raises whatever pickle raises
         raise ModelError(
             f"checkpoint {path} cannot be read ({type(error).__name__})",
             hint="use another checkpoint of the run",
         ) from error
+
+
+def load_paddle_file(path: Path) -> Any:
+    """What `paddle.save` wrote, with arrays of numpy; nothing in it is run.
+
+    Raises
+    ------
+    ModelError
+        It holds more than numbers.
+    OSError
+        It cannot be read. Of a damaged file, whatever pickle raises.
+    """
+    load_plain(path)  # Paddle's own reader, which knows how tensors are wrapped, would run what it finds
+    return paddle.load(str(path), return_numpy=True)
 
 
 class ForwardFunction:

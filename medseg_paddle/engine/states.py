@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
+
+from medseg_paddle.engine.models import load_paddle_file
 
 _WEIGHTS, _OPTIMIZER = "*.pdparams", "*.pdopt"
 
@@ -28,19 +29,15 @@ def arrays_in(checkpoint: Path) -> dict[str, NDArray[Any]]:
         name of its file.
     """
     if checkpoint.is_file():
-        return dict(_arrays(_loaded(checkpoint), ""))
+        return dict(_arrays(load_paddle_file(checkpoint), ""))
     found: dict[str, NDArray[Any]] = {}
     for pattern in (_WEIGHTS, _OPTIMIZER):
         for path in sorted(checkpoint.glob(pattern), reverse=True):  # the model before its moving average
             prefix = (
                 "optimizer: " if pattern == _OPTIMIZER else ("" if path.stem == "model" else f"{path.stem}: ")
             )
-            found.update(_arrays(_loaded(path), prefix))
+            found.update(_arrays(load_paddle_file(path), prefix))
     return found
-
-
-def _loaded(path: Path) -> Any:
-    return paddle.load(str(path), return_numpy=True)
 
 
 def _arrays(state: Any, name: str) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from paddle import inference, nn
 from paddle.static import InputSpec
 
 from medseg_paddle.bundle import Parity
+from medseg_paddle.engine import cpu
 from medseg_paddle.errors import ModelError, SetupError
 from medseg_paddle.preprocess import Forward, InferencePlan, Preprocessing, segment
 
@@ -123,7 +125,8 @@ def load_static(prefix: Path, device: str, *, threads: int) -> Forward:
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(threads)
     try:
-        predictor = inference.create_predictor(config)
+        with _threads_kept():
+            predictor = inference.create_predictor(config)
         source = predictor.get_input_handle(predictor.get_input_names()[0])
         result = predictor.get_output_handle(predictor.get_output_names()[0])
     except (RuntimeError, ValueError, MemoryError, IndexError) as error:
@@ -135,7 +138,8 @@ def load_static(prefix: Path, device: str, *, threads: int) -> Forward:
     def forward(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         source.copy_from_cpu(np.ascontiguousarray(batch, dtype=np.float32))
         try:
-            predictor.run()
+            with _threads_kept():
+                predictor.run()
         except (RuntimeError, ValueError, MemoryError) as error:
             raise ModelError(
                 f"the model cannot process a batch of shape {batch.shape} on {device}: {_reason(error)}",
@@ -144,6 +148,19 @@ def load_static(prefix: Path, device: str, *, threads: int) -> Forward:
         return np.asarray(result.copy_to_cpu(), dtype=np.float32)
 
     return forward
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Let the process go on with the threads that it computed with before.
+
+    Paddle Inference (3.2.2) leaves the maths libraries of the whole process at one thread after each batch. What
+    is trained after it would take longer, and add in another order.
+    """
+    try:
+        yield
+    finally:
+        paddle.base.core.set_num_threads(cpu.maths_threads())
 
 
 def compare(

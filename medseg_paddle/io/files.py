@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import secrets
 import shutil
@@ -14,6 +15,14 @@ from pathlib import Path
 from medseg_paddle.errors import SetupError
 
 _KEY = ".key"
+# What file systems answer that know no locks: Lustre without `-o flock`, some of FUSE, NFS without its lock service.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+_locks: set[int] = set()
+"""Open descriptors of :func:`locked`."""
+
+
+class NoLocksError(SetupError):
+    """A file system cannot lock files."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -169,6 +178,9 @@ def resumable_folder(
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock that ends with this process, however it ends.
 
+    Processes that are forked meanwhile do not hold it. On one machine it also holds between containers that share
+    the folder; between machines where the network's file system passes locks on, as NFS does.
+
     Parameters
     ----------
     path : Path
@@ -183,23 +195,49 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Raises
     ------
+    NoLocksError
+        The file system has no locks.
     SetupError
         The file cannot be made.
     """
+    _let_forks_go()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # NFS locks for one process alone only what is open for writing.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise _not_writable(path, error) from error
+    _locks.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
         except BlockingIOError:
             held = False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise _not_writable(path, error) from error
+            raise NoLocksError(
+                f"the file system of {path.parent} cannot lock files ({error.strerror})",
+                hint="mount it with locks, or name a folder on another disk",
+            ) from error
         yield held
     finally:
-        os.close(descriptor)
+        if descriptor in _locks:  # not in a fork that comes by here
+            _locks.remove(descriptor)
+            os.close(descriptor)
+
+
+@functools.cache
+def _let_forks_go() -> None:
+    """Close locked files in forked processes: a lock is there until the last one that has its file open ends."""
+
+    def close() -> None:
+        for descriptor in _locks:
+            os.close(descriptor)
+        _locks.clear()
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _lock_or_refuse(lock: int, path: Path) -> None:

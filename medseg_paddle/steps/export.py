@@ -107,7 +107,7 @@ def export(
         models = [load_model(member.recipe, path) for member, path in zip(members, weights, strict=True)]
         trained = mean_of([ForwardFunction(model) for model in models])
         save_static(models if len(models) > 1 else models[0], draft.graph_prefix, description.in_channels)
-        static = load_static(draft.graph_prefix, chosen, threads=cpu.available_cores())
+        static = load_static(draft.graph_prefix, chosen, threads=cpu.maths_threads())
         parity = compare(trained, static, pictures, preprocessing, plan)
         draft.accept(parity, pictures[0], segment(static, pictures[0], preprocessing, plan))
     return Bundle.open(destination)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.engine.cpu import available_cores, maths_threads
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.files import new_folder, write_text
@@ -172,7 +171,7 @@ def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: i
         precision=recipe.precision,
         batch_size=recipe.batch_size,
         num_workers=recipe.num_workers,
-        threads=_threads(),
+        threads=maths_threads(),
         cores=available_cores(),
         cores_used=processor / clock,
         images=facts["images"],
@@ -196,12 +195,6 @@ def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: i
         advice=tuple(advise(measured)),
         folder=folder,
     )
-
-
-def _threads() -> int:
-    """Threads of the maths libraries; ``OMP_NUM_THREADS`` may be a list, by level of nesting."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() else available_cores()
 
 
 def _memory_peak() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from medseg_paddle.steps.train import waiting_advice
+from medseg_paddle.steps.train_progress import waiting_advice
 
 _MUCH_WAITING = 0.2
 _MANY_CONVOLUTIONS = 0.2

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.optimisation import ReduceOnPlateau
-from medseg_paddle.engine.cpu import available_cores
-from medseg_paddle.engine.interruption import Stopped, StopSignals
+from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
-from medseg_paddle.io.files import disk_is_full, free_space
+from medseg_paddle.io.files import NoLocksError, disk_is_full, free_space
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import (
     class_names,
@@ -29,8 +27,9 @@ from medseg_paddle.steps.checks import (
     require_scored_class,
 )
 from medseg_paddle.steps.duration import seconds
-from medseg_paddle.steps.progress import TrainingBar, say
+from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.provenance import provenance, surroundings
+from medseg_paddle.steps.train_progress import TrainingProgress, Watch, stopped_early
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
@@ -39,9 +38,6 @@ _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
     "cpu_kernels", "gradient_checkpointing", "early_stopping", "search",
 }  # fmt: skip
-
-Watch = Callable[[int, float], None]
-"""Called with an iteration and its score, turned so that greater is better; minus infinity where there is none."""
 
 
 def train(
@@ -102,9 +98,16 @@ def train(
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     folder = Path("outputs") / resolved.name if output is None else Path(output)
-    with StopSignals() as stop, _room_needed(folder):
+    with StopSignals() as stop, _room_needed(folder), contextlib.ExitStack() as held:
         return _train(
-            resolved, folder, resume=resume, overwrite=overwrite, stop=stop, end_at=end_at, watch=watch
+            resolved,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            stop=stop,
+            end_at=end_at,
+            watch=watch,
+            held=held,
         )
 
 
@@ -117,7 +120,11 @@ def _train(
     stop: StopSignals,
     end_at: float,
     watch: Watch | None,
+    held: contextlib.ExitStack,
 ) -> Run:
+    existed = Run.exists(folder)
+    if existed and (resume or overwrite):
+        held.enter_context(_alone(folder))
     going_on = resume and Run.begun(folder)
     if going_on:
         run = Run.open(folder)
@@ -132,7 +139,7 @@ def _train(
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
     require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
-    overwrite = overwrite or (resume and Run.exists(folder))
+    overwrite = overwrite or (resume and existed)
     if going_on:
         require_same_data(run, splits)
         require_same_files(run, read_beside(recipe))
@@ -148,7 +155,7 @@ def _train(
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with (
-        _TrainingProgress(recipe, watch) as listener,
+        TrainingProgress(recipe, watch) as listener,
         DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
@@ -171,6 +178,8 @@ def _train(
             facts = provenance(splits, chosen, read_beside(recipe))
             facts["pixels_per_class"] = list(found.pixels)
             facts["class_weights"] = balanced_weights(recipe, found)
+            if not existed:
+                held.enter_context(_alone(folder))
             run = Run.create(folder, recipe, facts, overwrite=overwrite)
         fit(
             run,
@@ -188,6 +197,17 @@ def _train(
     if listener.ended_by is not None:
         raise listener.ended_by
     return run
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """See that no other process trains in `folder`, where its disk can tell."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(Run.held(folder))
+        except NoLocksError as error:
+            say(f"warning: {error.message}; see to it that no second training is started in this folder")
+        yield
 
 
 @contextlib.contextmanager
@@ -246,115 +266,8 @@ def _how_it_finished(run: Run, wanted: Recipe) -> str | None:
     early = planned.patience_spent_at(done) is not None
     if done < wanted.iters and not early:
         return None
-    if planned.unscored(last) or run.unkept(last) or (run.is_sealed(last) and run.damage(last)):
+    if planned.unscored(last) or run.unkept(done) or (run.is_sealed(last) and run.damage(last)):
         return None
     if done >= wanted.iters:
         return f"{done} of {wanted.iters} iterations"
     return f"{stopped_early(done, wanted)}; to go on, raise early_stopping.patience or remove early_stopping"
-
-
-def stopped_early(step: int, recipe: Recipe) -> str:
-    """Why a training ended before its last iteration, in words."""
-    stopping = recipe.early_stopping
-    assert stopping is not None  # noqa: S101  (nothing else stops a training early)
-    evaluations = f"{stopping.patience} evaluation{'s' * (stopping.patience > 1)}"
-    margin = f" by more than {stopping.min_delta:g}" if stopping.min_delta else ""
-    return (
-        f"stopped early at iteration {step} of {recipe.iters}, "
-        f"{recipe.selection.name} did not get better{margin} in {evaluations}"
-    )
-
-
-_MUCH_WAITING = 0.2
-_LAYERS_SHOWN = 20  # of those that are not as in the source of the first weights
-_LINES_BEFORE_ADVICE = 3  # the first ones hold the start of the processes and of the device
-
-
-def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
-    """What to do about a training that waits for images.
-
-    Parameters
-    ----------
-    waiting : float
-        Share of the time, 0..1.
-    num_workers, cores : int
-        Processes that load images, and cores that they can have.
-    """
-    said = f"{waiting:.0%} of the time goes into waiting for images"
-    if num_workers < cores:
-        more = min(max(2 * num_workers, 2), cores)
-        return f"{said}: num_workers: {more} in the recipe loads faster (now {num_workers})"
-    return (
-        f"{said}; {num_workers} processes have {cores} cores, and more would not help: keep more images decoded "
-        "(cache_mb), or take dear transforms out"
-    )
-
-
-class _TrainingProgress(TrainingBar):
-    """Shows a training on the terminal, and tells who watches its scores."""
-
-    def __init__(self, recipe: Recipe, watch: Watch | None) -> None:
-        super().__init__("checking")
-        self._score = ""
-        self._recipe, self._lines = recipe, 0
-        self._watch = watch
-        self.ended_by: Exception | None = None
-
-    def initialised(self, summary: str, layers: Sequence[str]) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.say(summary)
-        for line in layers[:_LAYERS_SHOWN]:
-            self._bar.say(line)
-        if len(layers) > _LAYERS_SHOWN:
-            self._bar.say(f"  and {len(layers) - _LAYERS_SHOWN} more; the run's train.log has all layers")
-
-    def started(self, folder: Path, facts: dict[str, Any], first_iter: int, iters: int) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self.begin("training", iters, first_iter)
-        where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
-        word = f"resuming at iteration {first_iter}" if first_iter else "training"
-        self._bar.say(
-            f"{word}: {facts['model']}, {facts['parameters']:,} parameters"
-            + (f" ({facts['frozen']:,} of them frozen)" if facts["frozen"] else "")
-            + f", on {where}, into {folder}"
-        )
-        if facts["shortage"]:
-            self._bar.say(
-                f"{facts['images_decoded']:,} of {facts['images']:,} images are kept decoded ({facts['shortage']}); "
-                "the others are decoded in each pass"
-            )
-
-    def iterated(
-        self, step: int, loss: float, learning_rate: float, images_per_second: float, waiting: float
-    ) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        note = f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s"
-        self._bar.update(step, f"{note}  {waiting:.0%} waiting for images{self._score}")
-        self._lines += 1
-        if self._lines == _LINES_BEFORE_ADVICE and waiting >= _MUCH_WAITING:
-            self._bar.say(waiting_advice(waiting, self._recipe.num_workers, available_cores()))
-
-    def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        mark = "  best so far, saved" if best else ""
-        if math.isnan(score):
-            self._bar.say(f"validation at {step}: no {name}, it is undefined in every case")
-        else:
-            self._score = f"  {name.removeprefix('mean foreground ')} {score:.4f}"
-            self._bar.say(f"validation at {step}: {name} {score:.4f}{mark}")
-        if self._watch is None:
-            return
-        try:
-            self._watch(step, self._recipe.selection.gain(score))
-        except Exception as error:
-            self.ended_by = error
-            raise Stopped from error
-
-    def stopped(self, step: int, iters: int, *, time_is_up: bool) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        why = "time is up: " if time_is_up else ""
-        self._bar.say(f"{why}stopped at iteration {step} of {iters}; go on with --resume")
-
-    def stopped_early(self, step: int) -> None:
-        """See :class:`medseg_paddle.engine.listener.Listener`."""
-        self._bar.say(stopped_early(step, self._recipe))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -22,6 +23,8 @@ from medseg_paddle.engine.checkpoints import latest_whole
 from medseg_paddle.engine.event_log import Reached, cut_curves, cut_log
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks
 from medseg_paddle.engine.running_loss import RunningLoss
+from medseg_paddle.errors import ModelError
+from medseg_paddle.io.sealed import seal
 from medseg_paddle.run import Run
 from medseg_paddle.steps.train import train
 
@@ -175,7 +178,10 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     assert run.log.read_text().endswith(line + "\n")
     assert not (run.checkpoints / "iter_6").exists()
     damage(run.checkpoints / "iter_3" / name)
-    assert latest_whole(run) is None
+    for _ in range(2):  # it stays so: nothing begins anew in silence
+        with pytest.raises(ModelError, match=rf"no checkpoint of .* is whole: iter_3 \({said}\)"):
+            latest_whole(run)
+    assert (run.checkpoints / "iter_3").is_dir()
 
 
 def test_a_finished_run_whose_last_checkpoint_is_damaged_is_trained_to_its_end_again(
@@ -197,15 +203,15 @@ def test_a_run_that_was_killed_before_its_last_weights_were_kept_as_the_best_is_
     run.set_history([{**entry, "score": entry["iter"] / 10} for entry in run.history()])
     for kind in ("best_model", "ema_best_model"):
         shutil.rmtree(run.checkpoints / kind)
-    assert run.unkept(run.checkpoints / "iter_6") == ("model", "ema")
-    assert run.unkept(run.checkpoints / "iter_3") == ()
+    assert run.unkept(6) == dict.fromkeys(("model", "ema"), run.checkpoints / "iter_6")
+    assert run.unkept(3) == dict.fromkeys(("model", "ema"), run.checkpoints / "iter_3")
     train(run.path / "recipe.yml", output=run.path, resume=True)
     kept = files(run)
     assert kept["checkpoints/best_model/model.pdparams"] == kept["checkpoints/iter_6/model.pdparams"]
     assert (
         kept["checkpoints/ema_best_model/ema_model.pdparams"] == kept["checkpoints/iter_6/ema_model.pdparams"]
     )
-    assert run.unkept(run.checkpoints / "iter_6") == ()
+    assert run.unkept(6) == {}
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(
@@ -231,6 +237,38 @@ def test_a_checkpoint_of_an_earlier_version_without_its_moving_average_is_not_go
         (run.checkpoints / "iter_6" / name).unlink()
     assert latest_whole(run) == run.checkpoints / "iter_3"
     assert "iter_6 is damaged (it has no moving average)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.pdparams", "model.pdopt", "ema_model.pdparams", "model.pdstate"])
+def test_code_in_a_checkpoint_is_not_run(short_run: Path, tmp_path: Path, name: str) -> None:
+    class Code:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "run-by-pickle"),)
+
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    checkpoint = run.checkpoints / "iter_6"
+    (checkpoint / name).write_bytes(pickle.dumps({"weight": Code()}))
+    (checkpoint / "checksums.json").unlink()
+    seal(checkpoint)
+    with pytest.raises(
+        ModelError, match=rf"{name} is not loaded: it holds more than numbers \(posix\.mkdir\)"
+    ):
+        train(run.path / "recipe.yml", output=run.path, overrides=["iters=7"], resume=True)
+    assert not (tmp_path / "run-by-pickle").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    disc_recipe_file: Path, short_run: Path, tmp_path: Path
+) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    other = train(
+        disc_recipe_file,
+        output=tmp_path / "other",
+        overrides=["iters=9", "model.width=6", "use_ema=true", "save_interval=9"],
+    )
+    shutil.copytree(other.checkpoints / "iter_9", run.checkpoints / "iter_9")
+    with pytest.raises(ModelError, match=r"iter_9/model\.pdparams is of another model"):
+        train(run.path / "recipe.yml", output=run.path, overrides=["iters=12"], resume=True)
 
 
 def test_checksums_are_those_of_the_files(short_run: Path) -> None:

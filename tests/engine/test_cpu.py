@@ -64,3 +64,11 @@ def test_no_more_threads_are_promised_than_openmp_grants(
     monkeypatch.setattr(os, "environ", {"OMP_THREAD_LIMIT": limit})
     cpu.apply_defaults(6)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("2,1", 2), ("", None), ("0", None), ("all", None)])
+def test_the_threads_are_those_the_environment_says_or_one_per_core(
+    said: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert cpu.maths_threads() == (threads or cpu.available_cores())

@@ -28,7 +28,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_anything_of_it_is_sav
         train(recipe, output=good.path, overrides=["iters=12"], resume=True)
     found = re.fullmatch(
         r"the loss is (?:nan|inf) at iteration (\d+) \(learning rate ([\d.e+]+)\), with the images (.*); "
-        r"no checkpoint holds it",
+        r"the step before it had (.*); no checkpoint holds it",
         caught.value.message,
     )
     assert found is not None, caught.value.message
@@ -37,6 +37,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_anything_of_it_is_sav
     stream_recipe = load_recipe(recipe)
     stream = TrainingStream(load_cases(stream_recipe.train_dataset), stream_recipe)
     assert images == stream.names([2 * iteration - 2, 2 * iteration - 1])
+    assert found[4].split(", ") == stream.names([2 * iteration - 4, 2 * iteration - 3])
     assert "learning_rate" in caught.value.hint
     assert caught.value.exit_code == 4
     run = Run.open(good.path)
@@ -47,6 +48,12 @@ def test_a_loss_that_is_no_number_ends_the_training_before_anything_of_it_is_sav
         for value in paddle.load(str(path)).values():
             assert bool(paddle.isfinite(value.astype("float32")).all()), path
     assert all(entry["iter"] < iteration for entry in run.history())
+    # The way on that the hint names: a new run with a lower rate, from the last good weights.
+    assert "`initialise: {source: THIS RUN}`" in caught.value.hint
+    on = train(
+        disc_recipe_file, output=tmp_path / "on", overrides=[f"initialise={{source: {run.path}}}", "iters=2"]
+    )
+    assert on.last_checkpoint is not None
 
 
 def test_weights_that_are_no_numbers_are_neither_scored_nor_saved(
@@ -69,7 +76,9 @@ def test_fp16_may_skip_ten_steps_in_a_row_and_other_precisions_none() -> None:
     fp16.look_at_loss(11, 0.5)
     for iteration in range(12, 22):
         fp16.look_at_loss(iteration, math.nan)
-    with pytest.raises(DivergenceError, match=r"the loss is nan at iteration 22 .* images scan22\.png"):
+    with pytest.raises(
+        DivergenceError, match=r"the loss is nan at iteration 22 .* scan22\.png; .* scan21\.png;"
+    ):
         fp16.look_at_loss(22, math.nan)
     for precision in ("fp32", "bf16"):
         with pytest.raises(DivergenceError, match="the loss is inf at iteration 1"):

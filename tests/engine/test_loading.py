@@ -192,9 +192,8 @@ def test_nothing_runs_on_after_the_last_batch_or_an_early_end(workers: int) -> N
                 if early and seen > 9:
                     break
         assert multiprocessing.active_children() == []
-        for _ in range(50):
-            if threading.active_count() == before:
-                break
+        end = time.monotonic() + 60
+        while threading.active_count() != before and time.monotonic() < end:
             time.sleep(0.02)
         assert threading.active_count() == before
         assert early or seen == 120
@@ -270,7 +269,7 @@ def test_a_message_names_eight_images_of_a_large_batch() -> None:
 
 def test_processes_end_when_the_training_is_killed() -> None:
     program = """
-import numpy as np, time
+import numpy as np
 from medseg_paddle.engine.startup import start_paddle
 start_paddle()
 from medseg_paddle.engine.loading import loaded
@@ -284,22 +283,30 @@ class Numbers:
 with loaded(Numbers(), ([n] for n in range(10**6)), num_workers=2, batch_bytes=64) as served:
     next(served)
     print("loading", flush=True)
-    time.sleep(60)
+    input()
+    for _ in range(20):
+        next(served)
+    print("loading on", flush=True)
+    input()
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
     assert process.stdout is not None
+    assert process.stdin is not None
     assert process.stdout.readline() == "loading\n"
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     for worker in workers:  # a terminal's Ctrl-C reaches them, too, and is not for them
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(worker.pid, number)
-    time.sleep(0.1)
-    assert all(worker.is_running() for worker in workers)
+    process.stdin.write("\n")
+    assert process.stdout.readline() == "loading on\n"
     process.kill()
     process.wait()
+    process.stdin.close()
     process.stdout.close()
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     for worker in alive:
         worker.kill()
     assert alive == []

@@ -234,7 +234,7 @@ def test_the_best_weights_of_a_lost_iteration_are_not_taken_for_an_earlier_one_s
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=6"])
     scores = {2: 2.0, 4: 0.4, 6: 3.0}  # better than anything to come
     run.set_history([{**entry, "score": scores[entry["iter"]]} for entry in run.history()])
-    run.keep_as_best(run.checkpoints / "iter_6")
+    run.best.keep(run.checkpoints / "iter_6")
     assert run.best_checkpoint.parent.name == "best_model"
     # As after going back past a damaged iter_6: the best that is known is of iteration 2.
     run.set_history([entry for entry in run.history() if entry["iter"] < 6])
@@ -247,6 +247,59 @@ def test_the_best_weights_of_a_lost_iteration_are_not_taken_for_an_earlier_one_s
     best, second, *_ = sorted(run.history(), key=lambda entry: entry["score"], reverse=True)
     assert best["iter"] == 2
     assert run.best_checkpoint == run.checkpoints / f"iter_{second['iter']}" / "model.pdparams"
+
+
+def test_the_best_weights_come_back_after_those_of_a_lost_iteration(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    overrides = ["keep_checkpoint_max=3", "save_interval=2", "lr_scheduler.decay_steps=12"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=[*overrides, "iters=6"])
+    scores = {2: 2.0, 4: 0.4, 6: 3.0}  # better than anything to come
+    run.set_history([{**entry, "score": scores[entry["iter"]]} for entry in run.history()])
+    run.best.keep(run.checkpoints / "iter_6")
+    second = weights_digest(run.checkpoints / "iter_2" / "model.pdparams")
+    (run.checkpoints / "iter_6" / "model.pdopt").write_bytes(b"")
+    run = train(disc_recipe_file, output=run.path, overrides=[*overrides, "iters=12"], resume=True)
+    assert not (run.checkpoints / "iter_2").exists()
+    assert run.best_checkpoint == run.checkpoints / "best_model" / "model.pdparams"
+    assert weights_digest(run.best_checkpoint) == second
+
+
+def test_best_weights_whose_replacement_was_cut_short_are_nobody_s(short_run: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    run.set_history([{**entry, "score": 0.1 * entry["iter"]} for entry in run.history()])
+    run.best.keep(run.checkpoints / "iter_3")
+    kept = run.checkpoints / "best_model" / "model.pdparams"
+    with pytest.raises(KeyboardInterrupt), run.best.replaced(kept, 6):
+        raise KeyboardInterrupt
+    assert run.best_checkpoint == run.checkpoints / "iter_6" / "model.pdparams"
+    run.set_history([entry for entry in run.history() if entry["iter"] == 3])
+    assert run.best_checkpoint == run.checkpoints / "iter_3" / "model.pdparams"
+
+
+def test_a_replaced_run_that_was_killed_amid_its_removal_begins_anew(
+    disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=2"])
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Run.create(run.path, run.recipe, {}, overwrite=True)
+    run = train(disc_recipe_file, output=run.path, overrides=["iters=1"], resume=True)
+    assert [entry["iter"] for entry in run.history()] == [1]
+
+
+def test_a_damaged_history_is_an_error_that_names_it(short_run: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    file = run.path / "validation.jsonl"
+    for content in (file.read_bytes()[:-20], b"[]\n", b"\xff\n", b"{}\n"):
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match=r"validation\.jsonl is damaged"):
+            run.history()
 
 
 def test_the_best_weights_know_their_iteration(disc_recipe_file: Path, tmp_path: Path) -> None:

@@ -204,6 +204,8 @@ def phantom_bundle(tmp_path_factory) -> Bundle:
     run = Run.create(folder / "run", recipe, {})
     weights = run.checkpoints / "iter_1" / "model.pdparams"
     weights.parent.mkdir(parents=True)
+    # Without a seed the weights depend on the tests before: of forty, fourteen say one class everywhere.
+    paddle.seed(3)
     paddle.save(build_model(recipe).state_dict(), str(weights))
     (weights.parent / "model.pdopt").touch()
     return export(run)

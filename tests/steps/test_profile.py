@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from medseg_paddle.cli import main
 from medseg_paddle.errors import SetupError
@@ -18,7 +18,9 @@ def test_a_training_that_computes_is_measured_and_traced(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    pace: Callable[..., None],
 ) -> None:
+    pace(slow_loading=False)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(SystemExit) as left:
@@ -50,11 +52,9 @@ def test_a_training_that_computes_is_measured_and_traced(
 
 
 def test_a_training_that_waits_for_images_is_told_so(
-    disc_recipe_file: Path, discs: Path, tmp_path: Path
+    disc_recipe_file: Path, tmp_path: Path, pace: Callable[..., None]
 ) -> None:
-    for path in discs.glob("*/train*.png"):
-        picture = Image.open(path)
-        picture.resize((1024, 1024), Image.Resampling.NEAREST).save(path, compress_level=1)
+    pace(slow_loading=True)
     found = profile(
         disc_recipe_file, overrides=["train_dataset.cache_mb=0"], iterations=3, output=tmp_path / "slow"
     )

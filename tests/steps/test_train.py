@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,8 @@ from medseg_paddle.run import Run
 from medseg_paddle.steps import provenance
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
-from medseg_paddle.steps.train import train, waiting_advice
+from medseg_paddle.steps.train import train
+from medseg_paddle.steps.train_progress import waiting_advice
 
 SHORT = ["iters=2", "save_interval=2"]
 
@@ -135,19 +135,11 @@ def test_a_window_that_is_changed_after_the_training_is_refused(
 def test_a_training_says_that_it_waits_for_images_and_what_to_do(
     disc_recipe_file: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    pace: Callable[..., None],
 ) -> None:
-    from medseg_paddle.engine import data
-
-    read = data.read_image
-
-    def slow(*words: Any) -> Any:
-        time.sleep(0.05)
-        return read(*words)
-
-    monkeypatch.setattr(data, "read_image", slow)
     for cache, waits in ((0, True), (1024, False)):
+        pace(slow_loading=waits, longer=0.05)
         overrides = [f"train_dataset.cache_mb={cache}", "save_interval=12"]
         train(disc_recipe_file, output=tmp_path / f"run{cache}", overrides=overrides)
         said = capsys.readouterr().out
