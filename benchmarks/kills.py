@@ -3,16 +3,17 @@
 
     python benchmarks/kills.py --minutes 10 --seed 1
 
-Each training is a process of its own that is ended by SIGKILL: at a random moment, or while it writes a
-checkpoint. It is started anew, with `--resume`, until it is finished. Then the files of its last and best
-checkpoints, its validations, the points of its curves and the lines of its log must be those of the training that
-was never stopped; only what is measured in seconds may differ. The network has dropout, and a moving average; some
-trainings have a learning rate that follows the scores, and stop early; others mix images.
+Each training is a process of its own that is ended by SIGKILL: at a random moment, while it writes a checkpoint, or
+right before one of its file operations. It is started anew, with `--resume`, until it is finished. Then the files of
+its last and best checkpoints, its validations, the points of its curves and the lines of its log must be those of the
+training that was never stopped; only what is measured in seconds may differ. The network has dropout, and a moving
+average; some trainings have a learning rate that follows the scores, and stop early; others mix images.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import re
@@ -91,8 +92,27 @@ def write_data(root: Path) -> None:
         (root / f"{split}_list.txt").write_text("\n".join(lines) + "\n")
 
 
-def start(recipe: Path, output: Path, overrides: list[str]) -> int:
-    """Train in a process of its own, a fork of this one, which has loaded Paddle and computed nothing; its number."""
+def strike_at(operation: int) -> None:
+    """Let this process be killed before so many renamings, removals, new folders and flushes of files."""
+    count = itertools.count(1)
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **options: Any) -> Any:
+            if next(count) == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*words, **options)
+
+        return call
+
+    for name in ("replace", "rename", "unlink", "mkdir", "rmdir", "fsync", "truncate"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def start(recipe: Path, output: Path, overrides: list[str], operation: int = 0) -> int:
+    """Train in a process of its own, a fork of this one, which has loaded Paddle and computed nothing; its number.
+
+    It is killed before a file operation, counted from 1.
+    """
     process = os.fork()
     if process:
         return process
@@ -103,6 +123,7 @@ def start(recipe: Path, output: Path, overrides: list[str]) -> int:
         os.dup2(said, 2)
         from medseg_paddle.steps.train import train
 
+        strike_at(operation)
         train(recipe, output=output, overrides=overrides, resume=True)
         code = 0
     except BaseException:  # noqa: BLE001  (nothing may leave a fork)
@@ -190,20 +211,24 @@ def torment(
     kills: Counter[str] = Counter()
     before, idle = 0, 0
     while True:
-        process = start(recipe, run, overrides)
         if sum(kills.values()) >= most or idle >= _NO_PROGRESS:
-            finish(process, run)
+            finish(start(recipe, run, overrides), run)
             return kills
-        begun, pause = time.monotonic(), draw.uniform(0, length)
-        if draw.random() < 0.5:
+        way = draw.choice(("moment", "checkpoint", "operation"))
+        process = start(recipe, run, overrides, draw.randrange(1, 200) if way == "operation" else 0)
+        begun, pause, moments = time.monotonic(), draw.uniform(0, length), iter(range(draw.randrange(1, 200)))
+        if way == "moment":
             killed = kill(process, run, lambda: time.monotonic() - begun > pause)  # noqa: B023
+        elif way == "checkpoint":
+            killed = kill(process, run, lambda: checkpoint_is_written(run) and next(moments, None) is None)  # noqa: B023
         else:
-            moments = draw.randrange(1, 200)
-            seen = iter(range(moments))
-            killed = kill(process, run, lambda: checkpoint_is_written(run) and next(seen, None) is None)  # noqa: B023
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            killed = code == -signal.SIGKILL
+            require_success(0 if killed else code, run)
         if not killed:
             return kills
-        kills["amid a checkpoint" if checkpoint_is_written(run) else "elsewhere"] += 1
+        amid = "amid a checkpoint" if checkpoint_is_written(run) else "elsewhere"
+        kills["before a file operation" if way == "operation" else amid] += 1
         now = (
             len(re.findall(r"\[TRAIN\]", (run / "train.log").read_text()))
             if (run / "train.log").exists()

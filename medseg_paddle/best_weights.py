@@ -49,7 +49,8 @@ class BestWeights:
         Should the block be cut short, nobody takes the weights before it for those after it, nor the other way.
         """
         note = weights.with_name(_NOTE)
-        write_text(note, f"{_BEING_REPLACED}\n")
+        if weights.is_file():
+            write_text(note, f"{_BEING_REPLACED}\n")
         yield
         write_text(note, f"{iteration}\n")
 

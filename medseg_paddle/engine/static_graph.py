@@ -155,7 +155,8 @@ def _threads_kept() -> Iterator[None]:
     """Let the process go on with the threads that it computed with before.
 
     Paddle Inference (3.2.2) leaves the maths libraries of the whole process at one thread after each batch. What
-    is trained after it would take longer, and add in another order.
+    is trained after it would take longer, and add in another order. (`test_stock_predictions_leave_it_one` tells when
+    this can go.)
     """
     try:
         yield

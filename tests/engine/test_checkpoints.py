@@ -23,7 +23,7 @@ from medseg_paddle.engine.checkpoints import latest_whole
 from medseg_paddle.engine.event_log import Reached, cut_curves, cut_log
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks
 from medseg_paddle.engine.running_loss import RunningLoss
-from medseg_paddle.errors import ModelError
+from medseg_paddle.errors import ModelError, SetupError
 from medseg_paddle.io.sealed import seal
 from medseg_paddle.run import Run
 from medseg_paddle.steps.train import train
@@ -237,6 +237,23 @@ def test_a_checkpoint_of_an_earlier_version_without_its_moving_average_is_not_go
         (run.checkpoints / "iter_6" / name).unlink()
     assert latest_whole(run) == run.checkpoints / "iter_3"
     assert "iter_6 is damaged (it has no moving average)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_nobody_may_look_into_is_named(
+    short_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:  # as without the right to enter the folder; the superuser always may
+        if path.parent.name == "iter_6":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    with pytest.raises(SetupError, match=r"checkpoint .*iter_6 cannot be read: .*Permission denied"):
+        latest_whole(run)
+    assert (run.checkpoints / "iter_6").is_dir()
 
 
 @pytest.mark.parametrize("name", ["model.pdparams", "model.pdopt", "ema_model.pdparams", "model.pdstate"])

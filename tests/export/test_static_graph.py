@@ -58,29 +58,47 @@ def test_the_answer_does_not_change_when_the_next_one_is_computed(static):
     )
 
 
-def test_a_prediction_leaves_the_process_as_many_threads_as_it_had(saved, static, monkeypatch):
+@pytest.fixture
+def threads(monkeypatch):
+    """Tells how many threads OpenMP and MKL have in this process; three of OpenMP's during the test."""
     import ctypes
 
     import paddle
 
     from medseg_paddle.engine import cpu
-    from medseg_paddle.engine.static_graph import load_static
 
     libraries = Path(paddle.__file__).parent / "libs"
     openmp = ctypes.CDLL(str(libraries / "libiomp5.so")).omp_get_max_threads
     mkl = ctypes.CDLL(str(libraries / "libmklml_intel.so")).MKL_Get_Max_Threads
-    try:
-        monkeypatch.setenv("OMP_NUM_THREADS", "3")
-        paddle.base.core.set_num_threads(3)
-        before = openmp(), mkl()  # MKL takes no more than there are cores
-        assert before[0] == 3
-        static(np.zeros((1, 3, 16, 16), np.float32))
-        assert (openmp(), mkl()) == before
-        load_static(saved[1], "cpu", threads=1)
-        assert (openmp(), mkl()) == before
-    finally:
-        monkeypatch.undo()
-        paddle.base.core.set_num_threads(cpu.maths_threads())
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    paddle.base.core.set_num_threads(3)
+    yield lambda: (openmp(), mkl())
+    monkeypatch.undo()
+    paddle.base.core.set_num_threads(cpu.maths_threads())
+
+
+def test_a_prediction_leaves_the_process_as_many_threads_as_it_had(saved, static, threads):
+    from medseg_paddle.engine.static_graph import load_static
+
+    before = threads()  # MKL takes no more than there are cores
+    assert before[0] == 3
+    static(np.zeros((1, 3, 16, 16), np.float32))
+    assert threads() == before
+    load_static(saved[1], "cpu", threads=1)
+    assert threads() == before
+
+
+def test_stock_predictions_leave_it_one(saved, threads):
+    from paddle import inference
+
+    from medseg_paddle.engine.static_graph import graph_files
+
+    config = inference.Config(*map(str, graph_files(saved[1])))
+    config.set_cpu_math_library_num_threads(2)
+    predictor = inference.create_predictor(config)
+    predictor.get_input_handle("image").copy_from_cpu(np.zeros((1, 3, 16, 16), np.float32))
+    predictor.run()
+    assert threads() == (1, 1)
 
 
 def test_parity_is_measured_on_the_padded_sizes_the_plan_makes_and_on_a_pair(saved, static, dynamic):
