@@ -255,7 +255,7 @@ def close(one: SurfaceScores, other: SurfaceScores, scale: float = 1) -> bool:
     return np.allclose(found, wanted, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(pairs, steps, st.floats(0.1, 5))
 def test_it_is_every_point_with_every_point(
     pair: tuple[NDArray[np.bool_], NDArray[np.bool_]], steps: list[float], tolerance: float
@@ -269,7 +269,7 @@ def test_it_is_every_point_with_every_point(
     assert found.assd <= np.linalg.norm(np.array(one.shape) * spacing)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(pairs, steps, st.permutations(range(4)), st.integers(0, 4), st.sampled_from([0.1, 2.0, 7.3]))
 def test_who_is_the_truth_where_it_lies_and_how_it_is_stored_change_nothing(
     pair: tuple[NDArray[np.bool_], NDArray[np.bool_]],

@@ -204,6 +204,27 @@ def test_two_processes_share_a_search_and_one_takes_over_what_the_other_was_kill
     assert sorted(ends) == [f"trial {number} complete" for number in range(3)]
 
 
+def test_where_less_is_better_the_score_is_shown_as_it_is_and_the_smallest_is_the_best(
+    kept_disc_recipe: str, tmp_path: Path
+) -> None:
+    text = kept_disc_recipe + "selection: {metric: hd95}\n"
+    path = with_search(
+        tmp_path / "far.yml", text, "lr_scheduler.learning_rate: [0.00001, 0.03]", trials=2, pruner="none"
+    )
+    result = search(path, output=tmp_path / "found")
+    scores = [one.score for one in result.trials if one.score is not None]
+    assert len(set(scores)) == 2
+    for one in result.trials:
+        history = Run.open(result.path / f"trial_{one.number:04}").history()
+        assert one.score == pytest.approx(min(entry["score"] for entry in history))
+    assert result.best is not None
+    assert [one.score for one in result.best_first] == sorted(scores)
+    assert result.best.score == min(scores)
+    assert "The score is mean foreground HD95, of which the smallest is the best." in result.notes
+    said = json.loads((result.path / "search.json").read_text())
+    assert (said["score"], said["smaller_is_better"]) == ("mean foreground HD95", True)
+
+
 def test_the_command_prints_a_table(recipe: Path, found: SearchResult) -> None:
     said = CliRunner().invoke(app, ["search", "-c", str(recipe), "-o", str(found.path)])
     assert said.exit_code == 0, said.output
