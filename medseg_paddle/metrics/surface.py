@@ -33,8 +33,8 @@ class SurfaceScores:
     hd95 : float
         The greater of two 95th percentiles: of the distances from the truth's surface to the nearest point of the
         prediction's, and the other way round; between two ranks interpolated linearly. HD95 of Maier-Hein, Reinke et
-        al., Metrics reloaded, Nat Methods 21:195, 2024. (MedPy takes one percentile of both together, which is
-        never greater.)
+        al., Metrics reloaded, Nat Methods 21:195, 2024. (MedPy takes one percentile of both together, in which
+        the larger surface outweighs the other.)
     assd : float
         Average symmetric surface distance: the mean of both sets of distances together (Heimann et al., IEEE Trans Med
         Imaging 28:1251, 2009). ``hd95`` and ``assd`` are in the unit of the spacing.
