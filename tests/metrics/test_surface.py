@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
+from medseg_paddle.metrics import surface
 from medseg_paddle.metrics.surface import SurfaceScores, surface_scores
 
 
@@ -103,6 +104,13 @@ def test_three_steps_of_a_tenth_are_within_three_tenths() -> None:
     assert 3 * 0.1 > 0.3
     assert scores(one, other, spacing=(1, 0.1), tolerance=0.3).nsd == 1
     assert scores(one, other, spacing=(1, 0.1), tolerance=0.2999).nsd == 0
+
+
+def test_many_points_are_asked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = blobs(7, (20, 30)), blobs(8, (20, 30))
+    whole = scores(one, other)
+    monkeypatch.setattr(surface, "_QUERIED_AT_ONCE", 7)
+    assert scores(one, other) == whole
 
 
 def test_every_class_has_its_own_surface() -> None:

@@ -209,7 +209,10 @@ def test_where_less_is_better_the_score_is_shown_as_it_is_and_the_smallest_is_th
 ) -> None:
     text = kept_disc_recipe + "selection: {metric: hd95}\n"
     path = with_search(
-        tmp_path / "far.yml", text, "lr_scheduler.learning_rate: [0.00001, 0.03]", trials=2, pruner="none"
+        tmp_path / "far.yml",
+        text,
+        "lr_scheduler.learning_rate: {low: 0.00001, high: 0.03, log: true}",
+        trials=2,
     )
     result = search(path, output=tmp_path / "found")
     scores = [one.score for one in result.trials if one.score is not None]
