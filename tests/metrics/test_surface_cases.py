@@ -80,6 +80,7 @@ NOT_WHOLE = [
     [*volume("a")[:-1], without(volume("a")[-1], spacing=(1.0, 0.8))],
     [*volume("a")[:-1], without(volume("a")[-1], within=Within(0, 5, 3.0))],
     [*volume("a")[:-1], without(volume("a")[-1], within=Within(0, 6, 4.0))],
+    [*volume("a"), without(volume("a")[0], within=None)],  # and one more that does not say where it lies
     [*volume("a"), volume("b")[0]],  # of another volume, a slice is there
 ]
 
