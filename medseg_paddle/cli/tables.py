@@ -39,7 +39,7 @@ def score_table(report: Report) -> Table:
         name, *_ = rows[first]
         columns = zip(*(row[2:] for row in rows[first : first + len(_STATISTICS)]), strict=True)
         for number, (metric, values) in enumerate(zip(METRICS, columns, strict=True)):
-            table.add_row("" if number else name, metric, *values)
+            table.add_row("" if number else name, report.named(metric, metric), *values)
         table.add_section()
     return table
 

@@ -123,3 +123,5 @@ def evaluate(
         overrides=overrides or (),
     )
     out.print(score_table(report))
+    if report.distances is not None:
+        out.print(str(report.distances))

@@ -93,6 +93,10 @@ class Recipe(Spec):
     early_stopping: EarlyStopping | None = Field(
         None, description="ours: end a training that no longer gets better"
     )
+    surface_tolerance: PositiveFloat = Field(
+        2.0,
+        description="ours: surfaces that are no farther apart agree, for `nsd`; mm, or pixels where spacing is unknown",
+    )
     model: Model = Field(description="the network")
     initialise: Initialise | None = Field(None, description="weights to start from; fresh ones where absent")
     freeze: Freeze | None = Field(None, description="layers that do not learn")

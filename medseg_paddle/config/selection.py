@@ -10,13 +10,18 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from medseg_paddle.config.base import Spec
 
-Metric = Literal["dice", "iou", "accuracy", "precision", "recall", "specificity", "volume_error", "auc"]
+Metric = Literal[
+    "dice", "iou", "accuracy", "precision", "recall", "specificity", "volume_error", "auc", "hd95", "assd", "nsd"
+]  # fmt: skip
 
 OVER_CLASSES = "mean"
 """In place of a class: the average over all foreground classes."""
 
-_SMALLER_IS_BETTER: frozenset[Metric] = frozenset({"volume_error"})
-_NAMES: dict[Metric, str] = {"dice": "Dice", "iou": "IoU", "auc": "AUC", "volume_error": "volume error"}
+_SMALLER_IS_BETTER: frozenset[Metric] = frozenset({"volume_error", "hd95", "assd"})
+_NAMES: dict[Metric, str] = {
+    "dice": "Dice", "iou": "IoU", "auc": "AUC", "volume_error": "volume error", "hd95": "HD95", "assd": "ASSD",
+    "nsd": "NSD",
+}  # fmt: skip
 
 
 def score_name(metric: Metric, label: str) -> str:
@@ -29,7 +34,8 @@ class Selection(Spec):
     """Ours: the score of the validation that chooses the best checkpoint, a mean over whole cases."""
 
     metric: Metric = Field(
-        "dice", description="the score; the smallest volume_error is the best, of all others the greatest"
+        "dice",
+        description="the score; of volume_error, hd95 and assd the smallest is the best, of all others the greatest",
     )
     label: str = Field("mean", description="a class by its name, or `mean` over all foreground classes")
 

@@ -1,6 +1,6 @@
 """The nouns that pass between the rooms: numpy only, no files but the manifest, no Paddle."""
 
-from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange
+from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange, Within
 from medseg_paddle.core.class_weights import class_weights
 from medseg_paddle.core.geometry import Geometry, LabelMap, Plane, Units, Volume
 from medseg_paddle.core.labels import Label, LabelSet
@@ -26,6 +26,7 @@ __all__ = [
     "Units",
     "Volume",
     "Wanted",
+    "Within",
     "class_weights",
     "fingerprint",
     "sha256",

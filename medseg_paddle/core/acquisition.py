@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medseg_paddle.core.geometry import Plane, Units
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Within:
+    """Where a slice lies in its volume.
+
+    Attributes
+    ----------
+    place : int
+        Counted from 0; neighbours differ by 1.
+    slices : int
+        How many the volume has.
+    spacing : float
+        mm between neighbours.
+    """
+
+    place: int
+    slices: int
+    spacing: float
 
 
 @dataclass(frozen=True)
@@ -24,11 +44,32 @@ class Slicing:
         mm along row and column index of the picture.
     units : {"HU", "arbitrary", "unknown"}
         What the volume's numbers mean.
+    within : Within or None
+        Where the picture lies in the volume; None where the data set does not say, and of a whole volume.
     """
 
     plane: Plane
     spacing: tuple[float, float]
     units: Units
+    within: Within | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Slicing:
+        """From what ``dataclasses.asdict`` made of it; data sets of earlier versions have no ``within``.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is something else, or a spacing is not above 0.
+        """
+        rows, columns = (float(one) for one in entry["spacing"])
+        found, within = entry.get("within"), None
+        if found is not None:
+            within = Within(int(found["place"]), int(found["slices"]), float(found["spacing"]))
+        lengths = (rows, columns) if within is None else (rows, columns, within.spacing)
+        if not all(0 < one < math.inf for one in lengths):
+            raise ValueError(f"spacing {lengths}")
+        return cls(entry["plane"], (rows, columns), entry["units"], within)
 
 
 @dataclass(frozen=True)

@@ -277,17 +277,10 @@ def _case(entry: dict[str, Any], root: Path, manifest: Path) -> Case:
         roi=absolute(entry["roi"]),
         patient=entry["patient"],
         volume=entry["volume"],
-        slicing=_slicing(entry["slicing"]),
+        slicing=None if entry["slicing"] is None else Slicing.from_json(entry["slicing"]),
         center=entry.get("center", ""),  # data sets of earlier versions have neither
         fold=_fold(entry.get("fold")),
     )
-
-
-def _slicing(entry: dict[str, Any] | None) -> Slicing | None:
-    if entry is None:
-        return None
-    rows, columns = entry["spacing"]
-    return Slicing(entry["plane"], (float(rows), float(columns)), entry["units"])
 
 
 def _fold(entry: Any) -> int | None:

@@ -15,11 +15,22 @@ from medseg_paddle.engine.data import labelled
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import read_image, read_roi
 from medseg_paddle.metrics.overlap import CaseCounts
+from medseg_paddle.metrics.surface_cases import Surfaces
 from medseg_paddle.preprocess.deterministic import Preprocessing
 from medseg_paddle.preprocess.segment import segment
 from medseg_paddle.preprocess.tiling import InferencePlan
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def surfaces_of(cases: Sequence[Case], recipe: Recipe) -> Surfaces:
+    """What the surfaces of these cases are to be gathered in."""
+    return Surfaces(
+        cases,
+        num_classes=recipe.num_classes,
+        tolerance=recipe.surface_tolerance,
+        ignore_index=recipe.ignore_index,
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ def score_cases(
     counts: dict[str, CaseCounts],
     *,
     probabilities: bool = True,
+    surfaces: Surfaces | None = None,
 ) -> Iterator[Scored]:
     """Predict images in their own size and count them into whole cases.
 
@@ -64,6 +76,8 @@ def score_cases(
         Filled: name of the whole case to its counts.
     probabilities : bool
         Also count for the AUC.
+    surfaces : Surfaces, optional
+        Of these cases, filled: surfaces are compared, which takes longer than the counts.
 
     Yields
     ------
@@ -86,4 +100,6 @@ def score_cases(
         counts.setdefault(case.group, CaseCounts(recipe.num_classes)).add(
             truth, prediction, answer if probabilities else None, roi, recipe.ignore_index
         )
+        if surfaces is not None:
+            surfaces.add(case, truth, prediction, roi)
         yield Scored(case, image, truth, prediction)

@@ -17,10 +17,11 @@ from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import ForwardFunction
 from medseg_paddle.engine.precision import mixed_precision
-from medseg_paddle.engine.scoring import Scored, score_cases
+from medseg_paddle.engine.scoring import Scored, score_cases, surfaces_of
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
+from medseg_paddle.metrics.surface_cases import SURFACE_METRICS
 from medseg_paddle.run import Run
 
 
@@ -91,9 +92,13 @@ class Validation:
         if self._dashboard is None:  # not rank 0, which alone saves checkpoints
             return -1.0, 0.0, None, None, None
         counts: dict[str, CaseCounts] = {}
+        # Comparing surfaces takes time that only a training which is chosen by them has to spend.
+        surfaces = surfaces_of(self._cases, recipe) if self._selection.metric in SURFACE_METRICS else None
         shown: dict[str, Scored] = {}
         forward = ForwardFunction(model, mixed_precision(recipe))
-        for scored in score_cases(forward, self._cases, recipe, counts, probabilities=self._with_auc):
+        for scored in score_cases(
+            forward, self._cases, recipe, counts, probabilities=self._with_auc, surfaces=surfaces
+        ):
             if self._stop.wanted:  # scored anew when the run is resumed
                 raise Stopped
             group = scored.case.group
@@ -101,8 +106,9 @@ class Validation:
                 former = shown.get(group)
                 if former is None or _foreground(scored) > _foreground(former):
                     shown[group] = scored
-        report = Report.from_counts(counts, self._labels)
+        report = Report.from_counts(counts, self._labels, surfaces)
         score = report.summary[self._selection.label][self._selection.metric].mean
+        name = report.named(self._selection.name, self._selection.metric)
         gain = self._selection.gain(score)
         best = gain > self._best[kind]  # without a score, nothing is better than that
         self.improved[kind] = best
@@ -111,13 +117,13 @@ class Validation:
         prefix = "" if kind == "model" else AVERAGE
         self._draw(self._dashboard, report, list(shown.values()), prefix)
         self._dashboard.sync()
-        self._log.write(eval_line(self.iteration, recipe.iters, self._selection.name, score, prefix))
+        self._log.write(eval_line(self.iteration, recipe.iters, name, score, prefix))
         self._log.flush()
         self._note(report, kind, score)
         if kind == "model":
             for tell in self._on_score:
                 tell(self.iteration, score)
-        self._listener.validated(self.iteration, self._selection.name, score, best=best)
+        self._listener.validated(self.iteration, name, score, best=best)
         return float(self.iteration), 0.0, None, None, None
 
     def _note(self, report: Report, kind: str, score: float) -> None:
@@ -143,7 +149,8 @@ class Validation:
             curves += [("auc", label.name)] if self._with_auc else []
         for metric, name in dict.fromkeys(curves):
             value = report.summary[name][metric].mean
-            dashboard.scalar(f"{VALIDATION}{prefix}{score_name(metric, name)}", value, self.iteration)
+            tag = f"{VALIDATION}{prefix}{report.named(score_name(metric, name), metric)}"
+            dashboard.scalar(tag, value, self.iteration)
         if not prefix:
             for scored in shown:
                 picture = draw_comparison(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.errors import DataError
 
-METRICS = ("dice", "iou", "accuracy", "precision", "recall", "specificity", "volume_error", "auc")
+METRICS = (
+    "dice", "iou", "accuracy", "precision", "recall", "specificity", "volume_error", "auc", "hd95", "assd", "nsd",
+)  # fmt: skip
 """Fields of :class:`ClassScores` that are scores, in the order in which they are shown."""
 
 # Logits of float32 probabilities: below, softmax and sigmoid go down to 1e-38, but a pixel under
@@ -40,13 +42,16 @@ class ClassScores:
     specificity : float
         TN / (TN + FP); NaN if all pixels are of this class.
     volume_error : float
-        abs(predicted - true volume) / true volume, the one score of which less is better: VD of Heimann
+        abs(predicted - true volume) / true volume, of which less is better: VD of Heimann
         et al., IEEE Trans Med Imaging 28:1251, 2009, without its sign; NaN if the class is absent in truth.
     auc : float
         Area under the ROC curve of the class's probability; NaN if only one kind of pixel
         exists or probabilities were not given for all pixels.
     truth_pixels, predicted_pixels : int
         TP + FN and TP + FP.
+    hd95, assd, nsd : float
+        See :class:`medseg_paddle.metrics.surface.SurfaceScores`; of the first two less is better. NaN if surfaces were
+        not compared, or the class is absent in truth and prediction.
     """
 
     label: int
@@ -60,6 +65,13 @@ class ClassScores:
     auc: float
     truth_pixels: int
     predicted_pixels: int
+    hd95: float = math.nan
+    assd: float = math.nan
+    nsd: float = math.nan
+
+    def without_surfaces(self) -> ClassScores:
+        """These scores, as if surfaces had not been compared."""
+        return replace(self, hd95=math.nan, assd=math.nan, nsd=math.nan)
 
 
 class CaseCounts:

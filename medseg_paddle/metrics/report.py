@@ -8,12 +8,13 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.metrics.overlap import METRICS, CaseCounts, ClassScores
+from medseg_paddle.metrics.surface_cases import Distances, Surfaces
 
 MEAN = "mean"
 """Name of the summary over all foreground classes."""
@@ -61,13 +62,18 @@ class Report:
         Class name to score name to Statistics over the cases. Where there are several classes,
         ``"mean"`` holds the plain average over the foreground classes of each statistic, and
         the number of all values; with one class it equals that class.
+    distances : Distances or None
+        What ``hd95``, ``assd`` and ``nsd`` are; None where surfaces were not compared.
     """
 
     rows: tuple[Row, ...]
     summary: dict[str, dict[str, Statistics]]
+    distances: Distances | None = None
 
     @classmethod
-    def from_counts(cls, counts: Mapping[str, CaseCounts], labels: LabelSet) -> Report:
+    def from_counts(
+        cls, counts: Mapping[str, CaseCounts], labels: LabelSet, surfaces: Surfaces | None = None
+    ) -> Report:
         """Score every case.
 
         Parameters
@@ -76,6 +82,8 @@ class Report:
             Case id to its counts.
         labels : LabelSet
             Names of the classes; the background gets no score.
+        surfaces : Surfaces, optional
+            Of the same cases.
 
         Raises
         ------
@@ -91,12 +99,18 @@ class Report:
         for case, case_counts in counts.items():
             if case_counts.num_classes != len(labels):
                 raise ValueError(f"case {case} counts {case_counts.num_classes} classes, not {len(labels)}")
-            for label, scores in zip(labels.foreground, case_counts.scores(), strict=True):
+            found = case_counts.scores()
+            if surfaces is not None:
+                apart = surfaces.scores(case)
+                found = tuple(replace(one, **asdict(two)) for one, two in zip(found, apart, strict=True))
+            for label, scores in zip(labels.foreground, found, strict=True):
                 rows.append(Row(case, label.name, scores))
-        return cls.from_rows(rows, labels.names[1:])
+        return cls.from_rows(rows, labels.names[1:], None if surfaces is None else surfaces.distances)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Row], classes: Iterable[str]) -> Report:
+    def from_rows(
+        cls, rows: Iterable[Row], classes: Iterable[str], distances: Distances | None = None
+    ) -> Report:
         """Summarise scores that were taken before, class by class in the order of `classes`."""
         kept = tuple(rows)
         summary = {
@@ -109,7 +123,7 @@ class Report:
         over_classes = {
             metric: _average([statistics[metric] for statistics in summary.values()]) for metric in METRICS
         }
-        return cls(kept, {**summary, MEAN: over_classes})
+        return cls(kept, {**summary, MEAN: over_classes}, distances)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -128,7 +142,16 @@ class Report:
                 for field in fields(ClassScores)
             }
             rows.append(Row(entry["case"], entry["class"], ClassScores(**scores)))
-        return cls.from_rows(rows, [name for name in content["summary"] if name != MEAN])
+        distances = content["distances"]
+        return cls.from_rows(
+            rows,
+            [name for name in content["summary"] if name != MEAN],
+            None if distances is None else Distances(**distances),
+        )
+
+    def named(self, name: str, metric: str) -> str:
+        """A score's name with its unit: ``hd95 (mm)``; as it is where it has none."""
+        return name if self.distances is None else name + self.distances.measure(metric)
 
     @property
     def mean_foreground_dice(self) -> float:
@@ -136,10 +159,10 @@ class Report:
         return self.summary[MEAN]["dice"].mean
 
     def to_csv(self) -> str:
-        """One line per case and class, an empty field where a score is NaN."""
+        """One line per case and class, an empty field where a score is NaN; the last one is the distances' unit."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("case", "class", *METRICS, "truth_pixels", "predicted_pixels"))
+        writer.writerow(("case", "class", *METRICS, "truth_pixels", "predicted_pixels", "unit"))
         for row in self.rows:
             values = (getattr(row.scores, metric) for metric in METRICS)
             writer.writerow(
@@ -149,6 +172,7 @@ class Report:
                     *("" if math.isnan(value) else f"{value:.6f}" for value in values),
                     row.scores.truth_pixels,
                     row.scores.predicted_pixels,
+                    "" if self.distances is None else self.distances.unit,
                 )
             )
         return stream.getvalue()
@@ -157,6 +181,7 @@ class Report:
         """Rows and summary, ``null`` where a score is NaN."""
         content = {
             "mean_foreground_dice": self.mean_foreground_dice,
+            "distances": None if self.distances is None else asdict(self.distances),
             "summary": {
                 name: {metric: asdict(value) for metric, value in scores.items()}
                 for name, scores in self.summary.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.config import Recipe, change_recipe, load_recipe
@@ -156,10 +157,11 @@ def _scored(run: Run, cases: Sequence[Case], checkpoint: Checkpoint, device: str
     return evaluate(run, split="val", checkpoint=checkpoint, device=device)
 
 
-def _is_of(summary: Mapping[str, object], run: Run, cases: Sequence[Case], checkpoint: Checkpoint) -> bool:
-    return (
+def _is_of(summary: Mapping[str, Any], run: Run, cases: Sequence[Case], checkpoint: Checkpoint) -> bool:
+    return bool(
         summary["weights"] == [sha256(run.weights(checkpoint))]
         and summary["sha256"] == fingerprint_of(cases)
+        and summary["distances"]["tolerance"] == run.recipe.surface_tolerance
         and summary["inference"] == run.recipe.inference.model_dump(mode="json")
     )
 

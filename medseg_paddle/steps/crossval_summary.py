@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.core import Case
 from medseg_paddle.io.files import write_bytes, write_text
-from medseg_paddle.metrics import MEAN, METRICS, Report
+from medseg_paddle.metrics import MEAN, METRICS, Distances, Report
 from medseg_paddle.metrics.bootstrap import confidence_interval
 from medseg_paddle.run import Checkpoint
 
@@ -111,17 +111,33 @@ class CrossValidation:
     folds: tuple[FoldScores, ...]
 
     @property
+    def distances(self) -> Distances | None:
+        """What the distances between surfaces are; None where they are not the same in all folds."""
+        found = {fold.report.distances for fold in self.folds}
+        return found.pop() if len(found) == 1 else None
+
+    @property
     def pooled(self) -> Report:
-        """Scores of all cases, each by the model that had not seen it."""
+        """Scores of all cases, each by the model that had not seen it; of surfaces only where folds agree."""
         rows = [row for fold in self.folds for row in fold.report.rows]
-        return Report.from_rows(rows, [name for name in self.folds[0].report.summary if name != MEAN])
+        if self.distances is None:
+            rows = [replace(row, scores=row.scores.without_surfaces()) for row in rows]
+        classes = [name for name in self.folds[0].report.summary if name != MEAN]
+        return Report.from_rows(rows, classes, self.distances)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the figures may be taken for, in sentences."""
         missing = [fold for fold in self.every if fold not in {one.fold for one in self.folds}]
         partly = f"Folds {', '.join(map(str, missing))} of the data set are not in it." if missing else ""
-        return tuple(note for note in (_SCORED[self.checkpoint], _UNITS, partly) if note)
+        return tuple(note for note in (_SCORED[self.checkpoint], _UNITS, self._surfaces, partly) if note)
+
+    @property
+    def _surfaces(self) -> str:
+        if self.distances is not None:
+            return str(self.distances)
+        said = (f"fold {fold.fold}: {fold.report.distances}" for fold in self.folds if fold.report.distances)
+        return f"Surface scores differ in kind and have no mean over all folds. {' '.join(said)}"
 
     def lines(self, metrics: Sequence[str] = METRICS) -> list[Line]:
         """Every class, its folds and then all of them together; the average over several classes first."""
@@ -206,12 +222,13 @@ def _lines_csv(lines: Sequence[Line]) -> str:
 def _cases_csv(result: CrossValidation) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("fold", "patient", "case", "class", *METRICS))
+    writer.writerow(("fold", "patient", "case", "class", *METRICS, "unit"))
     for fold in result.folds:
         for row in fold.report.rows:
             values = (getattr(row.scores, metric) for metric in METRICS)
             texts = ("" if math.isnan(value) else f"{value:.6f}" for value in values)
-            writer.writerow((fold.fold, fold.patients[row.case], row.case, row.name, *texts))
+            unit = "" if fold.report.distances is None else fold.report.distances.unit
+            writer.writerow((fold.fold, fold.patients[row.case], row.case, row.name, *texts, unit))
     return buffer.getvalue()
 
 

@@ -102,7 +102,7 @@ class Part:
             Written(
                 **{
                     **one,
-                    "slicing": _slicing(one["slicing"]),
+                    "slicing": None if one["slicing"] is None else Slicing.from_json(one["slicing"]),
                     "classes": tuple(one["classes"]),
                     "palette": tuple((value, color) for value, color in one["palette"]),
                 }
@@ -295,10 +295,3 @@ def _journal(folder: Path) -> dict[str, Part]:
         except (ValueError, KeyError, TypeError):
             continue
     return found
-
-
-def _slicing(raw: Mapping[str, Any] | None) -> Slicing | None:
-    if raw is None:
-        return None
-    rows, columns = raw["spacing"]
-    return Slicing(raw["plane"], (float(rows), float(columns)), raw["units"])

@@ -28,7 +28,7 @@ from medseg_paddle.steps.provenance import fingerprint_of
 _CASES = "cases.csv"
 SUMMARY = "summary.json"
 # What of a recipe an evaluation reads that the training did not; the last for the test only.
-_MAY_CHANGE = ("inference", "device", "cpu_kernels", "test_dataset")
+_MAY_CHANGE = ("inference", "device", "cpu_kernels", "surface_tolerance", "test_dataset")
 _WITHOUT_A_TEST_SET = (
     "score the validation set with --split val, or name held-out images with "
     "--set 'test_dataset={type: ..., dataset_root: ..., mode: test, transforms: [...]}'"
@@ -49,7 +49,8 @@ def evaluate(
 
     Writes ``cases.csv`` (a row per case and class), ``summary.json``, ``masks/`` and, for the first
     cases, ``overlays/`` (image, truth, prediction). Slices of a volume count as one case; its
-    overlay is the slice with the most foreground.
+    overlay is the slice with the most foreground. Surfaces are those of whole volumes where the data set
+    says how their slices lie, see :class:`medseg_paddle.metrics.Distances`.
 
     Parameters
     ----------
@@ -66,8 +67,9 @@ def evaluate(
     device : str, optional
         In place of the recipe's.
     overrides : sequence of str
-        ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``device``, ``cpu_kernels``
-        and, for the test, ``test_dataset``. The run stays as it is; ``summary.json`` says what was used.
+        ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``device``, ``cpu_kernels``,
+        ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is; ``summary.json`` says
+        what was used.
 
     Raises
     ------
@@ -92,19 +94,22 @@ def evaluate(
 
     start_paddle()
     from medseg_paddle.engine.device import set_device
-    from medseg_paddle.engine.scoring import score_cases
+    from medseg_paddle.engine.scoring import score_cases, surfaces_of
 
     chosen = set_device(device or recipe.device)
     weights = [member.weights(checkpoint) for member in members]
     forward = _network(members, weights, chosen)
     counts: dict[str, CaseCounts] = {}
+    surfaces = surfaces_of(cases, recipe)
     most: dict[str, int] = {}
     folder = first.evaluation_folder(split) if output is None else Path(output)
     with (
         new_folder(folder, overwrite=True, marker=_CASES) as new,
         ProgressBar(f"evaluating {split}", len(cases)) as bar,
     ):
-        for done, scored in enumerate(score_cases(forward, cases, recipe, counts), start=1):
+        for done, scored in enumerate(
+            score_cases(forward, cases, recipe, counts, surfaces=surfaces), start=1
+        ):
             case = scored.case
             write_label(new / "masks" / f"{case.id}.png", scored.prediction)
             pixels = int(np.count_nonzero(scored.truth))
@@ -115,7 +120,7 @@ def evaluate(
                 )
                 write_image(new / "overlays" / f"{case.group}.png", picture)
             bar.update(done)
-        report = Report.from_counts(counts, labels)
+        report = Report.from_counts(counts, labels, surfaces)
         if not any(row.scores.truth_pixels for row in report.rows):
             raise DataError(
                 f"no foreground pixel in the {split} set: there is nothing to score",

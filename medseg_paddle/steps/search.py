@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from medseg_paddle.config import Draft, Recipe, draft_recipe
 from medseg_paddle.config.search import Range, SearchSpec
+from medseg_paddle.config.selection import Selection
 from medseg_paddle.errors import ModelError, RecipeError
 from medseg_paddle.io.files import require_writable
 from medseg_paddle.run import Run
@@ -140,7 +141,8 @@ def _run(
         facts = {"study": shared.study.study_name, "trial": trial.number, "state": _STATES[state]}
         Run.open(folder).note("search", {**facts, "values": values})
     shared.study.tell(trial, score, state=state)
-    say(f"trial {trial.number} {_STATES[state]}" + ("" if score is None else f": {score:.4f}"))
+    shown = _shown(score, draft.recipe().selection)
+    say(f"trial {trial.number} {_STATES[state]}" + ("" if shown is None else f": {shown:.4f}"))
     return True
 
 
@@ -205,12 +207,15 @@ def _twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
 def _write(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     """Write what the trials have found so far, those of other processes included."""
     trials = shared.study.get_trials(deepcopy=False)
+    selection = draft.recipe().selection
     result = SearchResult(
         shared.folder,
         shared.study.study_name,
         tuple(spec.parameters),
-        tuple(_result(one, spec) for one in trials),
+        tuple(_result(one, spec, selection) for one in trials),
         _importances(shared.study, trials),
+        selection.name,
+        selection.smaller_is_better,
     )
     best = None
     if result.best is not None:
@@ -219,13 +224,20 @@ def _write(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     return result
 
 
-def _result(trial: FrozenTrial, spec: SearchSpec) -> TrialResult:
+def _shown(gain: float | None, selection: Selection) -> float | None:
+    """A score as people know it, from what the study maximises."""
+    if gain is None or gain == _NO_SCORE:
+        return None
+    return -gain if selection.smaller_is_better else gain
+
+
+def _result(trial: FrozenTrial, spec: SearchSpec, selection: Selection) -> TrialResult:
     params = spec.parameters
-    scores = list(trial.intermediate_values.values())
+    best = max(trial.intermediate_values.values(), default=None)
     return TrialResult(
         number=trial.number,
         state=_STATES.get(trial.state, "unfinished"),
-        score=trial.value if trial.state == TrialState.COMPLETE else max(scores, default=None),
+        score=_shown(trial.value if trial.state == TrialState.COMPLETE else best, selection),
         values={key: _written(trial.params[key], params[key]) for key in params if key in trial.params},
         iteration=trial.last_step,
         seconds=None if trial.duration is None else trial.duration.total_seconds(),

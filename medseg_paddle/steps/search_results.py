@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class TrialResult:
     state : {"complete", "pruned", "failed", "unfinished"}
         Unfinished: another process is at it, or it was stopped and goes on with the next call.
     score : float or None
-        The best validation score there was.
+        The best validation score there was, as it is: of some less is better; None also where all were undefined.
     values : dict
         Key of the recipe to value.
     iteration : int or None
@@ -73,6 +74,10 @@ class SearchResult:
     importances : dict
         Share of each parameter in what tells good trials from others, see :func:`medseg_paddle.steps.search.search`;
         empty where there are too few trials to say.
+    score : str
+        Name of the score.
+    smaller_is_better : bool
+        Whether the smallest score is the best.
     """
 
     path: Path
@@ -80,19 +85,26 @@ class SearchResult:
     parameters: tuple[str, ...]
     trials: tuple[TrialResult, ...]
     importances: dict[str, float] = field(default_factory=dict)
+    score: str = "mean foreground Dice"
+    smaller_is_better: bool = False
 
     @property
     def best(self) -> TrialResult | None:
-        """The complete trial of the greatest score, the first of equals; None where none is complete."""
+        """The complete trial of the best score, the first of equals; None where none is complete."""
         complete = [one for one in self.trials if one.state == "complete"]
-        return max(complete, key=_score, default=None)
+        return max(complete, key=self._gain, default=None)
 
     @property
     def best_first(self) -> list[TrialResult]:
         """Complete trials by score, then the others by number."""
         complete = [one for one in self.trials if one.state == "complete"]
         others = [one for one in self.trials if one.state != "complete"]
-        return [*sorted(complete, key=_score, reverse=True), *others]
+        return [*sorted(complete, key=self._gain, reverse=True), *others]
+
+    def _gain(self, trial: TrialResult) -> float:
+        if trial.score is None:
+            return -math.inf
+        return -trial.score if self.smaller_is_better else trial.score
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -107,6 +119,8 @@ class SearchResult:
             notes.append(
                 f"Not finished, or another process is at it: {', '.join(waiting)}. Call again to go on."
             )
+        if self.smaller_is_better:
+            notes.append(f"The score is {self.score}, of which the smallest is the best.")
         return (*notes, _CHOSEN) if self.best is not None else tuple(notes)
 
 
@@ -122,6 +136,8 @@ def write_results(result: SearchResult, best: Recipe | None) -> None:
     write_text(result.path / "trials.csv", _csv(result))
     content = {
         "study": result.name,
+        "score": result.score,
+        "smaller_is_better": result.smaller_is_better,
         "best": None if result.best is None else result.best.number,
         "importances": result.importances,
         "notes": result.notes,
@@ -139,10 +155,6 @@ def best_recipe(recipe: Recipe, result: SearchResult) -> Recipe:
     said = f"Trial {result.best.number}, the best of {len(result.trials)} of {result.name}"
     changes: Mapping[str, Any] = {"search": None, "name": f"{recipe.name}_best", "description": said}
     return recipe.model_copy(update=changes)
-
-
-def _score(trial: TrialResult) -> float:
-    return float("-inf") if trial.score is None else trial.score
 
 
 def _csv(result: SearchResult) -> str:

@@ -32,7 +32,7 @@ from medseg_paddle.steps.provenance import provenance, surroundings
 from medseg_paddle.steps.train_progress import TrainingProgress, Watch, stopped_early
 
 # What comes after the training.
-_LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
+_LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset", "surface_tolerance"})
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
@@ -244,6 +244,8 @@ def _require_same_training(run: Run, wanted: Recipe) -> None:
     free = _MAY_CHANGE
     if isinstance(wanted.lr_scheduler, ReduceOnPlateau):
         free -= {"save_interval"}  # the learning rate counts validations
+    if wanted.selection.metric == "nsd":
+        free -= {"surface_tolerance"}
     changed = [key for key in _changed(run, wanted) if key not in free]
     if "inference" in _changed(run, wanted) and run.history():
         raise RecipeError(

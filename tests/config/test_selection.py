@@ -28,6 +28,9 @@ def test_every_score_of_a_report_can_select() -> None:
         ({"metric": "iou"}, "mean foreground IoU"),
         ({"metric": "recall", "label": "left lung"}, "recall left lung"),
         ({"metric": "volume_error", "label": "tumour"}, "volume error tumour"),
+        ({"metric": "hd95"}, "mean foreground HD95"),
+        ({"metric": "assd", "label": "tumour"}, "ASSD tumour"),
+        ({"metric": "nsd"}, "mean foreground NSD"),
     ],
 )
 def test_a_score_is_called_what_it_is(selection: dict[str, str], name: str) -> None:
@@ -36,9 +39,11 @@ def test_a_score_is_called_what_it_is(selection: dict[str, str], name: str) -> N
 
 def test_the_direction_of_a_score_is_known() -> None:
     assert Selection().gain(0.9) > Selection().gain(0.8) > Selection().gain(0) > -math.inf
-    volume = Selection(metric="volume_error")
-    assert volume.gain(0) > volume.gain(0.1) > volume.gain(7) > -math.inf
-    for selection in (Selection(), volume):
+    assert Selection(metric="nsd").gain(0.9) > Selection(metric="nsd").gain(0.8)
+    smaller = [Selection(metric=metric) for metric in ("volume_error", "hd95", "assd")]
+    for selection in smaller:
+        assert selection.gain(0) > selection.gain(0.1) > selection.gain(7) > selection.gain(900) > -math.inf
+    for selection in (Selection(), *smaller):
         for nothing in (None, math.nan, -1.0):  # -1 in the history of earlier versions
             assert selection.gain(nothing) == -math.inf
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from medseg_paddle.core import Case, LabelSet, Manifest, Slicing
+from medseg_paddle.core import Case, LabelSet, Manifest, Slicing, Within
 from medseg_paddle.errors import DataError
 
 LABELS = LabelSet.from_names(("background", "disc"))
@@ -52,10 +53,19 @@ def test_a_foreign_manifest_file_with_such_a_name_is_refused(tmp_path, key, valu
 
 
 def test_how_slices_were_cut_is_kept_in_the_file(tmp_path):
-    slicing = Slicing("sagittal", (0.5, 3.0), "HU")
+    slicing = Slicing("sagittal", (0.5, 3.0), "HU", Within(3, 17, 1.25))
     cases = Case(id="x", image=tmp_path / "x.png", slicing=slicing), Case(id="y", image=tmp_path / "y.png")
     (tmp_path / "manifest.json").write_text(manifest(*cases, root=tmp_path).to_json())
     assert [case.slicing for case in Manifest.load(tmp_path).splits["train"]] == [slicing, None]
+    raw = json.loads((tmp_path / "manifest.json").read_text())
+    entry = raw["splits"]["train"][0]["slicing"]
+    entry["within"]["spacing"] = 0
+    (tmp_path / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(DataError, match="spacing"):
+        Manifest.load(tmp_path)
+    del entry["within"]  # as earlier versions wrote it
+    (tmp_path / "manifest.json").write_text(json.dumps(raw))
+    assert Manifest.load(tmp_path).splits["train"][0].slicing == replace(slicing, within=None)
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import signal
@@ -47,8 +48,8 @@ def files(run: Run) -> dict[Path, tuple[int, bytes]]:
 @pytest.mark.parametrize(
     ("metric", "label", "name", "best_of"),
     [
-        ("volume_error", "disc", "volume error disc", min),
         ("auc", "mean", "mean foreground AUC", max),
+        ("hd95", "disc", "HD95 disc (pixels)", min),
     ],
 )
 def test_the_best_checkpoint_is_the_one_of_the_recipe_s_score(
@@ -75,7 +76,10 @@ def test_the_best_checkpoint_is_the_one_of_the_recipe_s_score(
     assert f"validation at {best['iter']}: {name} {best['score']:.4f}  best so far, saved" in said
     assert "mean foreground Dice" not in said
     assert f"Validation/{name}" in tags(run)
-    assert f'"checkpoint_chosen_by": "{name}"' in (run.evaluation_folder("val") / "summary.json").read_text()
+    chosen_by = json.loads((run.evaluation_folder("val") / "summary.json").read_text())[
+        "checkpoint_chosen_by"
+    ]
+    assert chosen_by == run.recipe.selection.name == name.removesuffix(" (pixels)")
 
 
 def test_a_smaller_score_is_kept_as_the_best_by_a_resumed_run(disc_recipe_file: Path, tmp_path: Path) -> None:

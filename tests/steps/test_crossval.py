@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from medseg_paddle.core import Case, LabelSet, Manifest
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.images import read_image, read_label
+from medseg_paddle.metrics import Distances
 from medseg_paddle.predictor import Predictor
 from medseg_paddle.run import Run
 from medseg_paddle.steps.crossval import crossval, export_folds
@@ -131,6 +133,23 @@ def test_a_fold_s_score_is_that_of_its_last_weights(done: CrossValidation, tmp_p
     assert run.history()[-1]["score"] == pytest.approx(report.mean_foreground_dice)
     said = json.loads((run.evaluation_folder("val") / "summary.json").read_text())
     assert said["checkpoint"] == "checkpoints/iter_4/model.pdparams"
+
+
+def test_surfaces_are_pooled_only_where_all_folds_measure_the_same(done: CrossValidation) -> None:
+    said = "Surfaces are those of single pictures, in pixels; nsd allows 2 pixels."
+    assert said in done.notes
+    assert said in (done.path / "crossval.md").read_text()
+    assert {row["unit"] for row in csv.DictReader((done.path / "cases.csv").open())} == {"pixels"}
+    assert done.pooled.summary["disc"]["hd95"].n == 8
+    in_mm = dataclasses.replace(done.folds[0].report, distances=Distances("mm", "volumes", 2))
+    mixed = dataclasses.replace(
+        done, folds=(dataclasses.replace(done.folds[0], report=in_mm), *done.folds[1:])
+    )
+    assert mixed.pooled.summary["disc"]["hd95"].n == 0
+    assert mixed.pooled.summary["disc"]["dice"] == done.pooled.summary["disc"]["dice"]
+    (differ,) = [note for note in mixed.notes if note.startswith("Surface scores differ in kind")]
+    assert "fold 0: Surfaces are those of whole volumes, in mm" in differ
+    assert "fold 1: Surfaces are those of single pictures, in pixels" in differ
 
 
 def test_the_summary_by_hand(done: CrossValidation) -> None:

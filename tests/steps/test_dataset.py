@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from medseg_paddle.config.prepare import PrepareSpec
-from medseg_paddle.core import LabelSet, Manifest, Slicing
+from medseg_paddle.core import LabelSet, Manifest, Slicing, Within
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.images import read_image, write_image
 from medseg_paddle.phantom import make_patient, write_phantom
@@ -474,7 +474,9 @@ def volumes(root: Path, axes: str = "LPS", label_shift: float = 0.0, scale: floa
 def test_a_nifti_volume_becomes_upright_slices(tmp_path, axes, corner):
     cases = run(volumes(tmp_path / "in", axes), spec(**NIFTI), tmp_path / "out").splits["train"]
     assert [case.id for case in cases] == ["v_000", "v_001", "v_002", "v_003"]
-    assert cases[0].slicing == Slicing("axial", (3, 2), "unknown")
+    assert [case.slicing for case in cases] == [
+        Slicing("axial", (3, 2), "unknown", Within(place, 4, 5)) for place in range(4)
+    ]
     # Voxel (1, 2, 3) has the greatest value; where it is shown depends on which way the axes run.
     image, label = read(cases[3].image), read(cases[3].label)
     assert image.shape == label.shape == (3, 2)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,31 @@ def test_two_processes_share_a_search_and_one_takes_over_what_the_other_was_kill
     assert [(one.number, one.state) for one in result.trials] == [(number, "complete") for number in range(3)]
     ends = [line for log in logs for line in re.findall(r"^trial \d complete", log.read_text(), re.MULTILINE)]
     assert sorted(ends) == [f"trial {number} complete" for number in range(3)]
+
+
+def test_where_less_is_better_the_score_is_shown_as_it_is_and_the_smallest_is_the_best(
+    kept_disc_recipe: str, tmp_path: Path
+) -> None:
+    text = kept_disc_recipe + "selection: {metric: hd95}\n"
+    path = with_search(
+        tmp_path / "far.yml",
+        text,
+        "lr_scheduler.learning_rate: {low: 0.00001, high: 0.03, log: true}",
+        trials=1,
+    )
+    result = search(path, output=tmp_path / "found")
+    for one in result.trials:
+        history = Run.open(result.path / f"trial_{one.number:04}").history()
+        assert one.score == pytest.approx(min(entry["score"] for entry in history))
+    first, *_ = result.trials
+    known = [replace(first, number=number, score=score) for number, score in enumerate([3.0, None, 1.0])]
+    ranked = replace(result, trials=tuple(known))
+    assert [one.score for one in ranked.best_first] == [1.0, 3.0, None]
+    assert ranked.best == known[2]
+    assert [one.score for one in replace(ranked, smaller_is_better=False).best_first] == [3.0, 1.0, None]
+    assert "The score is mean foreground HD95, of which the smallest is the best." in result.notes
+    said = json.loads((result.path / "search.json").read_text())
+    assert (said["score"], said["smaller_is_better"]) == ("mean foreground HD95", True)
 
 
 def test_the_command_prints_a_table(recipe: Path, found: SearchResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import PrepareSpec, WindowSpec
-from medseg_paddle.core import Geometry, Slicing, Volume
+from medseg_paddle.core import Geometry, Slicing, Volume, Within
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import clipped_share, window_to_uint8, window_to_uint16
@@ -123,6 +124,7 @@ def slices(
     convert = window_to_uint16 if spec.bits == 16 else window_to_uint8
     upright = Upright.of(first.geometry)
     slicing = Slicing(first.geometry.plane, upright.spacing(first.geometry), first.units)
+    across = first.geometry.spacing[0]
     for place, label in enumerate(labels):
         planes = [
             upright.apply(convert(volume.array[place], window.level, window.width))
@@ -135,7 +137,7 @@ def slices(
             label_path=label_paths[place],
             patient=patient,
             volume=name,
-            slicing=slicing,
+            slicing=replace(slicing, within=Within(place, len(labels), across)),
             notes=tuple(dict.fromkeys(filter(None, notes))) if place == 0 else (),
         )
 
