@@ -13,7 +13,7 @@ from medseg_paddle.core import MANIFEST_NAME, Case, LabelSet, Manifest
 from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
-from medseg_paddle.io.styles import MOST_STYLES, style_files
+from medseg_paddle.io.unlabelled import MOST_STYLES, style_files
 from medseg_paddle.predictor import Predictor
 from medseg_paddle.steps.export import export
 from medseg_paddle.steps.preview import preview
