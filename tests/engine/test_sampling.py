@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,25 @@ def test_a_case_stands_in_each_pass_as_often_as_its_weight_says(raw, seed):
     assert (counts.sum(axis=1) == len(raw)).all()
     assert (counts >= np.floor(weights - 1e-9)).all()
     assert (counts <= np.ceil(weights + 1e-9)).all()
+
+
+def test_two_threads_may_look_at_two_passes():
+    plain, expected = Order(5, 0), Order(5, 0)
+    wanted = [expected[position] for position in range(5)]
+    found: list[int] = []
+    stop = threading.Event()
+
+    def look_elsewhere() -> None:
+        while not stop.is_set():
+            plain[7]
+
+    beside = threading.Thread(target=look_elsewhere)
+    beside.start()
+    for _ in range(300):
+        found += [plain[position] for position in range(5)]
+    stop.set()
+    beside.join()
+    assert found == 300 * wanted
 
 
 def test_over_many_passes_each_case_is_drawn_its_weight():
@@ -142,6 +162,14 @@ def test_slices_of_a_volume_have_the_score_of_the_volume(tmp_path):
         ("{", "holds no scores"),
         ('{"cases": [{"case": "case0"}]}', "holds no scores"),
         ("[]", "holds no scores"),
+        (
+            '{"cases": [{"case": "case0", "dice": 1.5}, {"case": "case1", "dice": 0.5}]}',
+            "not between 0 and 1",
+        ),
+        (
+            '{"cases": [{"case": "case0", "dice": NaN}, {"case": "case1", "dice": 0.5}]}',
+            "not between 0 and 1",
+        ),
         ('{"cases": [{"case": "case0", "dice": 0.5}]}', "no score of 1 training image.*case1"),
         ('{"cases": [{"case": "case0", "dice": 1}, {"case": "case1", "dice": null}]}', "none is hard"),
     ],
