@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -69,25 +68,6 @@ def test_a_case_stands_in_each_pass_as_often_as_its_weight_says(raw, seed):
     assert (counts.sum(axis=1) == len(raw)).all()
     assert (counts >= np.floor(weights - 1e-9)).all()
     assert (counts <= np.ceil(weights + 1e-9)).all()
-
-
-def test_two_threads_may_look_at_two_passes():
-    plain, expected = Order(5, 0), Order(5, 0)
-    wanted = [expected[position] for position in range(5)]
-    found: list[int] = []
-    stop = threading.Event()
-
-    def look_elsewhere() -> None:
-        while not stop.is_set():
-            plain[7]
-
-    beside = threading.Thread(target=look_elsewhere)
-    beside.start()
-    for _ in range(300):
-        found += [plain[position] for position in range(5)]
-    stop.set()
-    beside.join()
-    assert found == 300 * wanted
 
 
 def test_over_many_passes_each_case_is_drawn_its_weight():
