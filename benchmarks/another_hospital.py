@@ -30,13 +30,7 @@ from medseg_paddle.steps.train import train
 SOURCE = ("256", "256")
 TARGETS = {"360 x 360": ("360", "360"), "696 x 520": ("696", "520")}
 STANDARDIZE = {"type": "StandardizeImage"}
-# With the weight of each.
-ALIGNMENTS = {
-    "adversarial": 1.0,
-    "adversarial, 0.1": 0.1,
-    "standardize, adversarial": 1.0,
-    "no reversal": 1e-12,
-}
+ALIGNMENTS = {"adversarial": 1.0, "standardize, adversarial": 1.0, "no reversal": 1e-12}  # with their weights
 WAYS = ("nothing", "standardize", "histogram", "fourier", *ALIGNMENTS)
 
 

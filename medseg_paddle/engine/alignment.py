@@ -106,7 +106,7 @@ class _Decoding:
 
 
 def _of_first_of_two(values: paddle.Tensor) -> paddle.Tensor:
-    """Of ``[2 N, ...]`` the even ones; a view of pairs costs less than Paddle's slice with a step."""
+    """Of ``[2 N, ...]`` the even ones, ``[N, ...]``."""
     images, *others = values.shape
     return values.reshape([images // 2, 2, *others])[:, 0]
 
