@@ -30,8 +30,9 @@ from medseg_paddle.steps.train import train
 SOURCE = ("256", "256")
 TARGETS = {"360 x 360": ("360", "360"), "696 x 520": ("696", "520")}
 STANDARDIZE = {"type": "StandardizeImage"}
-ALIGNMENTS = {"adversarial": 1.0, "standardize, adversarial": 1.0, "no reversal": 1e-12}  # with their weights
-WAYS = ("nothing", "standardize", "histogram", "fourier", *ALIGNMENTS)
+ALIGNED = ("adversarial", "standardize, adversarial", "no reversal")
+WAYS = ("nothing", "standardize", "histogram", "fourier", *ALIGNED)
+NO_REVERSAL = 1e-12  # a weight that changes nothing
 
 
 def write(data: Path, root: Path) -> None:
@@ -60,7 +61,7 @@ def write(data: Path, root: Path) -> None:
         (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
-def recipe(root: Path, way: str, iters: int, seed: int) -> dict:
+def recipe(root: Path, way: str, iters: int, seed: int, weight: float) -> dict:
     """The same training but for `way`."""
     first = {
         "histogram": [{"type": "RandomHistogramMatch", "styles": str(root / "style"), "prob": 0.5}],
@@ -71,7 +72,8 @@ def recipe(root: Path, way: str, iters: int, seed: int) -> dict:
     patch = {"type": "RandomAffinePatch", "size": [96, 96], "scale": [0.7, 1.4], "rotation": 180,
              "flip_horizontal": 0.5, "foreground": 0.5}  # fmt: skip
     before = [STANDARDIZE] if way.startswith("standardize") else []
-    alignment = {"target": str(root / "style"), "weight": ALIGNMENTS[way]} if way in ALIGNMENTS else None
+    share = NO_REVERSAL if way == "no reversal" else weight
+    alignment = {"target": str(root / "style"), "weight": share} if way in ALIGNED else None
     losses = [{"type": "CrossEntropyLoss"}, {"type": "DiceLoss", "background": False}]
     return {
         "name": "nuclei", "labels": ["background", "nucleus"], "batch_size": 4, "iters": iters, "seed": seed,
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--iters", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--weight", type=float, default=1.0, help="of an alignment")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +116,7 @@ def main() -> None:
             (way, name): [] for way in options.ways for name in ("test", *TARGETS)
         }
         for seed, way in itertools.product(range(options.seeds), options.ways):
-            wanted = recipe(root, way, options.iters, seed)
+            wanted = recipe(root, way, options.iters, seed, options.weight)
             path = root / "recipe.yml"
             path.write_text(yaml.safe_dump(wanted))
             run = train(path, output=root / "run", overwrite=True)
