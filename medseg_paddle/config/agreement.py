@@ -18,6 +18,8 @@ from medseg_paddle.config.transforms import (
     RandomAffinePatch,
     RandomChannelDrop,
     RandomCutout,
+    RandomFourierStyle,
+    RandomHistogramMatch,
     StandardizeImage,
     Transform,
 )
@@ -239,6 +241,14 @@ def _require_intensities_before_normalize(recipe: Recipe) -> None:
 
 def _require_whole_images_to_standardize(recipe: Recipe) -> None:
     """Its mean and deviation of a patch, or of another size, would not be those of the image that is predicted."""
+    for i, transform in enumerate(recipe.train_dataset.transforms):
+        styled = isinstance(transform, RandomHistogramMatch | RandomFourierStyle)
+        if styled and isinstance(recipe.train_dataset.transforms[0], StandardizeImage):
+            raise inconsistent(
+                f"{transform.type} after StandardizeImage would bring back what that takes away, and in training only",
+                at=("train_dataset", "transforms", i),
+                hint="use one of the two",
+            )
     for name, dataset in _datasets(recipe):
         for i, transform in enumerate(dataset.transforms):
             if isinstance(transform, StandardizeImage) and i > 0:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from medseg_paddle.config.agreement import require_agreement
+from medseg_paddle.config.alignment import Alignment
 from medseg_paddle.config.base import Spec, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
 from medseg_paddle.config.initialise import Freeze, Initialise
@@ -100,6 +101,9 @@ class Recipe(Spec):
     model: Model = Field(description="the network")
     initialise: Initialise | None = Field(None, description="weights to start from; fresh ones where absent")
     freeze: Freeze | None = Field(None, description="layers that do not learn")
+    alignment: Alignment | None = Field(
+        None, description="ours: features of another hospital's pictures like those of the training images"
+    )
     loss: Loss = Field(description="what is minimised")
     optimizer: Optimizer = Field(description="how")
     lr_scheduler: Schedule = Field(description="learning rate over the iterations")

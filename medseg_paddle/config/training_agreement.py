@@ -10,12 +10,17 @@ from medseg_paddle.config.optimisation import OneCycleLR, ReduceOnPlateau
 if TYPE_CHECKING:
     from medseg_paddle.config.recipe import Recipe
 
+# Networks of ours, whose way down is computed by itself.
+_WITH_AN_ENCODER = ("ScalableUNet", "SimpleUNet", "EncoderUNet")
+_ENCODERS = ("encoder", "down")  # names of the whole way down
+
 
 def require_trainable(recipe: Recipe) -> None:
     """Check how the recipe is trained; see :func:`medseg_paddle.config.agreement.require_agreement`."""
     _require_parts_of_a_batch(recipe)
     _require_a_schedule_that_can_be_followed(recipe)
     _require_an_average_to_decay(recipe)
+    _require_features_to_align(recipe)
 
 
 def _require_parts_of_a_batch(recipe: Recipe) -> None:
@@ -65,3 +70,31 @@ def _require_an_average_to_decay(recipe: Recipe) -> None:
             at=("ema_decay",),
             hint="add `use_ema: true`, or remove `ema_decay`",
         )
+
+
+def _require_features_to_align(recipe: Recipe) -> None:
+    if recipe.alignment is None:
+        return
+    if recipe.model.type not in _WITH_AN_ENCODER:
+        raise inconsistent(
+            f"alignment takes the features of an encoder, and {recipe.model.type} has none that is known",
+            at=("alignment",),
+            hint=f"use one of {', '.join(_WITH_AN_ENCODER)}",
+        )
+    frozen = [] if recipe.freeze is None or recipe.freeze.until is not None else recipe.freeze.layers
+    if any(layer in _ENCODERS for layer in frozen):
+        raise inconsistent(
+            "alignment changes the encoder, and freeze.layers leaves it as it is",
+            at=("freeze", "layers"),
+            hint="freeze other layers, give `freeze.until`, or remove `alignment`",
+        )
+    for key, wanted, instead in (
+        ("to_static_training", recipe.to_static_training, "train without it"),
+        ("precision", recipe.precision != "fp32", "write `precision: fp32`"),
+    ):
+        if wanted:
+            raise inconsistent(
+                f"alignment with {key}: {str(getattr(recipe, key)).lower()} has never been tried",
+                at=(key,),
+                hint=f"{instead}, or remove `alignment`",
+            )

@@ -44,7 +44,7 @@ def _probe(folder: Path) -> dict[str, Any]:
     start_paddle()
     import paddle
 
-    from medseg_paddle.engine.data import TrainingStream, require_stackable, survey
+    from medseg_paddle.engine.data import TrainingStream, require_stackable, survey, targets_of
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.finders import try_out
     from medseg_paddle.io.cases import load_cases
@@ -66,7 +66,7 @@ def _probe(folder: Path) -> dict[str, Any]:
 
     try:
         with DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:
-            found = survey(tuple(used.values()), recipe, decoded=decoded)
+            found = survey(tuple(used.values()), recipe, decoded=decoded, targets=targets_of(recipe))
             require_stackable(recipe, found)
             try_out(
                 recipe,

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import paddle
 
+from medseg_paddle.engine.alignment import DomainAlignment
 from medseg_paddle.engine.checkpoints import CheckpointWriter, StatefulPart, restore
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import TrainingStream
@@ -52,6 +53,7 @@ class Course:
     stop : StopSignals
     ending : Ending
     freezing : Freezing
+    alignment : DomainAlignment or None
 
     Attributes
     ----------
@@ -76,13 +78,14 @@ class Course:
         stop: StopSignals,
         ending: Ending,
         freezing: Freezing,
+        alignment: DomainAlignment | None,
     ) -> None:
         recipe = run.recipe
         self._run, self._recipe = run, recipe
         self._checkpoint, self._reached = checkpoint, reached
         self._model, self._optimizer, self._validation = model, optimizer, validation
         self._dashboard, self._log, self._stop, self._ending = dashboard, log, stop, ending
-        self._freezing = freezing
+        self._freezing, self._alignment = freezing, alignment
         self._mixed = mixed_precision(recipe)
         self._average = MovingAverage(
             None if checkpoint is None else run.average_in(checkpoint), recipe.ema_decay
@@ -92,6 +95,7 @@ class Course:
             optimizer,
             recipe.precision,
             lambda iteration: stream.names(positions_of(iteration, recipe.batch_size)),
+            None if alignment is None else alignment.classifier,
         )
         self.log_iters = min(recipe.log_iters, recipe.iters)
         self.running, self._scaler = RunningLoss(self.log_iters), LossScaler()
@@ -101,6 +105,8 @@ class Course:
             "scaler": self._scaler,
             "generators": GlobalGenerators(),
         }
+        if alignment is not None:
+            self._parts["alignment"] = alignment
         self._writer = CheckpointWriter(run, self._parts, self._settle)
 
     @property
@@ -176,6 +182,8 @@ class Course:
             raise Stopped
         self._ending.before_iteration()
         seed_iteration(self._recipe.seed, iteration)
+        if self._alignment is not None:
+            self._alignment.begin(iteration)
         self._guard.begin()
 
     def _after_step(self, iteration: int) -> None:

@@ -15,10 +15,11 @@ from medseg_paddle.config.losses import single_losses
 from medseg_paddle.core import Case, class_weights
 from medseg_paddle.engine.loading import Allocate
 from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform, foreground_kind, sizes_after
-from medseg_paddle.engine.sampling import order_of
+from medseg_paddle.engine.sampling import Order, order_of
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
+from medseg_paddle.io.unlabelled import target_cases
 from medseg_paddle.preprocess.augment import mixup
 from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
 
@@ -29,6 +30,7 @@ class Survey:
 
     pixels: tuple[int, ...]
     sizes: frozenset[tuple[int, int]]
+    """Rows and columns, those of the images without labels included."""
     only_ignored: tuple[Path, ...] = ()
     """Labels with ignored pixels and none of a class."""
     holds_foreground: tuple[bool, ...] = ()
@@ -40,6 +42,7 @@ def survey(
     recipe: Recipe,
     progress: Callable[[int, int, str], None] | None = None,
     decoded: DecodedImages | None = None,
+    targets: Sequence[Case] = (),
 ) -> Survey:
     """Read every image and label once before the training starts: better now than at iteration 900.
 
@@ -51,6 +54,8 @@ def survey(
         Told after each case: done, in all, what.
     decoded : DecodedImages, optional
         Keeps what is read, as far as it has room, for :class:`TrainingStream`.
+    targets : sequence of Case
+        Images without labels that are trained with them, see :func:`targets_of`.
 
     Raises
     ------
@@ -80,8 +85,26 @@ def survey(
         if decoded is not None:
             decoded.keep(*_packed(case, image, label, recipe))
         if progress is not None:
-            progress(done, len(cases), "images and labels read")
+            progress(done, len(cases) + len(targets), "images and labels read")
+    for done, case in enumerate(targets, start=len(cases) + 1):
+        image = read_image(case.image, recipe.in_channels)
+        sizes.add((image.shape[0], image.shape[1]))
+        if decoded is not None:
+            decoded.keep(*_packed(case, image, _unlabelled(image), recipe))
+        if progress is not None:
+            progress(done, len(cases) + len(targets), "images and labels read")
     return Survey(tuple(int(n) for n in pixels), frozenset(sizes), tuple(only_ignored), tuple(full))
+
+
+def targets_of(recipe: Recipe) -> tuple[Case, ...]:
+    """Images without labels whose features the recipe aligns with those of the training; none where it does not.
+
+    Raises
+    ------
+    DataError
+        Their folder is not there or holds none.
+    """
+    return () if recipe.alignment is None else target_cases(Path(recipe.alignment.target))
 
 
 def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:
@@ -118,28 +141,34 @@ def require_stackable(recipe: Recipe, found: Survey) -> None:
     """
     transforms = recipe.train_dataset.transforms
     sizes = sizes_after(transforms, found.sizes)
-    if recipe.batch_size == 1 or (sizes is not None and len(sizes) <= 1):
+    images = _images_of_a_batch(recipe)
+    if images == 1 or (sizes is not None and len(sizes) <= 1):
         return
     steps = ", ".join(t.type for t in transforms) or "no transform"
     many = "a random size" if sizes is None else f"{len(sizes)} different sizes"
     raise RecipeError(
-        f"the training images have {many} after {steps} and cannot be stacked to a batch of {recipe.batch_size}",
+        f"the training images have {many} after {steps} and cannot be stacked to a batch of {images}",
         hint="end the changes of size in train_dataset.transforms with RandomAffinePatch, RandomPaddingCrop or "
-        "Resize, or set batch_size: 1",
+        "Resize" + ("" if recipe.alignment else ", or set batch_size: 1"),
     )
 
 
 def balanced_weights(recipe: Recipe, found: Survey) -> tuple[float, ...] | None:
-    """What ``weight: balanced`` of a loss stands for; None where no loss says so.
+    """What ``weight: balanced`` of a loss stands for; None where no loss says so. An ignored class weighs nothing.
 
     Raises
     ------
     DataError
         A class has no pixel in the training set.
     """
-    if any(getattr(loss, "weight", None) == "balanced" for _, loss in single_losses(recipe.loss)):
-        return class_weights(found.pixels, recipe.label_set.names)
-    return None
+    if not any(getattr(loss, "weight", None) == "balanced" for _, loss in single_losses(recipe.loss)):
+        return None
+    pixels, names, ignored = list(found.pixels), list(recipe.label_set.names), recipe.ignore_index
+    if not 0 <= ignored < len(pixels):
+        return class_weights(pixels, names)
+    del pixels[ignored], names[ignored]
+    weights = class_weights(pixels, names)
+    return (*weights[:ignored], 0.0, *weights[ignored:])
 
 
 def batch_bytes(recipe: Recipe, found: Survey) -> int:
@@ -148,8 +177,13 @@ def batch_bytes(recipe: Recipe, found: Survey) -> int:
     pixels = max(rows * columns for rows, columns in sizes)
     mixed = recipe.train_dataset.mixup is not None
     label = np.dtype(np.int64) if mixed else label_dtype(recipe.ignore_index)
-    one = pixels * (4 * recipe.in_channels + label.itemsize)
-    return recipe.batch_size * one + _ROUNDING
+    images = 4 * recipe.in_channels * _images_of_a_batch(recipe)
+    return pixels * (images + label.itemsize * recipe.batch_size) + _ROUNDING
+
+
+def _images_of_a_batch(recipe: Recipe) -> int:
+    """With an alignment there is an image without label after each of the labelled ones."""
+    return recipe.batch_size * (1 if recipe.alignment is None else 2)
 
 
 _ROUNDING = 256  # arrays of a batch begin at round addresses
@@ -172,11 +206,22 @@ def _packed(case: Case, image: NDArray[np.float32], label: NDArray[Any], recipe:
     return (case.image, case.label), kept, label, *_foreground(recipe)(label, recipe.ignore_index).kept
 
 
+def _unlabelled(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """What stands in for the label that an image has not; nobody learns from it."""
+    return np.zeros(image.shape[:2], np.uint8)
+
+
+# What is drawn with one seed: 0 is the order of the images, 3 what the network draws (`randomness`).
+_DRAWS, _MIXTURES, _TARGET_ORDER, _TARGET_DRAWS = 1, 2, 4, 5
+
+
 class TrainingStream:
     """Position in the stream -> augmented image and label.
 
     Each pass over the cases is in a fresh order, see :class:`medseg_paddle.engine.sampling.Order`. Everything drawn
     at a position depends on the seed and the position alone: not on workers, not on when the run was interrupted.
+
+    With an `alignment` there is an unlabelled image at each position, too, drawn for itself and augmented alike.
 
     Parameters
     ----------
@@ -190,7 +235,7 @@ class TrainingStream:
     Raises
     ------
     DataError
-        What the recipe names for sampling or as a style cannot be read, or does not fit.
+        What the recipe names for sampling, as a style or to be aligned cannot be read, or does not fit.
     """
 
     def __init__(
@@ -212,6 +257,8 @@ class TrainingStream:
             recipe.seed,
             lambda: found.holds_foreground if found is not None else self._found_foreground(),
         )
+        self._targets = targets_of(recipe)
+        self._target_order = Order(len(self._targets), recipe.seed, stream=_TARGET_ORDER)
         mixing = recipe.train_dataset.mixup
         self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
 
@@ -225,14 +272,18 @@ class TrainingStream:
 
     def names(self, positions: Sequence[int]) -> list[str]:
         """The files of the images at these positions."""
-        return [str(self.case_at(position).image) for position in positions]
+        cases = [self.case_at(position) for position in positions]
+        if self._targets:
+            cases += [self._targets[self._target_order[position]] for position in positions]
+        return [str(case.image) for case in cases]
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
-        """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
+        """``img`` float32 CHW and ``label`` int64 HW, with label; see `preprocess.augment.mixup` for a mixed one."""
         place = 0 if self._mixup is None else position % self._recipe.batch_size
         whole = 1 if self._mixup is None else self._recipe.batch_size
         batch = self.batch(range(position - place, position - place + whole))
-        return {"img": batch["img"][place], "label": batch["label"][place].astype(np.int64)}
+        images = batch["img"][::2] if self._targets else batch["img"]
+        return {"img": images[place], "label": batch["label"][place].astype(np.int64)}
 
     def batch(
         self, positions: Sequence[int], allocate: Allocate = lambda _, shape, dtype: np.empty(shape, dtype)
@@ -249,22 +300,29 @@ class TrainingStream:
         Returns
         -------
         dict
-            ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`, or int64 where it is mixed.
+            ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`, or int64 where it is mixed. With an
+            `alignment`, 2 N images: one without label after each of the labelled ones.
         """
         batch: dict[str, NDArray[Any]] = {}
+        step = 2 if self._targets else 1
         mixing = self._mixing(positions)
         label_type = label_dtype(self.ignore_index) if mixing is None else np.dtype(np.int64)
         for number, position in enumerate(positions):
             image, label = self._augmented(position)
             if not batch:
                 rows, columns, channels = image.shape
-                batch["img"] = allocate("img", (len(positions), channels, rows, columns), np.float32)
+                batch["img"] = allocate("img", (step * len(positions), channels, rows, columns), np.float32)
                 batch["label"] = allocate("label", (len(positions), rows, columns), label_type)
-            self._transform.write(image, batch["img"][number])
+            self._transform.write(image, batch["img"][step * number])
             batch["label"][number] = label
+            if self._targets:
+                target = self._targets[self._target_order[position]]
+                image, _ = self._changed(target, [self._recipe.seed, _TARGET_DRAWS, position], labels=False)
+                self._transform.write(image, batch["img"][step * number + 1])
         if mixing is not None:
-            images, labels = (np.roll(batch[name], -mixing.step, axis=0) for name in ("img", "label"))
-            batch["img"][...] = mixup.mixed(batch["img"], images, mixing.weight)
+            learned = batch["img"][::step]
+            images, labels = (np.roll(array, -mixing.step, axis=0) for array in (learned, batch["label"]))
+            learned[...] = mixup.mixed(learned, images, mixing.weight)
             batch["label"][...] = mixup.packed(batch["label"], labels, mixing.weight, self.ignore_index)
         return batch
 
@@ -275,20 +333,25 @@ class TrainingStream:
         if place or len(positions) != self._recipe.batch_size:
             raise ValueError(f"{positions} is no whole batch, which mixup needs")
         return self._mixup.draw(
-            np.random.default_rng([self._recipe.seed, 2, number]), self._recipe.batch_size
+            np.random.default_rng([self._recipe.seed, _MIXTURES, number]), self._recipe.batch_size
         )
 
     def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        case = self._cases[self._order[position]]
+        return self._changed(self.case_at(position), [self._recipe.seed, _DRAWS, position])
+
+    def _changed(
+        self, case: Case, seeds: Sequence[int], *, labels: bool = True
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Image and label of a case, or what stands in for a label, through the transforms; the seeds draw."""
         held = None if self._decoded is None else self._decoded.get((case.image, case.label))
         if held is None:
             read = read_image(case.image, self._recipe.in_channels)
-            _, image, label, *found = _packed(case, read, labelled(case, self._recipe), self._recipe)
+            label = labelled(case, self._recipe) if labels else _unlabelled(read)
+            _, image, label, *found = _packed(case, read, label, self._recipe)
         else:
             image, label, *found = held
-        rng = np.random.default_rng([self._recipe.seed, 1, position])
         foreground = self._foreground(label, self.ignore_index, *found)
-        return self._transform.augmented(image, label, rng, foreground)
+        return self._transform.augmented(image, label, np.random.default_rng(seeds), foreground)
 
     def _found_foreground(self) -> list[bool]:
         ignored = self.ignore_index

@@ -26,12 +26,19 @@ class DivergenceGuard:
         The recipe's. In fp16 up to ten losses in a row may be infinite: those steps are skipped.
     images : callable
         Iteration -> names of the images in its batch.
+    beside : nn.Layer, optional
+        What is trained beside the model, by the same optimiser.
     """
 
     def __init__(
-        self, model: paddle.nn.Layer, optimizer: Any, precision: str, images: Callable[[int], Sequence[str]]
+        self,
+        model: paddle.nn.Layer,
+        optimizer: Any,
+        precision: str,
+        images: Callable[[int], Sequence[str]],
+        beside: paddle.nn.Layer | None = None,
     ) -> None:
-        self._model, self._optimizer = model, optimizer
+        self._models, self._optimizer = [model] if beside is None else [model, beside], optimizer
         self._allowed = _SKIPPED_IN_A_ROW if precision == "fp16" else 0
         self._images = images
         self._rate, self._bad = math.nan, 0
@@ -62,7 +69,8 @@ class DivergenceGuard:
         DivergenceError
             They do not.
         """
-        for name, value in _tensors((self._model.state_dict(), self._optimizer.state_dict())):
+        states = (*(model.state_dict() for model in self._models), self._optimizer.state_dict())
+        for name, value in _tensors(states):
             if paddle.is_floating_point(value) and not bool(paddle.isfinite(value).all()):
                 raise self._error(iteration, f"{name} is infinite or NaN")
 

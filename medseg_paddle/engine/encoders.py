@@ -113,6 +113,7 @@ class EncoderUNet(nn.Layer):  # type: ignore[misc]
         self._strides = kind.strides
         skips = {1: width, **dict(zip(kind.strides, channels, strict=True))}
         deepest = max(kind.strides)
+        self.bottom_channels = skips[deepest]
         self._steps = [stride for stride in (32, 16, 8, 4, 2, 1) if stride < deepest]
         self.image = double_convolution(in_channels, width, norm)
         blocks, inputs = [], skips[deepest]
@@ -125,9 +126,18 @@ class EncoderUNet(nn.Layer):  # type: ignore[misc]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Logits ``[N, K, H, W]`` of images ``[N, C, H, W]``, in a list as PaddleSeg wants them."""
-        size, found = paddle.shape(x)[2:], self._encoded(x)
-        skips = {stride: found[number] for number, stride in enumerate(self._strides)}
-        skips[1] = self.image(x)
+        return self.decode(self.encode(x))
+
+    def encode(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Features of images at each size, the finest first; the last have `bottom_channels` channels."""
+        found = self._encoded(x)
+        return [self.image(x), *found]
+
+    def decode(self, levels: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        """What :meth:`forward` returns, from what :meth:`encode` did."""
+        size = paddle.shape(levels[0])[2:]
+        skips = {stride: levels[1 + number] for number, stride in enumerate(self._strides)}
+        skips[1] = levels[0]
         y = skips[max(self._strides)]
         for number, block in enumerate(self.up):
             stride = self._steps[number]

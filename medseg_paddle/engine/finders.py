@@ -22,7 +22,7 @@ from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, LoadingFailed, ru
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
 from medseg_paddle.engine.precision import loss_in_bf16, mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import seed_everything
-from medseg_paddle.engine.training import loop_arguments, set_up
+from medseg_paddle.engine.training import build_alignment, loop_arguments, set_up
 from medseg_paddle.io.decoded import DecodedImages
 
 Told = Callable[[int, float], bool]
@@ -76,16 +76,17 @@ def try_out(
         (Path(scratch) / "log").open("w", encoding="utf-8") as log,
     ):
         model = build_model(recipe)
+        alignment = build_alignment(recipe, model)
         initialise(model, recipe)
         Freezing(model, recipe.freeze).begin(0)
-        optimizer = build_optimizer(recipe, model)
+        optimizer = build_optimizer(recipe, model, None if alignment is None else alignment.classifier)
         if rates is not None:
             optimizer.set_lr_scheduler(_Rates(rates))
         set_up(model, recipe, device)
         mixed = mixed_precision(recipe)
         hooks = Hooks(
             around=lambda: training_in_bf16(model, optimizer, mixed),
-            before_iteration=_go_on,
+            before_iteration=_go_on if alignment is None else alignment.begin,
             after_step=_go_on,
             loss=lambda _iteration, loss, _parts: loss,
             forward=lambda: loss_in_bf16(mixed),

@@ -15,6 +15,7 @@ from medseg_paddle.engine.data import (
     batch_bytes,
     require_stackable,
     survey,
+    targets_of,
 )
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
@@ -62,7 +63,7 @@ def inspect(
     DataError
         An image or a label is unreadable or does not fit, there is no foreground to learn or score, none of
         a class whose loss is to be balanced, or what
-        the recipe names for sampling or as a style cannot be read.
+        the recipe names for sampling, as a style or to be aligned cannot be read.
     RecipeError
         The images cannot be stacked to a batch, or the optimiser names parameters that the model has not.
     ModelError
@@ -75,7 +76,7 @@ def inspect(
             "training on several devices at once is not supported yet",
             hint="start one process; compare recipes by starting several runs on one device each",
         )
-    found = survey(train, recipe, listener.surveyed, decoded)
+    found = survey(train, recipe, listener.surveyed, decoded, targets_of(recipe))
     require_stackable(recipe, found)
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")

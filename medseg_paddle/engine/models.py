@@ -61,6 +61,7 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
         deep_supervision: int = 0,
     ) -> None:
         super().__init__()
+        self.bottom_channels = min(width * 2**depth, max_width)
         widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
         self.down = nn.LayerList(
             [double_convolution(i, o, norm) for i, o in zip([in_channels, *widths], widths, strict=False)]
@@ -87,13 +88,21 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
 
         While training with deep supervision, those of the lower levels follow, interpolated to ``H, W``.
         """
-        image, skips = x, []
+        return self.decode(self.encode(x))
+
+    def encode(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Features of images at each level, the finest first; the last have `bottom_channels` channels."""
+        levels = []
         for level, block in enumerate(self.down):
             if level:
                 x = F.max_pool2d(x, 2)
             x = block(x)
-            skips.append(x)
-        skips.pop()
+            levels.append(x)
+        return levels
+
+    def decode(self, levels: list[paddle.Tensor]) -> list[paddle.Tensor]:
+        """What :meth:`forward` returns, from what :meth:`encode` did."""
+        x, skips = levels[-1], levels[:-1]
         if self.dropout is not None:
             x = self.dropout(x)
         decoded = []
@@ -103,7 +112,7 @@ class ScalableUNet(nn.Layer):  # type: ignore[misc]
             decoded.append(x)
         logits = [self.head(x)]
         if self.training and self.lower_heads is not None:
-            size, lower = paddle.shape(image)[2:], decoded[-2::-1]
+            size, lower = paddle.shape(levels[0])[2:], decoded[-2::-1]
             logits += [resized(head(lower[n]), size) for n, head in enumerate(self.lower_heads)]
         return logits
 

@@ -18,8 +18,10 @@ from medseg_paddle.errors import RecipeError
 _NAMES_SHOWN = 6
 
 
-def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimizer:
-    """The recipe's optimiser over the model's parameters.
+def build_optimizer(
+    recipe: Recipe, model: nn.Layer, beside: nn.Layer | None = None
+) -> paddle.optimizer.Optimizer:
+    """The recipe's optimiser over the model's parameters, and those of what is trained `beside` it.
 
     ``custom_cfg`` and ``decay_norms_and_biases`` are kept with the parameters, in place of Paddle's groups of
     parameters: Paddle clips the gradients of each group by themselves, so that a global norm is none, and
@@ -43,7 +45,8 @@ def build_optimizer(recipe: Recipe, model: nn.Layer) -> paddle.optimizer.Optimiz
         kind = "Momentum"  # as PaddleSeg does
     groups = _groups(spec, model)
     decays = _set_shares(spec, model, groups)
-    arguments |= {"parameters": model.parameters(), "learning_rate": build_schedule(recipe)}
+    parameters = [*model.parameters(), *(() if beside is None else beside.parameters())]
+    arguments |= {"parameters": parameters, "learning_rate": build_schedule(recipe)}
     if kind == "AdamW":
         return _AdamW(decays, **{"weight_decay": 0.0, **arguments})
     optimizer: paddle.optimizer.Optimizer = getattr(paddle.optimizer, kind)(**arguments)

@@ -32,12 +32,19 @@ class Order:
         One for each case, their mean is 1.
     groups : sequence of int, optional
         A number for each case; the share of those with one number is kept in each pass.
+    stream : int
+        Tells orders of one seed apart.
     """
 
     def __init__(
-        self, cases: int, seed: int, weights: Sequence[float] | None = None, groups: Sequence[int] = ()
+        self,
+        cases: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        groups: Sequence[int] = (),
+        stream: int = 0,
     ) -> None:
-        self._cases, self._seed = cases, seed
+        self._cases, self._seeds = cases, [seed, stream]
         self._weights = None if weights is None else np.array(weights, np.float64)
         numbers = np.array(groups or [0] * cases)
         self._groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
@@ -45,9 +52,10 @@ class Order:
 
     def __getitem__(self, position: int) -> int:
         number, place = divmod(position, self._cases)
-        if self._pass[0] != number:
-            self._pass = (number, self._drawn(np.random.default_rng([self._seed, 0, number])))
-        return int(self._pass[1][place])
+        held = self._pass  # another thread, which names the images of an error, may be amid another pass
+        if held[0] != number:
+            held = self._pass = (number, self._drawn(np.random.default_rng([*self._seeds, number])))
+        return int(held[1][place])
 
     def _drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The cases of a pass."""

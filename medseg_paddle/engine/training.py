@@ -14,6 +14,7 @@ from medseg_paddle.config.recipe import CpuKernels, Recipe
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
 from medseg_paddle.engine.accumulation import save_memory
+from medseg_paddle.engine.alignment import LOSS_NAME, DomainAlignment, DomainLoss
 from medseg_paddle.engine.course import Course
 from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
@@ -92,12 +93,13 @@ def fit(
         contextlib.ExitStack() as ending,
     ):
         ending.callback(run.tidy_checkpoints)
-        model, freezing, optimizer = _to_train(run, log, checkpoint)
+        model, freezing, alignment, optimizer = _to_train(run, log, checkpoint)
         stream = TrainingStream(train_cases, recipe, decoded, found)
         dashboard = None
         if environment.rank == 0:
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
-                dashboard = Dashboard(run.path, images_per_iteration, part_names(recipe.loss), reached)
+                losses = [*part_names(recipe.loss), *([] if alignment is None else [LOSS_NAME])]
+                dashboard = Dashboard(run.path, images_per_iteration, losses, reached)
             ending.callback(dashboard.close)
         facts = {
             "model": recipe.model.type,
@@ -136,6 +138,7 @@ def fit(
             stop=stop,
             ending=end,
             freezing=freezing,
+            alignment=alignment,
         )
         writer: Any = (
             None
@@ -206,15 +209,14 @@ def set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
 
 def loop_arguments(recipe: Recipe, class_weights: tuple[float, ...] | None) -> dict[str, Any]:
     """What `run_train` takes from the recipe alone; `class_weights` are what ``weight: balanced`` stands for."""
+    mixed = recipe.train_dataset.mixup is not None
+    losses = build_losses(recipe.loss, recipe.ignore_index, mixed=mixed, class_weights=class_weights)
+    if recipe.alignment is not None:
+        losses = {"types": [*losses["types"], DomainLoss()], "coef": [*losses["coef"], 1.0]}
     return {
         "batch_size": recipe.batch_size,
         "num_workers": recipe.num_workers,
-        "losses": build_losses(
-            recipe.loss,
-            recipe.ignore_index,
-            mixed=recipe.train_dataset.mixup is not None,
-            class_weights=class_weights,
-        ),
+        "losses": losses,
         "use_ema": recipe.use_ema,
         # bf16 is no word of PaddleSeg's; see `engine.precision`.
         "precision": "fp16" if recipe.precision == "fp16" else "fp32",
@@ -223,18 +225,32 @@ def loop_arguments(recipe: Recipe, class_weights: tuple[float, ...] | None) -> d
     }
 
 
-def _to_train(run: Run, log: TextIO, checkpoint: Path | None) -> tuple[paddle.nn.Layer, Freezing, Any]:
-    """The network with what it starts from, what of it is frozen, and its optimiser; all as after `checkpoint`."""
+def build_alignment(recipe: Recipe, model: paddle.nn.Layer) -> DomainAlignment | None:
+    """What is trained against the network's encoder; None where the recipe has no `alignment`.
+
+    To be built right after the network: the optimiser's state goes by names that count what was built before.
+    """
+    return None if recipe.alignment is None else DomainAlignment(model, recipe.alignment, recipe.iters)
+
+
+def _to_train(
+    run: Run, log: TextIO, checkpoint: Path | None
+) -> tuple[paddle.nn.Layer, Freezing, DomainAlignment | None, Any]:
+    """The network with what it starts from, what of it is frozen, what is trained against it, and its optimiser.
+
+    All as after `checkpoint`, but for the weights and states that are in it.
+    """
     recipe = run.recipe
     model = build_model(recipe)
+    alignment = build_alignment(recipe, model)
     if checkpoint is None and (started_from := initialise(model, recipe)) is not None:
         run.note_initial_weights(started_from.facts)
         log.write("\n".join([started_from.summary, *started_from.table(), ""]))
     freezing = Freezing(model, recipe.freeze)
     freezing.begin(0 if checkpoint is None else run.iteration_of(checkpoint))
-    optimizer = build_optimizer(recipe, model)
+    optimizer = build_optimizer(recipe, model, None if alignment is None else alignment.classifier)
     freezing.make_room(optimizer)
-    return model, freezing, optimizer
+    return model, freezing, alignment, optimizer
 
 
 def _class_weights(recipe: Recipe, found: Survey, log: TextIO) -> tuple[float, ...] | None:

@@ -222,6 +222,9 @@ def dice_by_case(text: str) -> dict[str, float]:
                 dice.append(float(row["dice"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"there is no list of cases with a dice in it ({error})") from error
+    for case, dice in found.items():
+        if not all(0 <= value <= 1 for value in dice):  # nor NaN
+            raise ValueError(f"a dice of {case} is not between 0 and 1")
     return {case: statistics.fmean(dice) if dice else 1.0 for case, dice in found.items()}
 
 

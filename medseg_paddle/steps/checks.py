@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medseg_paddle.config import Recipe
@@ -10,8 +12,9 @@ from medseg_paddle.config.selection import OVER_CLASSES
 from medseg_paddle.config.transforms import RandomFourierStyle, RandomHistogramMatch
 from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, sha256
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.cases import labels_of
-from medseg_paddle.io.styles import style_files
+from medseg_paddle.io.cases import labels_of, load_cases
+from medseg_paddle.io.images import read_image
+from medseg_paddle.io.unlabelled import pictures_in, style_files
 from medseg_paddle.run import Run
 from medseg_paddle.steps.provenance import fingerprint_of
 
@@ -146,20 +149,75 @@ def require_same_data(run: Run, splits: Mapping[str, Sequence[Case]]) -> None:
 
 
 def read_beside(recipe: Recipe) -> tuple[Path, ...]:
-    """Files that a training reads beside its images and labels: scores for sampling, pictures for their style.
+    """Files that a training reads beside its images and labels: scores for sampling, pictures without labels.
 
     Raises
     ------
     DataError
         A folder of pictures is not there or empty.
     """
-    train = recipe.train_dataset
-    scores = train.sampling.scores if train.sampling is not None else None
-    files = [Path(scores)] if scores is not None else []
-    for transform in train.transforms:
+    sampling = recipe.train_dataset.sampling
+    scores = sampling.scores if sampling is not None else None
+    return (*(() if scores is None else (Path(scores),)), *pictures_beside(recipe))
+
+
+def pictures_beside(recipe: Recipe) -> tuple[Path, ...]:
+    """Pictures that a training looks at without labels: for their style, or to align their features.
+
+    Raises
+    ------
+    DataError
+        A folder of pictures is not there or empty.
+    """
+    files: list[Path] = []
+    for transform in recipe.train_dataset.transforms:
         if isinstance(transform, (RandomHistogramMatch, RandomFourierStyle)):
             files += style_files(Path(transform.styles))
+    if recipe.alignment is not None:
+        files += pictures_in(Path(recipe.alignment.target), "alignment.target")
     return tuple(dict.fromkeys(files))
+
+
+def require_unseen_pictures(recipe: Recipe, val: Sequence[Case]) -> None:
+    """See, before a training, that it does not look at images that are to score it; see :func:`require_unseen`."""
+    pictures = pictures_beside(recipe)
+    require_unseen(pictures, val, "val", recipe.in_channels)
+    test: Sequence[Case] = ()
+    # Test images need not be on this machine yet; the evaluation looks at them again.
+    with contextlib.suppress(DataError):
+        spec = recipe.dataset("test") if pictures else None
+        test = () if spec is None else load_cases(spec)
+    require_unseen(pictures, test, "test", recipe.in_channels)
+
+
+def require_unseen(pictures: Iterable[Path], scored: Sequence[Case], split: str, channels: int) -> None:
+    """See that no scored image is among the pictures that a training looks at without labels.
+
+    Compared are their pixels, as the network would get them: a copy may have another name and format.
+
+    Raises
+    ------
+    DataError
+        One is, or a picture cannot be read.
+    """
+    known = {_pixels(path, channels): path for path in pictures}
+    if not known:
+        return
+    found = ((case.image, known.get(_pixels(case.image, channels))) for case in scored)
+    same = [(image, path) for image, path in found if path is not None]
+    if same:
+        image, path = same[0]
+        raise DataError(
+            f"{len(same)} image(s) of the {split} set lend their style to the training or are aligned with it, for "
+            f"example {image}" + ("" if image == path else f", which is {path}"),
+            hint="keep images that are scored out of that folder: it is to stand for images that nobody has seen",
+        )
+
+
+def _pixels(path: Path, channels: int) -> bytes:
+    """What tells a picture from others, whatever file it is in."""
+    image = read_image(path, channels)
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
 
 
 def require_same_files(run: Run, files: Sequence[Path]) -> None:

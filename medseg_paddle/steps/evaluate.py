@@ -20,7 +20,13 @@ from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.preprocess.tiling import Forward
 from medseg_paddle.run import Checkpoint, Run
-from medseg_paddle.steps.checks import class_names, require_apart, require_same_data, require_same_window
+from medseg_paddle.steps.checks import (
+    class_names,
+    require_apart,
+    require_same_data,
+    require_same_window,
+    require_unseen,
+)
 from medseg_paddle.steps.members import Runs, open_members, require_one_task
 from medseg_paddle.steps.progress import ProgressBar, warn
 from medseg_paddle.steps.provenance import fingerprint_of
@@ -202,4 +208,21 @@ def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
             )
     require_same_data(run, learned)
     require_apart(cases, learned, split)
-    return complete
+    return _require_unseen(run, cases, split) and complete
+
+
+def _require_unseen(run: Run, cases: Sequence[Case], split: Split) -> bool:
+    """See that nothing scored was looked at without its label; False where such pictures are not on this machine."""
+    sampling = run.recipe.train_dataset.sampling
+    scores = None if sampling is None or sampling.scores is None else Path(sampling.scores)
+    seen = [path for path in map(Path, run.provenance.get("files", {})) if path != scores]
+    if split == "train" or not seen:
+        return True
+    there = [path for path in seen if path.is_file()]
+    require_unseen(there, cases, split, run.recipe.in_channels)
+    if len(there) < len(seen):
+        warn(
+            f"{len(seen) - len(there)} picture(s) that the training looked at without labels are not on this machine; "
+            f"nobody looks whether they are in the {split} set"
+        )
+    return len(there) == len(seen)

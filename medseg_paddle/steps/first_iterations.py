@@ -12,7 +12,7 @@ from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names, require_apart
+from medseg_paddle.steps.checks import class_names, read_beside, require_apart, require_unseen_pictures
 from medseg_paddle.steps.progress import TrainingBar
 from medseg_paddle.steps.provenance import provenance
 
@@ -132,6 +132,7 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
     if keep and recipe.val_dataset is not None:
         splits["val"] = load_cases(recipe.val_dataset)
         require_apart(splits["val"], {"train": splits["train"]}, "val")
+        require_unseen_pictures(recipe, splits["val"])
     labels = class_names(recipe)
     Run.require_free(folder, overwrite=False)
     start_paddle()
@@ -142,7 +143,8 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with onlooker, DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:
         found = inspect(recipe, splits["train"], splits.get("val", ()), onlooker, decoded)
-        run = Run.create(folder, recipe, provenance(splits if keep else {}, chosen))
+        facts = provenance(splits, chosen, read_beside(recipe)) if keep else provenance({}, chosen)
+        run = Run.create(folder, recipe, facts)
         fit(
             run,
             splits["train"],

@@ -113,7 +113,7 @@ def lr_find(
     require_writable(plot.parent)
 
     start_paddle()
-    from medseg_paddle.engine.data import balanced_weights, require_stackable, survey
+    from medseg_paddle.engine.data import balanced_weights, require_stackable, survey, targets_of
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.finders import try_out
 
@@ -121,8 +121,9 @@ def lr_find(
     rates = [float(rate) for rate in np.geomspace(lowest, highest, iterations)]
     losses: list[float] = []
     with DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:
-        with ProgressBar("checking", len(cases)) as bar:
-            found = survey(cases, recipe, bar.advance, decoded)
+        targets = targets_of(recipe)
+        with ProgressBar("checking", len(cases) + len(targets)) as bar:
+            found = survey(cases, recipe, bar.advance, decoded, targets)
         require_stackable(recipe, found)
         with ProgressBar("learning rates", iterations) as bar:
 

@@ -120,6 +120,8 @@ def preview(
     RecipeError, DataError, SetupError
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    # The sheet is of images with labels; the others of a batch would be loaded for nothing.
+    resolved = resolved.model_copy(update={"alignment": None})
     everything = load_cases(resolved.train_dataset)
     labels = class_names(resolved)
     chosen = _named(everything, cases) if cases else _some(everything, resolved)

@@ -25,6 +25,7 @@ from medseg_paddle.steps.checks import (
     require_same_files,
     require_same_window,
     require_scored_class,
+    require_unseen_pictures,
 )
 from medseg_paddle.steps.duration import seconds
 from medseg_paddle.steps.progress import say
@@ -139,6 +140,7 @@ def _train(
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
     require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
+    require_unseen_pictures(recipe, splits.get("val", ()))
     overwrite = overwrite or (resume and existed)
     if going_on:
         require_same_data(run, splits)

@@ -9,6 +9,8 @@ import paddle
 import pytest
 from PIL import Image
 
+from medseg_paddle.config import load_recipe
+from medseg_paddle.engine.data import Survey, balanced_weights
 from medseg_paddle.errors import DataError
 from medseg_paddle.run import Run
 from medseg_paddle.steps.train import train
@@ -60,3 +62,15 @@ def test_a_class_without_pixels_is_said_before_there_is_a_folder(disc_recipe_fil
     with pytest.raises(DataError, match="no pixel of cup in the training set"):
         train(disc_recipe_file, output=tmp_path / "run", overrides=[*three, loss("balanced")])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_is_ignored_weighs_nothing(disc_recipe_file):
+    recipe = load_recipe(disc_recipe_file, [loss("balanced")])
+    ignoring = recipe.model_construct(
+        **{**recipe.__dict__, "train_dataset": _Ignoring(), "labels": tuple("abc")}
+    )
+    assert balanced_weights(ignoring, Survey((0, 30, 10), frozenset())) == (0.0, 40 / 60, 40 / 20)
+
+
+class _Ignoring:
+    ignore_index = 0

@@ -142,6 +142,14 @@ def test_slices_of_a_volume_have_the_score_of_the_volume(tmp_path):
         ("{", "holds no scores"),
         ('{"cases": [{"case": "case0"}]}', "holds no scores"),
         ("[]", "holds no scores"),
+        (
+            '{"cases": [{"case": "case0", "dice": 1.5}, {"case": "case1", "dice": 0.5}]}',
+            "not between 0 and 1",
+        ),
+        (
+            '{"cases": [{"case": "case0", "dice": NaN}, {"case": "case1", "dice": 0.5}]}',
+            "not between 0 and 1",
+        ),
         ('{"cases": [{"case": "case0", "dice": 0.5}]}', "no score of 1 training image.*case1"),
         ('{"cases": [{"case": "case0", "dice": 1}, {"case": "case1", "dice": null}]}', "none is hard"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ from medseg_paddle.core import MANIFEST_NAME, Case, LabelSet, Manifest
 from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
-from medseg_paddle.io.styles import MOST_STYLES, style_files
+from medseg_paddle.io.unlabelled import MOST_STYLES, style_files
 from medseg_paddle.predictor import Predictor
+from medseg_paddle.run import Run
+from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
 from medseg_paddle.steps.preview import preview
 from medseg_paddle.steps.train import train
@@ -106,6 +110,78 @@ def test_of_a_prepared_data_set_the_training_images(disc_recipe_file, tmp_path):
         splits[split] = (Case(id=f"images/{split}", image=path, patient=split),)
     (root / MANIFEST_NAME).write_text(Manifest("other", LabelSet.generic(2), splits, root).to_json())
     assert [path.name for path in style_files(root)] == ["train.png"]
+    with pytest.raises(DataError, match=r"is a part of the prepared data set .*held-out") as error:
+        style_files(root / "images")
+    assert str(root) in error.value.hint
+
+
+def test_of_whole_volumes_none(tmp_path):
+    image = tmp_path / "a.nii.gz"
+    image.write_bytes(b"")
+    splits = {"train": (Case(id="a", image=image, patient="a"),)}
+    (tmp_path / MANIFEST_NAME).write_text(Manifest("other", LabelSet.generic(2), splits, tmp_path).to_json())
+    with pytest.raises(DataError, match=r"whole volumes, such as a\.nii\.gz"):
+        style_files(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["styles", "alignment"])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_image_that_is_scored_is_no_source_of_style_whatever_it_is_called(
+    way, split, disc_recipe_file, discs, tmp_path
+):
+    folder = other_hospital(tmp_path / "other")
+    wanted = with_style("RandomFourierStyle", folder) if way == "styles" else f"alignment.target={folder}"
+    with Image.open(discs / "images" / f"{split}1.png") as opened:
+        opened.convert("L").save(folder / "patient.bmp")  # a grey copy is the same to the network
+    with pytest.raises(DataError, match=rf"1 image\(s\) of the {split} set lend their style.*patient\.bmp"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=[wanted])
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_looks_at_what_the_training_saw(disc_recipe_file, discs, tmp_path):
+    folder = other_hospital(tmp_path / "other")
+    listed = (discs / "test_list.txt").rename(tmp_path / "kept.txt")  # not there yet when the training starts
+    wanted = [with_style("RandomFourierStyle", folder), "iters=1"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=wanted)
+    shutil.copy(listed, discs / "test_list.txt")
+    shutil.copy(folder / "p001.png", discs / "images" / "test0.png")
+    Image.fromarray(np.ones((30, 36), np.uint8)).save(discs / "labels" / "test0.png")
+    with pytest.raises(DataError, match=r"1 image\(s\) of the test set lend their style.*test0\.png"):
+        evaluate(run)
+    shutil.copy(discs / "images" / "test1.png", discs / "images" / "test0.png")
+    shutil.copy(discs / "labels" / "test1.png", discs / "labels" / "test0.png")
+    assert json.loads(_summary(run))["compared_with_training_data"] is True
+    shutil.rmtree(folder)
+    assert json.loads(_summary(run))["compared_with_training_data"] is False
+
+
+def _summary(run: Run) -> str:
+    evaluate(run, overlays=0)
+    return (run.evaluation_folder("test") / "summary.json").read_text()
+
+
+def test_the_fold_that_is_held_out_lends_no_style(disc_recipe_file, tmp_path):
+    """Without a fold, a data set's training images are those of all folds but the first."""
+    root = tmp_path / "prepared"
+    root.mkdir()
+    splits: dict[str, tuple[Case, ...]] = {"train": (), "val": (), "test": ()}
+    for n in range(3):
+        pixels = np.random.default_rng(n).integers(0, 99, (40, 40, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{n}.png")
+        Image.fromarray((pixels[..., 0] > 50).astype(np.uint8)).save(root / f"{n}_label.png")
+        case = Case(id=str(n), image=root / f"{n}.png", label=root / f"{n}_label.png", patient=str(n), fold=n)
+        splits["train" if n else "val"] += (case,)
+    (root / MANIFEST_NAME).write_text(Manifest("folds", LabelSet.generic(2), splits, root).to_json())
+    dataset = f"type: Manifest, dataset_root: {root}, fold: 1"
+    transforms = with_style("RandomFourierStyle", root).partition("=")[2]
+    wanted = [
+        f"train_dataset={{{dataset}, mode: train, transforms: {transforms}}}",
+        f"val_dataset={{{dataset}, mode: val, transforms: [{{type: Normalize}}]}}",
+        "labels=null",
+        "model.num_classes=2",
+    ]
+    with pytest.raises(DataError, match=r"1 image\(s\) of the val set lend their style"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=wanted)
 
 
 def test_a_folder_that_is_missing_leaves_no_run(disc_recipe_file, tmp_path):
@@ -137,6 +213,10 @@ BOTH = [
             "stands after RandomAffinePatch",
         ),
         ([BOTH[0], f"val_dataset.transforms=[{{type: Normalize}}, {STANDARD}]"], "stands after Normalize"),
+        (
+            [BOTH[0].replace(PATCH, "{type: RandomHistogramMatch, styles: a}, " + PATCH), BOTH[1]],
+            "RandomHistogramMatch after StandardizeImage",
+        ),
         (
             ["train_dataset.transforms=[{type: Normalize}, {type: RandomFourierStyle, styles: a}]"],
             "after Normalize",

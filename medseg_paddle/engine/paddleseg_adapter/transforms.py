@@ -18,7 +18,7 @@ from medseg_paddle.config.transforms import Transform
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.images import read_image
-from medseg_paddle.io.styles import style_files
+from medseg_paddle.io.unlabelled import style_files
 from medseg_paddle.preprocess.augment import (
     TRAIN_TRANSFORMS,
     RandomAffinePatch,
