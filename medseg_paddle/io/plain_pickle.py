@@ -15,6 +15,7 @@ from medseg_paddle.errors import ModelError
 _HARMLESS = frozenset(
     {
         ("builtins", "tuple"),
+        ("__builtin__", "tuple"),  # its name up to protocol 2
         ("collections", "OrderedDict"),
         ("_codecs", "encode"),
         ("numpy", "dtype"),

@@ -16,6 +16,13 @@ from medseg_paddle.errors import ModelError
 from medseg_paddle.io.plain_pickle import load_plain
 
 
+class Nested:
+    """A tensor within a container, as `paddle.save` writes it: a tuple of a name and an array."""
+
+    def __reduce__(self) -> Any:
+        return tuple, (("linear_0.w_0", np.ones(2, np.float32)),)
+
+
 class Code:
     """What an attacker puts among the weights."""
 
@@ -34,6 +41,7 @@ def test_numbers_in_their_containers_come_back(tmp_path: Path, protocol: int) ->
         half=np.array([1.5, np.inf], np.float16),
         number=np.float64(0.1),
         nested={"rate": [1, 2.5, None, True, "text", b"bytes"], "tuple": (1, -(2**70))},
+        tensor=Nested(),
         python=random.getstate(),
         generator=np.random.get_state(),  # noqa: NPY002  (as the generators in a checkpoint)
     )
@@ -45,6 +53,7 @@ def test_numbers_in_their_containers_come_back(tmp_path: Path, protocol: int) ->
         assert found[name].dtype == held[name].dtype
     for name in ("number", "nested", "python"):
         assert found[name] == held[name]
+    assert found["tensor"][0] == "linear_0.w_0"
     np.testing.assert_array_equal(found["generator"][1], held["generator"][1])
 
 
