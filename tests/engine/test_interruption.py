@@ -211,10 +211,11 @@ def test_a_run_that_is_killed_goes_on_from_its_checkpoint_as_if_nothing_had_been
 
 
 def test_trainings_that_are_killed_again_and_again_end_like_one_that_was_not() -> None:
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+    repository = Path(__file__).resolve().parents[2]
+    script = repository / "benchmarks" / "kills.py"
     done = subprocess.run(
         [sys.executable, str(script), "--minutes", "0", "--kills", "3", "--seed", str(seed := random.randrange(10**6))],  # noqa: S311
-        capture_output=True, text=True, timeout=600, check=False,
+        env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (seed, done.stdout, done.stderr)
     assert re.search(r"killed [1-3] times", done.stdout), done.stdout
