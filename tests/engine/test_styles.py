@@ -21,6 +21,7 @@ from medseg_paddle.run import Run
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
 from medseg_paddle.steps.preview import preview
+from medseg_paddle.steps.reproduce import reproduce
 from medseg_paddle.steps.train import train
 
 
@@ -74,6 +75,8 @@ def test_a_run_notes_the_pictures_and_goes_on_with_the_same_only(disc_recipe_fil
     train(disc_recipe_file, output=tmp_path / "parts", overrides=[*wanted, "iters=2"])
     parts = train(disc_recipe_file, output=tmp_path / "parts", overrides=wanted, resume=True)
     assert whole.history() == parts.history()
+    reproduce(whole, iterations=1, output=tmp_path / "again")
+    assert Run.open(tmp_path / "again").provenance["files"] == whole.provenance["files"]
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "p003.png")
     with pytest.raises(DataError, match=r"1 file\(s\).*p003\.png"):
         train(disc_recipe_file, output=tmp_path / "parts", overrides=[*wanted, "iters=6"], resume=True)
