@@ -12,9 +12,9 @@ from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names, require_apart
+from medseg_paddle.steps.checks import class_names, require_apart, require_same_window, require_scored_class
 from medseg_paddle.steps.progress import TrainingBar
-from medseg_paddle.steps.provenance import provenance
+from medseg_paddle.steps.train import new_run
 
 # So many that one which was saved amid others is still there when the training was asked to end.
 _CHECKPOINTS_KEPT = 4
@@ -133,6 +133,8 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
         splits["val"] = load_cases(recipe.val_dataset)
         require_apart(splits["val"], {"train": splits["train"]}, "val")
     labels = class_names(recipe)
+    scored_class = require_scored_class(recipe, labels)
+    require_same_window(recipe)
     Run.require_free(folder, overwrite=False)
     start_paddle()
     from medseg_paddle.engine.device import set_device
@@ -141,8 +143,10 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with onlooker, DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:
-        found = inspect(recipe, splits["train"], splits.get("val", ()), onlooker, decoded)
-        run = Run.create(folder, recipe, provenance(splits if keep else {}, chosen))
+        found = inspect(
+            recipe, splits["train"], splits.get("val", ()), onlooker, decoded, scored_class=scored_class
+        )
+        run = new_run(folder, recipe, splits if keep else {}, found, chosen)
         fit(
             run,
             splits["train"],

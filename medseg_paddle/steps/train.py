@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.optimisation import ReduceOnPlateau
+from medseg_paddle.core import Case
 from medseg_paddle.engine.cpu import available_cores
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.startup import start_paddle
@@ -29,8 +30,12 @@ from medseg_paddle.steps.checks import (
     require_scored_class,
 )
 from medseg_paddle.steps.duration import seconds
+from medseg_paddle.steps.profile_advice import waiting_advice
 from medseg_paddle.steps.progress import TrainingBar, say
 from medseg_paddle.steps.provenance import provenance, surroundings
+
+if TYPE_CHECKING:
+    from medseg_paddle.engine.data import Survey
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
@@ -141,7 +146,6 @@ def _train(
 
     start_paddle()
     from medseg_paddle.engine.checkpoints import latest_whole
-    from medseg_paddle.engine.data import balanced_weights
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.training import fit
@@ -168,10 +172,7 @@ def _train(
             run.note_resumption({**surroundings(chosen), "iteration": reached})
             run = run.with_recipe(recipe)
         else:
-            facts = provenance(splits, chosen, read_beside(recipe))
-            facts["pixels_per_class"] = list(found.pixels)
-            facts["class_weights"] = balanced_weights(recipe, found)
-            run = Run.create(folder, recipe, facts, overwrite=overwrite)
+            run = new_run(folder, recipe, splits, found, chosen, overwrite=overwrite)
         fit(
             run,
             splits["train"],
@@ -188,6 +189,37 @@ def _train(
     if listener.ended_by is not None:
         raise listener.ended_by
     return run
+
+
+def new_run(
+    folder: Path,
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Case]],
+    found: Survey,
+    device: str,
+    *,
+    overwrite: bool = False,
+) -> Run:
+    """Make a run's folder, with what the run depends on beside its recipe.
+
+    Parameters
+    ----------
+    folder : Path
+    recipe : Recipe
+    splits : mapping
+        Split to its cases; the checksums of their files are noted.
+    found : Survey
+        Of the training's images.
+    device : str
+    overwrite : bool
+        Replace a run there.
+    """
+    from medseg_paddle.engine.data import balanced_weights
+
+    facts = provenance(splits, device, read_beside(recipe))
+    facts["pixels_per_class"] = list(found.pixels)
+    facts["class_weights"] = balanced_weights(recipe, found)
+    return Run.create(folder, recipe, facts, overwrite=overwrite)
 
 
 @contextlib.contextmanager
@@ -268,26 +300,6 @@ def stopped_early(step: int, recipe: Recipe) -> str:
 _MUCH_WAITING = 0.2
 _LAYERS_SHOWN = 20  # of those that are not as in the source of the first weights
 _LINES_BEFORE_ADVICE = 3  # the first ones hold the start of the processes and of the device
-
-
-def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
-    """What to do about a training that waits for images.
-
-    Parameters
-    ----------
-    waiting : float
-        Share of the time, 0..1.
-    num_workers, cores : int
-        Processes that load images, and cores that they can have.
-    """
-    said = f"{waiting:.0%} of the time goes into waiting for images"
-    if num_workers < cores:
-        more = min(max(2 * num_workers, 2), cores)
-        return f"{said}: num_workers: {more} in the recipe loads faster (now {num_workers})"
-    return (
-        f"{said}; {num_workers} processes have {cores} cores, and more would not help: keep more images decoded "
-        "(cache_mb), or take dear transforms out"
-    )
 
 
 class _TrainingProgress(TrainingBar):
