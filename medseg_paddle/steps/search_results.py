@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medseg_paddle.config import Recipe, dump_recipe
+from medseg_paddle.config.selection import Selection
 from medseg_paddle.io.files import write_text
 
 State = Literal["complete", "pruned", "failed", "unfinished"]
@@ -31,7 +32,7 @@ class TrialResult:
     state : {"complete", "pruned", "failed", "unfinished"}
         Unfinished: another process is at it, or it was stopped and goes on with the next call.
     score : float or None
-        The best validation score there was.
+        The best validation score there was; None where it was undefined in every case.
     values : dict
         Key of the recipe to value.
     iteration : int or None
@@ -66,6 +67,8 @@ class SearchResult:
         Its folder.
     name : str
         Of the study in the database.
+    selection : Selection
+        What the score is.
     parameters : tuple of str
         Keys of the recipe.
     trials : tuple of TrialResult
@@ -77,22 +80,26 @@ class SearchResult:
 
     path: Path
     name: str
+    selection: Selection
     parameters: tuple[str, ...]
     trials: tuple[TrialResult, ...]
     importances: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> TrialResult | None:
-        """The complete trial of the greatest score, the first of equals; None where none is complete."""
-        complete = [one for one in self.trials if one.state == "complete"]
-        return max(complete, key=_score, default=None)
+        """The complete trial of the best score, the first of equals; None where none is complete and has one."""
+        scored = [one for one in self.trials if one.state == "complete" and one.score is not None]
+        return max(scored, key=self._gain, default=None)
 
     @property
     def best_first(self) -> list[TrialResult]:
         """Complete trials by score, then the others by number."""
         complete = [one for one in self.trials if one.state == "complete"]
         others = [one for one in self.trials if one.state != "complete"]
-        return [*sorted(complete, key=_score, reverse=True), *others]
+        return [*sorted(complete, key=self._gain, reverse=True), *others]
+
+    def _gain(self, trial: TrialResult) -> float:
+        return self.selection.gain(trial.score)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -122,6 +129,8 @@ def write_results(result: SearchResult, best: Recipe | None) -> None:
     write_text(result.path / "trials.csv", _csv(result))
     content = {
         "study": result.name,
+        "score": result.selection.name,
+        "smaller_is_better": result.selection.smaller_is_better,
         "best": None if result.best is None else result.best.number,
         "importances": result.importances,
         "notes": result.notes,
@@ -139,10 +148,6 @@ def best_recipe(recipe: Recipe, result: SearchResult) -> Recipe:
     said = f"Trial {result.best.number}, the best of {len(result.trials)} of {result.name}"
     changes: Mapping[str, Any] = {"search": None, "name": f"{recipe.name}_best", "description": said}
     return recipe.model_copy(update=changes)
-
-
-def _score(trial: TrialResult) -> float:
-    return float("-inf") if trial.score is None else trial.score
 
 
 def _csv(result: SearchResult) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config.duration import seconds
 from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.core import Case
 from medseg_paddle.engine.cpu import available_cores
@@ -29,7 +30,6 @@ from medseg_paddle.steps.checks import (
     require_same_window,
     require_scored_class,
 )
-from medseg_paddle.steps.duration import seconds
 from medseg_paddle.steps.profile_advice import waiting_advice
 from medseg_paddle.steps.progress import TrainingBar, say
 from medseg_paddle.steps.provenance import provenance, surroundings
