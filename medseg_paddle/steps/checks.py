@@ -10,7 +10,7 @@ from medseg_paddle.config.selection import OVER_CLASSES
 from medseg_paddle.config.transforms import RandomFourierStyle, RandomHistogramMatch
 from medseg_paddle.core import MANIFEST_NAME, SPLITS, Case, LabelSet, Manifest, sha256
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.cases import labels_of
+from medseg_paddle.io.cases import labels_of, load_cases
 from medseg_paddle.io.styles import style_files
 from medseg_paddle.run import Run
 from medseg_paddle.steps.provenance import fingerprint_of
@@ -125,6 +125,38 @@ def require_apart(scored: Sequence[Case], learned: Mapping[str, Sequence[Case]],
                 f"{len(known)} patient(s) are in the {name} and the {split} set, for example {min(known)}",
                 hint="move all images of a patient to one split; the score would be too good",
             )
+
+
+def require_fresh_start(recipe: Recipe, scored: Sequence[Case], split: str) -> None:
+    """See that no scored image or patient is known to the weights that the training starts from.
+
+    Looked at are runs whose data set is still there, those that such a run itself started from included; of a
+    bundle or a file of weights nobody can tell.
+
+    Raises
+    ------
+    DataError
+        One is.
+    """
+    seen: set[Path] = set()
+    while recipe.initialise is not None and (start := Path(recipe.initialise.source)) not in seen:
+        if not Run.exists(start):
+            return
+        seen.add(start)
+        recipe = Run.open(start).recipe
+        root = Path(recipe.train_dataset.dataset_root).resolve()
+        try:
+            learned = load_cases(recipe.train_dataset)
+        except DataError:
+            continue  # no longer there, or no longer what it was
+        of_this_set = [case for case in scored if case.image.resolve().is_relative_to(root)]
+        try:
+            require_apart(of_this_set, {f"training set of {start}": learned}, split)
+        except DataError as error:
+            raise DataError(
+                f"{error.message}; the training starts from that run",
+                hint="start from a run that did not learn from them; the score would be too good",
+            ) from None
 
 
 def require_same_data(run: Run, splits: Mapping[str, Sequence[Case]]) -> None:

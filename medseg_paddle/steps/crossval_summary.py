@@ -25,6 +25,8 @@ POOLED = "all"
 # What the figures may be taken for.
 _SCORED = {
     "last": "Scored are the weights at the end of each training, which no score chose.",
+    "steered": "Scored are the weights at the end of each training. Its course followed the scores of the fold that "
+    "scores it ({}), so these figures are too good; leave that out of the recipe for figures that are not.",
     "best": "Scored is the best checkpoint of each fold. The fold that scores it has also chosen it, so these figures "
     "are too good; --checkpoint last scores without that choice.",
 }
@@ -102,6 +104,8 @@ class CrossValidation:
         Which weights were scored.
     folds : tuple of FoldScores
         Those that were scored.
+    steered_by : tuple of str
+        Keys of the recipe by which the held-out scores changed the course of the trainings.
     """
 
     path: Path
@@ -109,6 +113,7 @@ class CrossValidation:
     every: tuple[int, ...]
     checkpoint: Checkpoint
     folds: tuple[FoldScores, ...]
+    steered_by: tuple[str, ...] = ()
 
     @property
     def pooled(self) -> Report:
@@ -121,7 +126,9 @@ class CrossValidation:
         """What the figures may be taken for, in sentences."""
         missing = [fold for fold in self.every if fold not in {one.fold for one in self.folds}]
         partly = f"Folds {', '.join(map(str, missing))} of the data set are not in it." if missing else ""
-        return tuple(note for note in (_SCORED[self.checkpoint], _UNITS, partly) if note)
+        chosen = "steered" if self.checkpoint == "last" and self.steered_by else self.checkpoint
+        said = _SCORED[chosen].format(" and ".join(self.steered_by))
+        return tuple(note for note in (said, _UNITS, partly) if note)
 
     def lines(self, metrics: Sequence[str] = METRICS) -> list[Line]:
         """Every class, its folds and then all of them together; the average over several classes first."""

@@ -25,6 +25,7 @@ from medseg_paddle.steps.checks import (
     class_names,
     read_beside,
     require_apart,
+    require_fresh_start,
     require_same_data,
     require_same_files,
     require_same_window,
@@ -137,6 +138,7 @@ def _train(
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
     require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
+    require_fresh_start(recipe, splits.get("val", ()), "val")
     overwrite = overwrite or (resume and Run.exists(folder))
     if going_on:
         require_same_data(run, splits)

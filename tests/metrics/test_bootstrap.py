@@ -17,11 +17,25 @@ def each(count: int) -> list[str]:
     return [f"p{number}" for number in range(count)]
 
 
-def test_one_case_a_patient_is_the_percentile_bootstrap_of_scipy():
-    found = confidence_interval(SCORES[None], each(30))
-    theirs = stats.bootstrap((SCORES,), np.mean, method="percentile", n_resamples=20_000).confidence_interval
-    assert found.low == pytest.approx(theirs.low, abs=2e-3)
-    assert found.high == pytest.approx(theirs.high, abs=2e-3)
+@pytest.mark.parametrize("count", [5, 30])
+def test_one_case_a_patient_is_the_percentile_bootstrap_of_scipy_at_a_wider_level(count):
+    """So much wider as Student's interval is than a normal one with the deviation of n, not n - 1."""
+    scores = SCORES[:count]
+    found = confidence_interval(scores[None], each(count))
+    wider = stats.t.ppf(0.975, count - 1) * (count / (count - 1)) ** 0.5
+    level = 2 * stats.norm.cdf(wider) - 1
+    theirs = stats.bootstrap(
+        (scores,), np.mean, method="percentile", n_resamples=20_000, confidence_level=level
+    ).confidence_interval
+    assert found.low == pytest.approx(theirs.low, abs=5e-3)
+    assert found.high == pytest.approx(theirs.high, abs=5e-3)
+
+
+def test_few_patients_are_covered_nearly_as_often_as_said():
+    """Of five patients with scores of a known mean. Plain percentiles cover it in 82 of 100 samples."""
+    rng = np.random.default_rng(0)
+    found = [confidence_interval(rng.beta(8, 2, (1, 5)), each(5)) for _ in range(200)]
+    assert sum(one.low <= 0.8 <= one.high for one in found) > 0.86 * 200
 
 
 def test_a_patient_s_cases_count_as_one_draw():
@@ -37,7 +51,7 @@ def test_a_patient_s_cases_count_as_one_draw():
 def test_patients_count_by_their_cases():
     """Two patients with 9 and 1 cases: draws of both give the mean of 10 cases, not that of two patients."""
     values = np.array([[0.5] * 9 + [1.0]])
-    found = confidence_interval(values, ["a"] * 9 + ["b"], confidence=0.4)
+    found = confidence_interval(values, ["a"] * 9 + ["b"], confidence=0.1)
     assert found.low == found.high == pytest.approx(0.55)  # half of all draws hold both
     wide = confidence_interval(values, ["a"] * 9 + ["b"])
     assert (wide.low, wide.high) == (0.5, 1.0)
