@@ -18,6 +18,7 @@ from medseg_paddle.io.files import locked
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Checkpoint, Run
 from medseg_paddle.steps.checks import require_apart, require_fresh_start, require_same_data
+from medseg_paddle.steps.crossval_page import write_page
 from medseg_paddle.steps.crossval_summary import CrossValidation, FoldScores, write_summary
 from medseg_paddle.steps.evaluate import SUMMARY, evaluate
 from medseg_paddle.steps.export import export
@@ -26,6 +27,7 @@ from medseg_paddle.steps.provenance import fingerprint_of
 from medseg_paddle.steps.train import train
 
 _BUNDLE = "bundle"
+_DRAWN = 64  # cases of a fold; the page shows those with the lowest scores
 
 
 def crossval(
@@ -42,7 +44,7 @@ def crossval(
 
     Each fold is an ordinary run in ``fold_<k>``, trained on the other folds and scored on whole cases of its own
     (``evaluation/val`` in the run). The test set is not looked at. The summary is written as ``crossval.json``,
-    ``crossval.csv``, ``crossval.md``, ``crossval.png`` and, case by case, ``cases.csv``.
+    ``crossval.csv``, ``crossval.md``, ``crossval.png``, ``crossval.html`` and, case by case, ``cases.csv``.
 
     Parameters
     ----------
@@ -103,6 +105,7 @@ def crossval(
             scores.append(FoldScores.of(fold, _scored(run, cases, checkpoint, device), cases))
     result = CrossValidation(folder, resolved.name, every, checkpoint, tuple(scores), _steered_by(resolved))
     write_summary(result)
+    write_page(result)
     return result
 
 
@@ -183,7 +186,7 @@ def _scored(run: Run, cases: Sequence[Case], checkpoint: Checkpoint, device: str
             return Report.from_json(text)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or of an earlier version
-    return evaluate(run, split="val", checkpoint=checkpoint, device=device)
+    return evaluate(run, split="val", checkpoint=checkpoint, overlays=_DRAWN, device=device)
 
 
 def _is_of(summary: Mapping[str, object], run: Run, cases: Sequence[Case], checkpoint: Checkpoint) -> bool:

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.predictor import Predictor
 from medseg_paddle.run import Run
 from medseg_paddle.steps.crossval import crossval, export_folds
+from medseg_paddle.steps.crossval_page import write_page
 from medseg_paddle.steps.crossval_summary import CrossValidation
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
@@ -156,6 +158,24 @@ def test_the_summary_by_hand(done: CrossValidation) -> None:
         in (done.path / "crossval.md").read_text()
     )
     assert np.asarray(Image.open(done.path / "crossval.png")).std() > 0
+
+
+def test_the_page_shows_the_lowest_scores_first_and_escapes_names(
+    done: CrossValidation, tmp_path: Path
+) -> None:
+    page = (done.path / "crossval.html").read_text()
+    rows = sorted(csv.DictReader((done.path / "cases.csv").open()), key=lambda row: float(row["dice"]))
+    shown = re.findall(
+        r"<figcaption><b>(\w+)</b> <span>disc ([\d.]+)</span><br>fold (\d), patient (p\d)", page
+    )
+    assert shown == [(row["case"], f"{float(row['dice']):.4f}", row["fold"], row["patient"]) for row in rows]
+    assert page.count("data:image/png;base64,") == 1 + len(rows), "every case was drawn, and the scores"
+    assert not re.search(r"https?:", page)
+    copy = Path(shutil.copytree(done.path, tmp_path / "cv"))
+    write_page(replace(done, path=copy, name="<b>discs"))
+    page = (copy / "crossval.html").read_text()
+    assert "<b>discs" not in page
+    assert "&lt;b&gt;discs" in page
 
 
 def test_a_cross_validation_that_was_stopped_ends_as_one_that_was_not(
