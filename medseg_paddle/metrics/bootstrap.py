@@ -12,12 +12,15 @@ from scipy.special import ndtr, stdtrit
 
 _RESAMPLES = 10_000
 _SEED = 0
+_FEWEST = (
+    4  # the range of all values, the widest there is, of n of them covers the middle in 1 - 2 / 2^n of cases
+)
 _NUMBERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; both ends are NaN where there are fewer than two units to draw."""
+    """A confidence interval; both ends are NaN where there are fewer than four units to draw."""
 
     low: float
     high: float
@@ -31,8 +34,8 @@ def confidence_interval(
     Cases of one patient are alike, so patients are drawn with replacement, each with all its cases: the cluster
     bootstrap (Davison and Hinkley 1997, section 3.8). Plain percentiles (Efron and Tibshirani 1993, chapter 13) are
     too narrow for few units: of five they cover the mean in 82 of 100 cases, not in 95. They are widened as a normal
-    interval is to Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): 90 of 100. The draws are the
-    same for the same number of units.
+    interval is to Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): 90 of 100, and 85 of four; of
+    fewer there is none. The draws are the same for the same number of units.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def confidence_interval(
         np.add.at(counts[index], place, given[index])
     sums, counts = sums[:, scored], counts[:, scored]
     number = sums.shape[1]
-    if number < 2:
+    if number < _FEWEST:
         return Interval(math.nan, math.nan)
     rng = np.random.default_rng(_SEED)
     means = []

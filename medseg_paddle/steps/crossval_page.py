@@ -134,7 +134,7 @@ def _picture(result: CrossValidation) -> bytes:
     axes.set_xticks(range(len(result.folds)), [f"fold {fold.fold}" for fold in result.folds])
     axes.set_ylabel("Dice of a case")
     axes.set_title(f"{result.name}, {result.checkpoint} checkpoint")
-    axes.legend(loc="lower left", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -73,7 +73,7 @@ class Line:
     mean, sd : float
         Over the cases, as in :class:`medseg_paddle.metrics.Statistics`.
     low, high : float
-        Ends of the 95 % confidence interval of the mean; NaN where fewer than two patients have the score.
+        Ends of the 95 % confidence interval of the mean; NaN where fewer than four patients have the score.
     cases, patients : int
         Whole cases, and patients, in the fold.
     """
