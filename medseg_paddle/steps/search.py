@@ -219,6 +219,11 @@ def _twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
 
 def _write(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     """Write what the trials have found so far, those of other processes included."""
+    with shared.writing():
+        return _written_results(shared, draft, spec)
+
+
+def _written_results(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     trials = shared.study.get_trials(deepcopy=False)
     selection = draft.recipe().selection
     result = SearchResult(

@@ -120,6 +120,12 @@ class SharedStudy:
         finally:
             trial.set_user_attr(_BEGUN_AT, killed)
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let no other process on this machine read trials and write results meanwhile."""
+        with locked(self._lock("results")):
+            yield
+
     def _lock(self, name: str) -> Path:
         return self.folder / _LOCKS / name
 

@@ -85,6 +85,7 @@ def test_a_trial_is_an_ordinary_run_that_says_what_it_is(found: SearchResult) ->
         reader = LogReader(file_path=str(run.path / "vdlrecords.train.log"))
         record = reader.get_data("hyper_parameters", "hparam")[0]
         shown = {info.name: info.float_value for info in record.hparam.hparamInfos}
+        assert "Validation/mean foreground Dice" in {info.name for info in record.hparam.metricInfos}
         assert shown["lr_scheduler.learning_rate"] == pytest.approx(one.values["lr_scheduler.learning_rate"])
 
 
