@@ -40,7 +40,7 @@ def trial_table(result: SearchResult) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("trial", justify="right", style="bold", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column(visible(result.selection.name), justify="right", overflow="fold")
     for name in result.parameters:
         table.add_column(visible(name), justify="right", overflow="fold")
     for trial in result.best_first:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
 from medseg_paddle.config.base import Spec, inconsistent
+from medseg_paddle.config.duration import seconds
+from medseg_paddle.errors import RecipeError
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_NOT_LEARNED_FROM = ("search", "name", "description", "prepare", "export", "device")
+# Keys that change nothing of what is learned; `save_interval` only how often the best of the scores is looked for.
+_NOT_LEARNED_FROM = {
+    "search", "name", "description", "prepare", "export", "device", "test_dataset", "test_config", "save_interval",
+    "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays",
+}  # fmt: skip
+# Keys that decide what a score is of; the transforms of a validation set are the network's input, too.
+_COMPARED_BY = ("selection", "val_dataset")
+_NOT_COMPARED_BY = "val_dataset.transforms"
 
 
 class Range(Spec):
@@ -80,25 +89,39 @@ class SearchSpec(Spec):
         description="end a trial early whose score is below the median of the others at that iteration, or by "
         "Hyperband's halvings, or never",
     )
-    time_budget: Annotated[str, Field(pattern=r"^[1-9]\d*[smhd]$")] | None = Field(
-        None, description="time after which a call stops, such as 90s, 45m, 8h or 2d; the next call goes on"
+    time_budget: PositiveFloat | str | None = Field(
+        None,
+        description="time after which a call stops, in seconds or such as 90s, 1h30m or 2d; the next call goes on",
     )
 
     @model_validator(mode="after")
     def _require_parameters_that_are_learned_with(self) -> SearchSpec:
         for key in self.parameters:
-            if key.partition(".")[0] in _NOT_LEARNED_FROM:
+            first = key.partition(".")[0]
+            if first in _NOT_LEARNED_FROM:
                 raise inconsistent(
-                    f"`{key}` does not change a training", at=("parameters", key), hint="remove it"
+                    f"`{key}` does not change what is learned", at=("parameters", key), hint="remove it"
                 )
+            if first in _COMPARED_BY and not f"{key}.".startswith(f"{_NOT_COMPARED_BY}."):
+                raise inconsistent(
+                    f"`{key}` changes what the score is of, and trials are compared by their scores",
+                    at=("parameters", key),
+                    hint="remove it, and write one value where it belongs in the recipe",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _require_a_length_of_time(self) -> SearchSpec:
+        try:
+            _ = self.seconds
+        except RecipeError as error:
+            raise inconsistent(error.message, at=("time_budget",), hint=error.hint) from None
         return self
 
     @property
     def seconds(self) -> float:
         """The time budget; infinite where there is none."""
-        if self.time_budget is None:
-            return float("inf")
-        return int(self.time_budget[:-1]) * _SECONDS[self.time_budget[-1]]
+        return math.inf if self.time_budget is None else seconds(self.time_budget, "search.time_budget")
 
 
 def value_at(recipe: Any, key: str) -> Any:

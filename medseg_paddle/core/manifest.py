@@ -82,9 +82,8 @@ class Manifest:
     Raises
     ------
     DataError
-        A patient is in two splits or two folds, a test case is in a fold or, with folds, a validation case is
-        not, an id occurs twice, or an id or
-        volume cannot name a file inside a folder.
+        A patient or a volume is in two splits or two folds, a test case is in a fold or, with folds, a validation
+        case is not, an id occurs twice, or an id or volume cannot name a file inside a folder.
     """
 
     name: str
@@ -95,7 +94,7 @@ class Manifest:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        seen: dict[str, tuple[str, int | None]] = {}
+        seen: dict[tuple[str, str], tuple[str, int | None]] = {}
         ids: set[str] = set()
         has_folds = bool(self.folds)
         for split, cases in self.splits.items():
@@ -115,15 +114,19 @@ class Manifest:
                         f"validation case '{case.id}' is in no fold; with other folds it would be trained on",
                         hint="prepare the data again; with folds, each is the validation set in turn",
                     )
-                if not case.patient:
-                    continue
-                other, fold = seen.setdefault(case.patient, (split, case.fold))
-                if (other, fold) != (split, case.fold):
-                    both = f"'{other}' and '{split}'" if other != split else f"fold {fold} and {case.fold}"
-                    raise DataError(
-                        f"patient '{case.patient}' is in both {both}",
-                        hint="move all images of a patient to one split and fold; scores would be too good otherwise",
-                    )
+                for kind, name in (("patient", case.patient), ("volume", case.volume)):
+                    if not name:
+                        continue
+                    other, fold = seen.setdefault((kind, name), (split, case.fold))
+                    if (other, fold) != (split, case.fold):
+                        both = (
+                            f"'{other}' and '{split}'" if other != split else f"fold {fold} and {case.fold}"
+                        )
+                        raise DataError(
+                            f"{kind} '{name}' is in both {both}",
+                            hint=f"move all images of a {kind} to one split and fold; scores would be too good "
+                            "otherwise",
+                        )
 
     @property
     def folds(self) -> tuple[int, ...]:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from medseg_paddle.config import Recipe
+from medseg_paddle.config.selection import score_name
 from medseg_paddle.core import LabelSet
 from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.event_log import VALIDATION
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.running_loss import RunningLoss
 
@@ -74,5 +76,6 @@ def introduce(dashboard: Dashboard, recipe: Recipe, facts: dict[str, Any], label
     }
     curves = ["Train/loss"]
     if labels is not None:
-        curves += [f"Validation/Dice {label.name}" for label in labels.foreground]
+        scores = [recipe.selection.name, *(score_name("dice", label.name) for label in labels.foreground)]
+        curves += [f"{VALIDATION}{name}" for name in dict.fromkeys(scores)]
     dashboard.hyper_parameters(settings, curves)

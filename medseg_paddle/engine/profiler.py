@@ -12,6 +12,8 @@ import paddle
 from paddle.base.core import TracerEventType
 from paddle.profiler import Profiler, ProfilerTarget
 
+from medseg_paddle.errors import SetupError
+
 _NANO = 1e-9
 # Paddle's own names for the parts of a step, recorded by its layers, `backward()`, its optimisers and its loader.
 _PARTS = {
@@ -73,14 +75,26 @@ class Tracer:
     """Paddle's profiler around some iterations; each method is called between two of them."""
 
     def __init__(self) -> None:
+        self._result: Any = None
         targets = [ProfilerTarget.CPU]
         if paddle.is_compiled_with_cuda():
             targets.append(ProfilerTarget.GPU)
         # Without a function of ours it would write files into a folder `profiler_log`.
-        self._profiler = Profiler(targets=targets, on_trace_ready=lambda _: None)
+        self._profiler: Any = Profiler(targets=targets, on_trace_ready=lambda _: None)
 
     def start(self) -> None:
-        """Trace from now on."""
+        """Trace from now on.
+
+        Raises
+        ------
+        SetupError
+            Another profiler of Paddle's is there: a process can have one.
+        """
+        if self._profiler.profiler is None:
+            raise SetupError(
+                "Paddle's profiler is in use in this process already",
+                hint="end that one, or profile in a process of its own",
+            )
         self._profiler.start()
 
     def step(self) -> None:
@@ -90,11 +104,13 @@ class Tracer:
     def stop(self) -> Traced:
         """End the tracing; what it saw."""
         self._profiler.stop()
-        return summed(self._profiler.profiler_result.get_data())
+        self._result = self._profiler.profiler_result
+        self._profiler = None  # it goes now, and not when Python collects it: until then there is no other
+        return summed(self._result.get_data())
 
     def save(self, path: Path) -> None:
         """Write the events as Chrome's trace format, which chrome://tracing and Perfetto open."""
-        self._profiler.export(str(path), "json")
+        self._result.save(str(path), "json")
 
 
 def summed(trees: dict[int, Any]) -> Traced:

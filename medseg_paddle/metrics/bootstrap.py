@@ -8,15 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 _RESAMPLES = 10_000
 _SEED = 0
+_FEWEST = (
+    4  # the range of all values, the widest there is, of n of them covers the middle in 1 - 2 / 2^n of cases
+)
 _NUMBERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval; both ends are NaN where there are fewer than two units to draw."""
+    """A confidence interval; both ends are NaN where there are fewer than four units to draw."""
 
     low: float
     high: float
@@ -25,10 +29,13 @@ class Interval:
 def confidence_interval(
     values: NDArray[np.float64], units: Sequence[str], *, confidence: float = 0.95
 ) -> Interval:
-    """Percentile bootstrap of a mean (Efron and Tibshirani 1993, chapter 13) that draws whole units.
+    """Expanded percentile bootstrap of a mean that draws whole units.
 
     Cases of one patient are alike, so patients are drawn with replacement, each with all its cases: the cluster
-    bootstrap (Davison and Hinkley 1997, section 3.8). The draws are the same for the same number of units.
+    bootstrap (Davison and Hinkley 1997, section 3.8). Plain percentiles (Efron and Tibshirani 1993, chapter 13) are
+    too narrow for few units: of five they cover the mean in 82 of 100 cases, not in 95. They are widened as a normal
+    interval is to Student's (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): 90 of 100, and 85 of four; of
+    fewer there is none. The draws are the same for the same number of units.
 
     Parameters
     ----------
@@ -53,7 +60,7 @@ def confidence_interval(
         np.add.at(counts[index], place, given[index])
     sums, counts = sums[:, scored], counts[:, scored]
     number = sums.shape[1]
-    if number < 2:
+    if number < _FEWEST:
         return Interval(math.nan, math.nan)
     rng = np.random.default_rng(_SEED)
     means = []
@@ -61,7 +68,7 @@ def confidence_interval(
     for start in range(0, _RESAMPLES, step):
         drawn = rng.integers(0, number, (min(step, _RESAMPLES - start), number))
         means.append(_mean_of_means(sums[:, drawn].sum(axis=2), counts[:, drawn].sum(axis=2)))
-    tail = (1 - confidence) / 2
+    tail = float(ndtr(math.sqrt(number / (number - 1)) * stdtrit(number - 1, (1 - confidence) / 2)))
     low, high = np.nanquantile(np.concatenate(means), [tail, 1 - tail])
     return Interval(float(low), float(high))
 

@@ -130,6 +130,38 @@ def require_apart(scored: Sequence[Case], learned: Mapping[str, Sequence[Case]],
             )
 
 
+def require_fresh_start(recipe: Recipe, scored: Sequence[Case], split: str) -> None:
+    """See that no scored image or patient is known to the weights that the training starts from.
+
+    Looked at are runs whose data set is still there, those that such a run itself started from included; of a
+    bundle or a file of weights nobody can tell.
+
+    Raises
+    ------
+    DataError
+        One is.
+    """
+    seen: set[Path] = set()
+    while recipe.initialise is not None and (start := Path(recipe.initialise.source)) not in seen:
+        if not Run.exists(start):
+            return
+        seen.add(start)
+        recipe = Run.open(start).recipe
+        root = Path(recipe.train_dataset.dataset_root).resolve()
+        try:
+            learned = load_cases(recipe.train_dataset)
+        except DataError:
+            continue  # no longer there, or no longer what it was
+        of_this_set = [case for case in scored if case.image.resolve().is_relative_to(root)]
+        try:
+            require_apart(of_this_set, {f"training set of {start}": learned}, split)
+        except DataError as error:
+            raise DataError(
+                f"{error.message}; the training starts from that run",
+                hint="start from a run that did not learn from them; the score would be too good",
+            ) from None
+
+
 def require_same_data(run: Run, splits: Mapping[str, Sequence[Case]]) -> None:
     """See that the data a run was trained on is still the same.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.config import Recipe, change_recipe, load_recipe
 from medseg_paddle.config.datasets import EvalManifest, TrainManifest
+from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.core import Case, Manifest, sha256
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.files import locked
 from medseg_paddle.metrics.report import Report
 from medseg_paddle.run import Checkpoint, Run
-from medseg_paddle.steps.checks import require_apart
+from medseg_paddle.steps.checks import require_apart, require_fresh_start, require_same_data
+from medseg_paddle.steps.crossval_page import write_page
 from medseg_paddle.steps.crossval_summary import CrossValidation, FoldScores, write_summary
 from medseg_paddle.steps.evaluate import SUMMARY, evaluate
 from medseg_paddle.steps.export import export
@@ -24,6 +28,7 @@ from medseg_paddle.steps.provenance import fingerprint_of
 from medseg_paddle.steps.train import train
 
 _BUNDLE = "bundle"
+_DRAWN = 64  # cases of a fold; the page shows those with the lowest scores
 
 
 def crossval(
@@ -40,7 +45,7 @@ def crossval(
 
     Each fold is an ordinary run in ``fold_<k>``, trained on the other folds and scored on whole cases of its own
     (``evaluation/val`` in the run). The test set is not looked at. The summary is written as ``crossval.json``,
-    ``crossval.csv``, ``crossval.md``, ``crossval.png`` and, case by case, ``cases.csv``.
+    ``crossval.csv``, ``crossval.md``, ``crossval.png``, ``crossval.html`` and, case by case, ``cases.csv``.
 
     Parameters
     ----------
@@ -91,15 +96,17 @@ def crossval(
         fold: change_recipe(resolved, [f"train_dataset.fold={fold}", f"val_dataset.fold={fold}"])
         for fold in chosen
     }
-    held_out = {fold: _held_out(one) for fold, one in recipes.items()}
+    held_out = {fold: _held_out(one, folder / f"fold_{fold}") for fold, one in recipes.items()}
     scores = []
     for done, (fold, one) in enumerate(recipes.items(), start=1):
         cases = held_out[fold]
         say(f"fold {fold} ({done} of {len(recipes)}): {len(cases)} images held out")
-        run = train(one, output=folder / f"fold_{fold}", resume=resume, device=device)
-        scores.append(FoldScores.of(fold, _scored(run, cases, checkpoint, device), cases))
-    result = CrossValidation(folder, resolved.name, every, checkpoint, tuple(scores))
+        with _at_work_on(folder, fold):
+            run = train(one, output=folder / f"fold_{fold}", resume=resume, device=device)
+            scores.append(FoldScores.of(fold, _scored(run, cases, checkpoint, device), cases))
+    result = CrossValidation(folder, resolved.name, every, checkpoint, tuple(scores), _steered_by(resolved))
     write_summary(result)
+    write_page(result)
     return result
 
 
@@ -136,13 +143,39 @@ def _folds_of(recipe: Recipe) -> tuple[int, ...]:
     return found
 
 
-def _held_out(recipe: Recipe) -> tuple[Case, ...]:
-    """The images that score a fold; that none of its patients is learned from is seen before anything is trained."""
+def _held_out(recipe: Recipe, folder: Path) -> tuple[Case, ...]:
+    """The images that score a fold.
+
+    Before anything is trained, see that none of its patients is learned from, and that a run that is there
+    learned from the data that there is now.
+    """
     if recipe.val_dataset is None:
         raise ValueError("a recipe without a validation set came past the check for one")
-    held_out = load_cases(recipe.val_dataset)
-    require_apart(held_out, {"train": load_cases(recipe.train_dataset)}, "val")
+    held_out, learned = load_cases(recipe.val_dataset), load_cases(recipe.train_dataset)
+    require_apart(held_out, {"train": learned}, "val")
+    require_fresh_start(recipe, held_out, "val")
+    if Run.begun(folder):
+        require_same_data(Run.open(folder), {"train": learned, "val": held_out})
     return held_out
+
+
+@contextlib.contextmanager
+def _at_work_on(folder: Path, fold: int) -> Iterator[None]:
+    """Keep a fold for this process until the block, or the process, ends."""
+    with locked(folder / ".locks" / f"fold_{fold}", wait=False) as held:
+        if not held:
+            raise SetupError(
+                f"another process is at fold {fold} of {folder}",
+                hint="wait for it, or give each process folds of its own with --folds",
+            )
+        yield
+
+
+def _steered_by(recipe: Recipe) -> tuple[str, ...]:
+    """Keys that let a training follow its validation scores, also where no checkpoint is chosen by them."""
+    plateau = isinstance(recipe.lr_scheduler, ReduceOnPlateau)
+    found = {"early_stopping": recipe.early_stopping is not None, "lr_scheduler ReduceOnPlateau": plateau}
+    return tuple(key for key, used in found.items() if used)
 
 
 def _scored(run: Run, cases: Sequence[Case], checkpoint: Checkpoint, device: str | None) -> Report:
@@ -154,7 +187,7 @@ def _scored(run: Run, cases: Sequence[Case], checkpoint: Checkpoint, device: str
             return Report.from_json(text)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or of an earlier version
-    return evaluate(run, split="val", checkpoint=checkpoint, device=device)
+    return evaluate(run, split="val", checkpoint=checkpoint, overlays=_DRAWN, device=device)
 
 
 def _is_of(summary: Mapping[str, Any], run: Run, cases: Sequence[Case], checkpoint: Checkpoint) -> bool:

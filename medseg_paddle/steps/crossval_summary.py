@@ -1,4 +1,4 @@
-"""What a cross-validation found, as numbers, files and a picture."""
+"""What a cross-validation found, as numbers, tables and text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.core import Case
-from medseg_paddle.io.files import write_bytes, write_text
+from medseg_paddle.io.files import write_text
 from medseg_paddle.metrics import MEAN, METRICS, Distances, Report
 from medseg_paddle.metrics.bootstrap import confidence_interval
 from medseg_paddle.run import Checkpoint
 
+PICTURE = "crossval.png"
 POOLED = "all"
 """Name of the line over the cases of all folds."""
 
 # What the figures may be taken for.
 _SCORED = {
     "last": "Scored are the weights at the end of each training, which no score chose.",
+    "steered": "Scored are the weights at the end of each training. Its course followed the scores of the fold that "
+    "scores it ({}), so these figures are too good; leave that out of the recipe for figures that are not.",
     "best": "Scored is the best checkpoint of each fold. The fold that scores it has also chosen it, so these figures "
     "are too good; --checkpoint last scores without that choice.",
 }
@@ -70,7 +73,7 @@ class Line:
     mean, sd : float
         Over the cases, as in :class:`medseg_paddle.metrics.Statistics`.
     low, high : float
-        Ends of the 95 % confidence interval of the mean; NaN where fewer than two patients have the score.
+        Ends of the 95 % confidence interval of the mean; NaN where fewer than four patients have the score.
     cases, patients : int
         Whole cases, and patients, in the fold.
     """
@@ -102,6 +105,8 @@ class CrossValidation:
         Which weights were scored.
     folds : tuple of FoldScores
         Those that were scored.
+    steered_by : tuple of str
+        Keys of the recipe by which the held-out scores changed the course of the trainings.
     """
 
     path: Path
@@ -109,6 +114,7 @@ class CrossValidation:
     every: tuple[int, ...]
     checkpoint: Checkpoint
     folds: tuple[FoldScores, ...]
+    steered_by: tuple[str, ...] = ()
 
     @property
     def distances(self) -> Distances | None:
@@ -130,7 +136,14 @@ class CrossValidation:
         """What the figures may be taken for, in sentences."""
         missing = [fold for fold in self.every if fold not in {one.fold for one in self.folds}]
         partly = f"Folds {', '.join(map(str, missing))} of the data set are not in it." if missing else ""
-        return tuple(note for note in (_SCORED[self.checkpoint], _UNITS, self._surfaces, partly) if note)
+        chosen = "steered" if self.checkpoint == "last" and self.steered_by else self.checkpoint
+        said = _SCORED[chosen].format(" and ".join(self.steered_by))
+        return tuple(note for note in (said, _UNITS, self._surfaces, partly) if note)
+
+    @property
+    def overall(self) -> Line:
+        """The Dice of all cases, the average over the classes."""
+        return next(line for line in self.lines(("dice",)) if line.fold == POOLED or len(self.folds) == 1)
 
     @property
     def _surfaces(self) -> str:
@@ -176,7 +189,6 @@ def write_summary(result: CrossValidation) -> None:
     write_text(result.path / "crossval.csv", _lines_csv(lines))
     write_text(result.path / "cases.csv", _cases_csv(result))
     write_text(result.path / "crossval.md", _markdown(result))
-    write_bytes(result.path / "crossval.png", _picture(result))
 
 
 def _line(fold: str, name: str, metric: str, report: Report, patients: dict[str, str]) -> Line:
@@ -244,7 +256,7 @@ def _markdown(result: CrossValidation) -> str:
     ]
     head = [f"# Cross-validation of {result.name}", "", *rows, ""]
     return "\n".join(
-        [*head, *[f"{note}\n" for note in result.notes], "![Dice of every case](crossval.png)", ""]
+        [*head, *[f"{note}\n" for note in result.notes], f"![Dice of every case]({PICTURE})", ""]
     )
 
 
@@ -256,34 +268,3 @@ def number(value: float) -> str:
 def span(line: Line) -> str:
     """A confidence interval as a table shows it."""
     return "-" if math.isnan(line.low) else f"{number(line.low)} to {number(line.high)}"
-
-
-def _picture(result: CrossValidation) -> bytes:
-    """Every case's Dice, the mean over its classes, fold by fold; the mean of all and its interval behind them."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    overall = result.lines(("dice",))[len(result.folds) if len(result.folds) > 1 else 0]
-    if not math.isnan(overall.low):
-        axes.axhspan(
-            overall.low, overall.high, color="tab:blue", alpha=0.15, lw=0, label="95 % CI of the mean"
-        )
-    axes.axhline(overall.mean, color="tab:blue", lw=1, label=f"mean {number(overall.mean)}")
-    for place, fold in enumerate(result.folds):
-        by_case: dict[str, list[float]] = {}
-        for row in fold.report.rows:
-            if not math.isnan(row.scores.dice):
-                by_case.setdefault(row.case, []).append(row.scores.dice)
-        values = [float(np.mean(found)) for found in by_case.values()]
-        shifts = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(len(values))
-        axes.plot(place + shifts, values, "o", ms=4, alpha=0.6, color="tab:gray")
-        mean = fold.report.mean_foreground_dice
-        axes.plot([place - 0.3, place + 0.3], [mean, mean], color="black", lw=2)
-    axes.set_xticks(range(len(result.folds)), [f"fold {fold.fold}" for fold in result.folds])
-    axes.set_ylabel("Dice of a case")
-    axes.set_title(f"{result.name}, {result.checkpoint} checkpoint")
-    axes.legend(loc="lower left", fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -23,6 +23,7 @@ from medseg_paddle.run import Checkpoint, Run
 from medseg_paddle.steps.checks import (
     class_names,
     require_apart,
+    require_fresh_start,
     require_same_data,
     require_same_window,
     require_unseen,
@@ -90,7 +91,12 @@ def evaluate(
             f"{len(members)} runs are scored together, in none of their folders", hint="add --output FOLDER"
         )
     if len(members) > 1:
-        require_one_task(members, images=lambda member: [case.image for case in _scored_cases(member, split)])
+        require_one_task(
+            members,
+            images=lambda member: [
+                (case.image, case.label, case.roi) for case in _scored_cases(member, split)
+            ],
+        )
     cases = _scored_cases(first, split)
     labels = class_names(recipe)
     compared = True
@@ -140,7 +146,9 @@ def evaluate(
                 path.relative_to(member.path).as_posix()
                 for member, path in zip(members, weights, strict=True)
             ),
-            "checkpoint_chosen_by": first.recipe.selection.name if first.best_first() else None,
+            "checkpoint_chosen_by": first.recipe.selection.name
+            if checkpoint == "best" and first.best_first()
+            else None,
             "weights": [sha256(path) for path in weights],
             "images": len(cases),
             "number_of_cases": len(counts),
@@ -208,6 +216,7 @@ def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
             )
     require_same_data(run, learned)
     require_apart(cases, learned, split)
+    require_fresh_start(run.recipe, cases, split)
     return _require_unseen(run, cases, split) and complete
 
 

@@ -12,9 +12,15 @@ from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import class_names, read_beside, require_apart, require_unseen_pictures
+from medseg_paddle.steps.checks import (
+    class_names,
+    require_apart,
+    require_same_window,
+    require_scored_class,
+    require_unseen_pictures,
+)
 from medseg_paddle.steps.progress import TrainingBar
-from medseg_paddle.steps.provenance import provenance
+from medseg_paddle.steps.train import new_run
 
 # So many that one which was saved amid others is still there when the training was asked to end.
 _CHECKPOINTS_KEPT = 4
@@ -134,6 +140,8 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
         require_apart(splits["val"], {"train": splits["train"]}, "val")
         require_unseen_pictures(recipe, splits["val"])
     labels = class_names(recipe)
+    scored_class = require_scored_class(recipe, labels)
+    require_same_window(recipe)
     Run.require_free(folder, overwrite=False)
     start_paddle()
     from medseg_paddle.engine.device import set_device
@@ -142,9 +150,10 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     with onlooker, DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:
-        found = inspect(recipe, splits["train"], splits.get("val", ()), onlooker, decoded)
-        facts = provenance(splits, chosen, read_beside(recipe)) if keep else provenance({}, chosen)
-        run = Run.create(folder, recipe, facts)
+        found = inspect(
+            recipe, splits["train"], splits.get("val", ()), onlooker, decoded, scored_class=scored_class
+        )
+        run = new_run(folder, recipe, splits if keep else {}, found, chosen)
         fit(
             run,
             splits["train"],

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from medseg_paddle.steps.train_progress import waiting_advice
-
 _MUCH_WAITING = 0.2
 _MANY_CONVOLUTIONS = 0.2
 _MUCH_INTERPOLATION = 0.05
@@ -104,6 +102,26 @@ def advise(of: Measured) -> list[Advice]:
         *_on_the_gpu(of),
         *_on_the_batch(of),
     ]
+
+
+def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
+    """What to do about a training that waits for images.
+
+    Parameters
+    ----------
+    waiting : float
+        Share of the time, 0..1.
+    num_workers, cores : int
+        Processes that load images, and cores that they can have.
+    """
+    said = f"{waiting:.0%} of the time goes into waiting for images"
+    if num_workers < cores:
+        more = min(max(2 * num_workers, 2), cores)
+        return f"{said}: num_workers: {more} in the recipe loads faster (now {num_workers})"
+    return (
+        f"{said}; {num_workers} processes have {cores} cores, and more would not help: keep more images decoded "
+        "(cache_mb), or take dear transforms out"
+    )
 
 
 def _on_the_machine(of: Measured) -> Iterator[Advice]:

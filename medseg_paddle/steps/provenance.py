@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,11 @@ _PACKAGES = (
 _FILES = "files"
 _DIGITS = 16  # of a file's checksum: enough to tell files apart, and short
 _NAMED = 5  # files in a message
+# What comes before the @ of an address, and a part of its query that is called like a password.
+_SECRETS = (
+    (re.compile(r"://\S*@"), "://***@"),
+    (re.compile(r"(?i)([?&]\w*(?:pass|pwd|secret|token|key)\w*=)[^&\s]*"), r"\1***"),
+)
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "CUDA_VISIBLE_DEVICES")
 
 
@@ -57,7 +63,7 @@ def surroundings(device: str) -> dict[str, Any]:
     """When, by which command, with which versions and on which machine a process computes on `device`."""
     return {
         "started": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": [without_passwords(word) for word in sys.argv],
         "versions": {"python": platform.python_version(), **versions()},
         "git": git_state(),
         "machine": {
@@ -67,6 +73,13 @@ def surroundings(device: str) -> dict[str, Any]:
             "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         },
     }
+
+
+def without_passwords(text: str) -> str:
+    """A text without the passwords of the addresses in it, such as that of a search's database."""
+    for secret, shown in _SECRETS:
+        text = secret.sub(shown, text)
+    return text
 
 
 def versions() -> dict[str, str]:
@@ -148,12 +161,22 @@ def require_noted_data(noted: Mapping[str, Any], cases: Mapping[str, Sequence[Ca
 
 
 def without_files(noted: dict[str, Any]) -> dict[str, Any]:
-    """A run's provenance without the checksum of each file, for those whom single files do not concern."""
-    data = {
-        split: {key: value for key, value in facts.items() if key != _FILES}
-        for split, facts in noted.get("data", {}).items()
-    }
-    return {**noted, "data": data} if data else noted
+    """A run's provenance without single files, their checksums and their names: for whom it is passed on to.
+
+    Parameters
+    ----------
+    noted : dict
+        Of one run, or ``{"members": [...]}`` with that of each run of an ensemble.
+    """
+    found = {key: value for key, value in noted.items() if key != _FILES}
+    if "members" in noted:
+        found["members"] = [without_files(member) for member in noted["members"]]
+    if "data" in noted:
+        found["data"] = {
+            split: {key: value for key, value in facts.items() if key != _FILES}
+            for split, facts in noted["data"].items()
+        }
+    return found
 
 
 def _noted(cases: Sequence[Case]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from medseg_paddle.config.recipe import CpuKernels
+from medseg_paddle.core import sha256
 from medseg_paddle.engine.startup import start_paddle
-from medseg_paddle.errors import ModelError, RecipeError
+from medseg_paddle.errors import DataError, ModelError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.run import Run
 from medseg_paddle.steps.checks import read_beside, require_same_files
@@ -55,7 +57,7 @@ class Reproduction:
     curves : dict
         Learning rate, loss and validation scores by their names.
     best : tuple of float or None
-        The best score of both, None where nothing was validated.
+        The best score of both, None where nothing was validated, or the score is undefined in every case.
     compared : int
         Numbers in the weights (and the optimiser's state) that were compared; 0 where the run has no checkpoint
         of that iteration.
@@ -119,7 +121,7 @@ class Reproduction:
         if self.identical:
             return "reproduced, bit for bit"
         if self.best is None:
-            return "not reproduced bit for bit, and without a validation there is no score to compare"
+            return "not reproduced bit for bit, and there are no validation scores to compare"
         apart = abs(self.best[0] - self.best[1])
         if self.reproduced:
             return f"reproduced within the tolerance: the best scores are {apart:.6f} apart (at most {self.tolerance})"
@@ -155,9 +157,9 @@ def reproduce(
     Raises
     ------
     DataError
-        The data is not what it was; names the files.
+        The data, or the weights that it started from, are not what they were; names the files.
     ModelError
-        There is no run, or nothing in it to compare with.
+        There is no run, nothing in it to compare with, or no weights any more that it started from.
     RecipeError
         More iterations are asked for than the run has.
     """
@@ -182,10 +184,11 @@ def reproduce(
     require_same_files(source, read_beside(recipe))
     folder = source.path.with_name(f"{source.path.name}-reproduced") if output is None else Path(output)
     Run.require_free(folder, overwrite=False)
-    if device is not None:
-        recipe = recipe.model_copy(update={"device": device})
+    # As many iterations as the run has are trained, whatever says now when it should have ended.
+    recipe = recipe.model_copy(update={"early_stopping": None, "device": device or recipe.device})
 
     start_paddle(_threads(noted))
+    _require_same_start(source)
     from medseg_paddle.engine.cpu_kernels import expected_cpu_kernels
     from medseg_paddle.engine.device import set_device
 
@@ -201,6 +204,22 @@ def reproduce(
         until = count + 1 if count % recipe.save_interval == 0 else count
         again = train_first(recipe, folder, Onlooker("training again", recipe.batch_size, until), keep=True)
     return compare_runs(source, again, iteration=count, tolerance=tolerance, surroundings=differing)
+
+
+def _require_same_start(run: Run) -> None:
+    """See that the weights that a run started from are still what they were."""
+    noted = run.provenance.get("initial_weights")
+    if noted is None:
+        return
+    from medseg_paddle.engine.weight_sources import open_source
+
+    path = Path(noted["source"])
+    file = path if path.is_file() else open_source(path).file
+    if sha256(file) != noted["sha256"]:
+        raise DataError(
+            f"{path}, which {run.path} started from, has other weights than then",
+            hint="put them back as they were; from other weights it is another training, not a repetition",
+        )
 
 
 def compare_runs(
@@ -224,21 +243,20 @@ def compare_runs(
         if name == _LOSS and second.recipe.log_iters == 1:
             now = _averaged(now, then, window)
         curves[name] = compare_curves(then, now)
-    best = None
+    pairs: list[tuple[float, float]] = []
     for kind, name in _SCORES.items():
         then, now = (_scores(run, kind, iteration) for run in (first, second))
         common = then.keys() & now.keys()
         if common:
             curves[name] = compare_curves(then, now)
-            scores = max(then[step] for step in common), max(now[step] for step in common)
-            best = scores if best is None else max(best, scores)
+            pairs += [(then[step], now[step]) for step in common]
     states = _states(first, second, iteration)
     return Reproduction(
         second.path,
         surroundings,
         iteration,
         curves,
-        best,
+        _best(first, pairs),
         compared=count_numbers(states[0]) if states else 0,
         arrays=tuple(differing_arrays(*states)) if states else (),
         tolerance=tolerance,
@@ -258,9 +276,20 @@ def _states(first: Run, second: Run, iteration: int) -> tuple[Arrays, Arrays] | 
     return arrays_in(folders[0]), arrays_in(folders[1])
 
 
+def _best(run: Run, pairs: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """The best score of both; None where one has none."""
+    gain = run.recipe.selection.gain
+    scored = [[one for one in scores if gain(one) > -math.inf] for scores in zip(*pairs, strict=True)]
+    if not scored or not all(scored):
+        return None
+    then, now = (max(scores, key=gain) for scores in scored)
+    return then, now
+
+
 def _scores(run: Run, kind: str, iteration: int) -> dict[int, float]:
+    """Iteration to score, NaN where it is undefined in every case."""
     return {
-        entry["iter"]: entry["score"]
+        entry["iter"]: math.nan if entry["score"] is None else entry["score"]
         for entry in run.history()
         if entry["weights"] == kind and entry["iter"] <= iteration
     }

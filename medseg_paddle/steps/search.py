@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from medseg_paddle.steps.train import train
 
 _NOTE = "note"  # attribute of a trial: why it failed, or what it repeats
 _ENOUGH_TRIALS = 10  # for importances to mean something
-_NO_SCORE = -1e6  # what a study can hold and compare
+_WORST = 1e9  # in place of no score: what a study can hold, and loses to every score
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -141,8 +142,9 @@ def _run(
         facts = {"study": shared.study.study_name, "trial": trial.number, "state": _STATES[state]}
         Run.open(folder).note("search", {**facts, "values": values})
     shared.study.tell(trial, score, state=state)
-    shown = _shown(score, draft.recipe().selection)
-    say(f"trial {trial.number} {_STATES[state]}" + ("" if shown is None else f": {shown:.4f}"))
+    shown = _shown_score(score)
+    name = draft.recipe().selection.name
+    say(f"trial {trial.number} {_STATES[state]}" + ("" if shown is None else f": {name} {shown:.4f}"))
     return True
 
 
@@ -151,14 +153,14 @@ def _trained(recipe: Recipe, trial: Trial, folder: Path, end: float, device: str
     known = trial.study.get_trials(deepcopy=False)[trial.number]
     reported = set(known.intermediate_values)
 
-    def report(iteration: int, score: float) -> None:
+    def report(iteration: int, gain: float) -> None:
         # With use_ema there are two scores; the model's own comes first, and trials are compared by it.
         if iteration not in reported:
             reported.add(iteration)
-            trial.report(max(score, _NO_SCORE), iteration)
+            trial.report(_kept_score(recipe.selection, gain), iteration)
 
-    def watch(iteration: int, score: float) -> None:
-        report(iteration, score)
+    def watch(iteration: int, gain: float) -> None:
+        report(iteration, gain)
         if iteration < recipe.iters and trial.should_prune():
             raise _Pruned
         if iteration < recipe.iters and time.monotonic() >= end:
@@ -170,7 +172,18 @@ def _trained(recipe: Recipe, trial: Trial, folder: Path, end: float, device: str
         if reported and max(reported) < recipe.iters and trial.should_prune():
             raise _Pruned
     run = train(recipe, output=folder, resume=True, device=device, watch=watch)
-    return max(_NO_SCORE, *(recipe.selection.gain(entry["score"]) for entry in run.history()))
+    gains = (recipe.selection.gain(entry["score"]) for entry in run.history())
+    return _kept_score(recipe.selection, max(gains, default=-math.inf))
+
+
+def _kept_score(selection: Selection, gain: float) -> float:
+    """A score as the study keeps it: as it is shown, the worst of all where there is none."""
+    kept = max(gain, -_WORST)
+    return -kept if selection.smaller_is_better else kept
+
+
+def _shown_score(kept: float | None) -> float | None:
+    return None if kept is None or abs(kept) >= _WORST else kept
 
 
 def _drawn(trial: Trial, key: str, candidates: Range | tuple[Any, ...]) -> Any:
@@ -206,16 +219,20 @@ def _twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
 
 def _write(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     """Write what the trials have found so far, those of other processes included."""
+    with shared.writing():
+        return _written_results(shared, draft, spec)
+
+
+def _written_results(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     trials = shared.study.get_trials(deepcopy=False)
     selection = draft.recipe().selection
     result = SearchResult(
         shared.folder,
         shared.study.study_name,
+        selection,
         tuple(spec.parameters),
         tuple(_result(one, spec, selection) for one in trials),
         _importances(shared.study, trials),
-        selection.name,
-        selection.smaller_is_better,
     )
     best = None
     if result.best is not None:
@@ -224,20 +241,13 @@ def _write(shared: SharedStudy, draft: Draft, spec: SearchSpec) -> SearchResult:
     return result
 
 
-def _shown(gain: float | None, selection: Selection) -> float | None:
-    """A score as people know it, from what the study maximises."""
-    if gain is None or gain == _NO_SCORE:
-        return None
-    return -gain if selection.smaller_is_better else gain
-
-
 def _result(trial: FrozenTrial, spec: SearchSpec, selection: Selection) -> TrialResult:
     params = spec.parameters
-    best = max(trial.intermediate_values.values(), default=None)
+    best = max(trial.intermediate_values.values(), key=selection.gain, default=None)
     return TrialResult(
         number=trial.number,
         state=_STATES.get(trial.state, "unfinished"),
-        score=_shown(trial.value if trial.state == TrialState.COMPLETE else best, selection),
+        score=_shown_score(trial.value if trial.state == TrialState.COMPLETE else best),
         values={key: _written(trial.params[key], params[key]) for key in params if key in trial.params},
         iteration=trial.last_step,
         seconds=None if trial.duration is None else trial.duration.total_seconds(),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from medseg_paddle.config import Recipe, dump_recipe
+from medseg_paddle.config.selection import Selection
 from medseg_paddle.io.files import write_text
 
 State = Literal["complete", "pruned", "failed", "unfinished"]
@@ -32,7 +32,7 @@ class TrialResult:
     state : {"complete", "pruned", "failed", "unfinished"}
         Unfinished: another process is at it, or it was stopped and goes on with the next call.
     score : float or None
-        The best validation score there was, as it is: of some less is better; None also where all were undefined.
+        The best validation score there was; None where it was undefined in every case.
     values : dict
         Key of the recipe to value.
     iteration : int or None
@@ -67,6 +67,8 @@ class SearchResult:
         Its folder.
     name : str
         Of the study in the database.
+    selection : Selection
+        What the score is.
     parameters : tuple of str
         Keys of the recipe.
     trials : tuple of TrialResult
@@ -74,25 +76,20 @@ class SearchResult:
     importances : dict
         Share of each parameter in what tells good trials from others, see :func:`medseg_paddle.steps.search.search`;
         empty where there are too few trials to say.
-    score : str
-        Name of the score.
-    smaller_is_better : bool
-        Whether the smallest score is the best.
     """
 
     path: Path
     name: str
+    selection: Selection
     parameters: tuple[str, ...]
     trials: tuple[TrialResult, ...]
     importances: dict[str, float] = field(default_factory=dict)
-    score: str = "mean foreground Dice"
-    smaller_is_better: bool = False
 
     @property
     def best(self) -> TrialResult | None:
-        """The complete trial of the best score, the first of equals; None where none is complete."""
-        complete = [one for one in self.trials if one.state == "complete"]
-        return max(complete, key=self._gain, default=None)
+        """The complete trial of the best score, the first of equals; None where none is complete and has one."""
+        scored = [one for one in self.trials if one.state == "complete" and one.score is not None]
+        return max(scored, key=self._gain, default=None)
 
     @property
     def best_first(self) -> list[TrialResult]:
@@ -102,9 +99,7 @@ class SearchResult:
         return [*sorted(complete, key=self._gain, reverse=True), *others]
 
     def _gain(self, trial: TrialResult) -> float:
-        if trial.score is None:
-            return -math.inf
-        return -trial.score if self.smaller_is_better else trial.score
+        return self.selection.gain(trial.score)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -119,8 +114,8 @@ class SearchResult:
             notes.append(
                 f"Not finished, or another process is at it: {', '.join(waiting)}. Call again to go on."
             )
-        if self.smaller_is_better:
-            notes.append(f"The score is {self.score}, of which the smallest is the best.")
+        if self.selection.smaller_is_better:
+            notes.append(f"The score is {self.selection.name}, of which the smallest is the best.")
         return (*notes, _CHOSEN) if self.best is not None else tuple(notes)
 
 
@@ -136,8 +131,8 @@ def write_results(result: SearchResult, best: Recipe | None) -> None:
     write_text(result.path / "trials.csv", _csv(result))
     content = {
         "study": result.name,
-        "score": result.score,
-        "smaller_is_better": result.smaller_is_better,
+        "score": result.selection.name,
+        "smaller_is_better": result.selection.smaller_is_better,
         "best": None if result.best is None else result.best.number,
         "importances": result.importances,
         "notes": result.notes,

@@ -21,6 +21,7 @@ from medseg_paddle.config.search import SearchSpec
 from medseg_paddle.errors import ModelError, RecipeError, SetupError
 from medseg_paddle.io.files import locked
 from medseg_paddle.run import Run
+from medseg_paddle.steps.provenance import without_passwords
 
 _DATABASE = "search.db"
 _LOCKS = ".locks"
@@ -119,6 +120,12 @@ class SharedStudy:
         finally:
             trial.set_user_attr(_BEGUN_AT, killed)
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let no other process on this machine read trials and write results meanwhile."""
+        with locked(self._lock("results")):
+            yield
+
     def _lock(self, name: str) -> Path:
         return self.folder / _LOCKS / name
 
@@ -152,7 +159,8 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
         ),
     }
     url = storage
-    options: dict[str, Any] = {}
+    # Hours may lie between two questions to a server, which ends connections that say nothing.
+    options: dict[str, Any] = {"pool_pre_ping": True}
     if url is None:
         url = sqlalchemy.URL.create("sqlite", database=str((folder / _DATABASE).resolve())).render_as_string()
         options["connect_args"] = {"timeout": _PATIENCE}
@@ -160,6 +168,14 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
     with locked(folder / _LOCKS / "open"):
         try:
             kept = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        except (
+            RuntimeError,
+            TypeError,
+        ) as error:  # tables of another version; options that the driver does not know
+            raise SetupError(
+                f"{_shown(storage)} cannot be used ({without_passwords(str(error))})",
+                hint="name a database of this version of Optuna, and options that its driver knows",
+            ) from None
         except ImportError as error:
             raise SetupError(
                 f"{_shown(storage)} needs a Python driver: {error.__cause__ or error}",
@@ -170,7 +186,7 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
             study_name=folder.resolve().name,
             sampler=_SeededByTrial(spec),
             pruner=pruners[spec.pruner],
-            direction="maximize",
+            direction="minimize" if base.selection.smaller_is_better else "maximize",
             load_if_exists=True,
         )
         _require_same_search(study, base, folder)
@@ -192,8 +208,9 @@ def database_errors(storage: str | None) -> Iterator[None]:
             yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         cause = getattr(error, "orig", None) or error
+        reason = without_passwords(next(iter(str(cause).splitlines()), ""))
         raise SetupError(
-            f"{_shown(storage)} cannot be used ({type(cause).__name__}: {str(cause).splitlines()[0]})",
+            f"{_shown(storage)} cannot be used ({type(cause).__name__}: {reason})",
             hint="check --storage, its server and rights; then call again, and the search goes on",
         ) from None
 
@@ -202,7 +219,7 @@ def _shown(storage: str | None) -> str:
     if storage is None:
         return f"the search's database {_DATABASE}"
     try:
-        return f"the database {sqlalchemy.make_url(storage).render_as_string(hide_password=True)}"
+        return f"the database {without_passwords(str(sqlalchemy.make_url(storage)))}"
     except sqlalchemy.exc.SQLAlchemyError:
         return "the database of --storage"  # what is no URL may hold a password, too
 

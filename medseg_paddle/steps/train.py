@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config.duration import seconds
 from medseg_paddle.config.optimisation import ReduceOnPlateau
+from medseg_paddle.core import Case
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError, SetupError
@@ -21,16 +24,19 @@ from medseg_paddle.steps.checks import (
     class_names,
     read_beside,
     require_apart,
+    require_fresh_start,
     require_same_data,
     require_same_files,
     require_same_window,
     require_scored_class,
     require_unseen_pictures,
 )
-from medseg_paddle.steps.duration import seconds
 from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.provenance import provenance, surroundings
 from medseg_paddle.steps.train_progress import TrainingProgress, Watch, stopped_early
+
+if TYPE_CHECKING:
+    from medseg_paddle.engine.data import Survey
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset", "surface_tolerance"})
@@ -141,6 +147,7 @@ def _train(
     require_same_window(recipe)
     require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
     require_unseen_pictures(recipe, splits.get("val", ()))
+    require_fresh_start(recipe, splits.get("val", ()), "val")
     overwrite = overwrite or (resume and existed)
     if going_on:
         require_same_data(run, splits)
@@ -150,7 +157,6 @@ def _train(
 
     start_paddle()
     from medseg_paddle.engine.checkpoints import latest_whole
-    from medseg_paddle.engine.data import balanced_weights
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.training import fit
@@ -177,12 +183,9 @@ def _train(
             run.note_resumption({**surroundings(chosen), "iteration": reached})
             run = run.with_recipe(recipe)
         else:
-            facts = provenance(splits, chosen, read_beside(recipe))
-            facts["pixels_per_class"] = list(found.pixels)
-            facts["class_weights"] = balanced_weights(recipe, found)
             if not existed:
                 held.enter_context(_alone(folder))
-            run = Run.create(folder, recipe, facts, overwrite=overwrite)
+            run = new_run(folder, recipe, splits, found, chosen, overwrite=overwrite)
         fit(
             run,
             splits["train"],
@@ -199,6 +202,37 @@ def _train(
     if listener.ended_by is not None:
         raise listener.ended_by
     return run
+
+
+def new_run(
+    folder: Path,
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Case]],
+    found: Survey,
+    device: str,
+    *,
+    overwrite: bool = False,
+) -> Run:
+    """Make a run's folder, with what the run depends on beside its recipe.
+
+    Parameters
+    ----------
+    folder : Path
+    recipe : Recipe
+    splits : mapping
+        Split to its cases; the checksums of their files are noted.
+    found : Survey
+        Of the training's images.
+    device : str
+    overwrite : bool
+        Replace a run there.
+    """
+    from medseg_paddle.engine.data import balanced_weights
+
+    facts = provenance(splits, device, read_beside(recipe))
+    facts["pixels_per_class"] = list(found.pixels)
+    facts["class_weights"] = balanced_weights(recipe, found)
+    return Run.create(folder, recipe, facts, overwrite=overwrite)
 
 
 @contextlib.contextmanager

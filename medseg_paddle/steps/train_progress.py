@@ -10,6 +10,7 @@ from typing import Any
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine.cpu import available_cores
 from medseg_paddle.engine.interruption import Stopped
+from medseg_paddle.steps.profile_advice import waiting_advice
 from medseg_paddle.steps.progress import TrainingBar
 
 _MUCH_WAITING = 0.2
@@ -29,26 +30,6 @@ def stopped_early(step: int, recipe: Recipe) -> str:
     return (
         f"stopped early at iteration {step} of {recipe.iters}, "
         f"{recipe.selection.name} did not get better{margin} in {evaluations}"
-    )
-
-
-def waiting_advice(waiting: float, num_workers: int, cores: int) -> str:
-    """What to do about a training that waits for images.
-
-    Parameters
-    ----------
-    waiting : float
-        Share of the time, 0..1.
-    num_workers, cores : int
-        Processes that load images, and cores that they can have.
-    """
-    said = f"{waiting:.0%} of the time goes into waiting for images"
-    if num_workers < cores:
-        more = min(max(2 * num_workers, 2), cores)
-        return f"{said}: num_workers: {more} in the recipe loads faster (now {num_workers})"
-    return (
-        f"{said}; {num_workers} processes have {cores} cores, and more would not help: keep more images decoded "
-        "(cache_mb), or take dear transforms out"
     )
 
 

@@ -57,7 +57,10 @@ def test_a_search_is_read_and_written(disc_recipe_file: Path) -> None:
         ("batch_size: {low: 2, high: 8, step: 0.5}", "a `step` of 0.5 between whole numbers", "whole `step`"),
         ("batch_size: {low: 2, hihg: 8}", "unknown key 'search.parameters.batch_size.hihg'", "'high'"),
         ("batch_size: [4]", "at least 2 items", ""),
-        ("device: [cpu, gpu]", "`device` does not change a training", "remove it"),
+        ("device: [cpu, gpu]", "`device` does not change what is learned", "remove it"),
+        ("save_interval: [100, 200]", "`save_interval` does not change what is learned", "remove it"),
+        ("selection.metric: [dice, iou]", "`selection.metric` changes what the score is of", "one value"),
+        ("val_dataset.dataset_root: [a, b]", "`val_dataset.dataset_root` changes what", "one value"),
     ],
 )
 def test_a_wrong_search_is_an_error_of_its_line(
@@ -94,11 +97,14 @@ def test_a_search_needs_scores(disc_recipe_file: Path) -> None:
         load_recipe(with_search(disc_recipe_file, "batch_size: [2, 4]"))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("8h", 28800), ("2d", 172800)])
-def test_a_time_budget_is_a_number_and_a_unit(disc_recipe_file: Path, text: str, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("45m", 2700), ("1h30m", 5400), ("2d", 172800), ("90", 90)]
+)
+def test_a_time_budget_is_a_length_of_time(disc_recipe_file: Path, text: str, seconds: int) -> None:
     path = with_search(disc_recipe_file, "batch_size: [2, 4]")
     recipe = load_recipe(path, [f"search.time_budget={text}"])
     assert recipe.search is not None
     assert recipe.search.seconds == seconds
-    with pytest.raises(RecipeError, match="time_budget"):
+    with pytest.raises(RecipeError, match="is '8 hours', which is no length of time") as caught:
         load_recipe(path, ["search.time_budget=8 hours"])
+    assert "1h30m" in caught.value.hint

@@ -162,6 +162,16 @@ def test_a_cut_patient_and_a_leak_between_folds_are_refused(splits, words):
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize(("one", "other"), [(("train", None), ("test", None)), (("val", 0), ("train", 1))])
+def test_slices_of_one_volume_stay_together_also_where_nobody_names_a_patient(one, other):
+    splits = {
+        split: (Case(id=split, image=Path(f"/data/{split}.png"), volume="ct", fold=fold),)
+        for split, fold in (one, other)
+    }
+    with pytest.raises(DataError, match="volume 'ct' is in both"):
+        Manifest(name="m", labels=LABELS, splits=splits, root=Path("/data"))
+
+
 @pytest.mark.parametrize(
     ("splits", "words"), [(FOLDED, "the folds 0 to 2"), ({"train": [("1", "p", None)]}, "no folds")]
 )

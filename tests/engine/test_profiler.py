@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
+import paddle
 import pytest
 from paddle.base.core import TracerEventType
 
-from medseg_paddle.engine.profiler import summed
+from medseg_paddle.engine.profiler import Tracer, summed
+from medseg_paddle.errors import SetupError
 
 
 def event(kind: str, name: str, start: int, end: int, *children: SimpleNamespace, kernel: int = 0):
@@ -22,6 +25,22 @@ def event(kind: str, name: str, start: int, end: int, *children: SimpleNamespace
         children_node=list(children),
         runtime_node=calls if kernel else [],
     )
+
+
+def test_a_process_has_one_profiler_after_the_other(tmp_path) -> None:
+    """Paddle has one in a process, and says so with an AttributeError."""
+    done = Tracer()
+    done.start()
+    (paddle.ones([4]) + 1).numpy()
+    assert done.stop().iterations == 1
+    again = Tracer()
+    again.start()
+    with pytest.raises(SetupError, match="in use in this process already"):
+        Tracer().start()
+    (paddle.ones([4]) + 1).numpy()
+    assert "scale" in [one.name for one in again.stop().operators]
+    done.save(tmp_path / "trace.json")
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
 
 
 def test_time_is_summed_by_part_and_each_operator_has_its_own_only() -> None:

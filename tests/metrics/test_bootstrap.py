@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import math
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -17,11 +19,25 @@ def each(count: int) -> list[str]:
     return [f"p{number}" for number in range(count)]
 
 
-def test_one_case_a_patient_is_the_percentile_bootstrap_of_scipy():
-    found = confidence_interval(SCORES[None], each(30))
-    theirs = stats.bootstrap((SCORES,), np.mean, method="percentile", n_resamples=20_000).confidence_interval
-    assert found.low == pytest.approx(theirs.low, abs=2e-3)
-    assert found.high == pytest.approx(theirs.high, abs=2e-3)
+@pytest.mark.parametrize("count", [5, 30])
+def test_one_case_a_patient_is_the_percentile_bootstrap_of_scipy_at_a_wider_level(count):
+    """So much wider as Student's interval is than a normal one with the deviation of n, not n - 1."""
+    scores = SCORES[:count]
+    found = confidence_interval(scores[None], each(count))
+    wider = stats.t.ppf(0.975, count - 1) * (count / (count - 1)) ** 0.5
+    level = 2 * stats.norm.cdf(wider) - 1
+    theirs = stats.bootstrap(
+        (scores,), np.mean, method="percentile", n_resamples=20_000, confidence_level=level
+    ).confidence_interval
+    assert found.low == pytest.approx(theirs.low, abs=5e-3)
+    assert found.high == pytest.approx(theirs.high, abs=5e-3)
+
+
+def test_few_patients_are_covered_nearly_as_often_as_said():
+    """Of five patients with scores of a known mean. Plain percentiles cover it in 82 of 100 samples."""
+    rng = np.random.default_rng(0)
+    found = [confidence_interval(rng.beta(8, 2, (1, 5)), each(5)) for _ in range(200)]
+    assert sum(one.low <= 0.8 <= one.high for one in found) > 0.86 * 200
 
 
 def test_a_patient_s_cases_count_as_one_draw():
@@ -35,30 +51,32 @@ def test_a_patient_s_cases_count_as_one_draw():
 
 
 def test_patients_count_by_their_cases():
-    """Two patients with 9 and 1 cases: draws of both give the mean of 10 cases, not that of two patients."""
-    values = np.array([[0.5] * 9 + [1.0]])
-    found = confidence_interval(values, ["a"] * 9 + ["b"], confidence=0.4)
-    assert found.low == found.high == pytest.approx(0.55)  # half of all draws hold both
-    wide = confidence_interval(values, ["a"] * 9 + ["b"])
-    assert (wide.low, wide.high) == (0.5, 1.0)
+    """All 256 draws of four patients, with 9, 1, 1 and 1 cases, one by one."""
+    values = [[0.5] * 9, [1.0], [0.9], [0.2]]
+    means = [fmean(itertools.chain(*drawn)) for drawn in itertools.product(values, repeat=4)]
+    level = stats.norm.cdf(stats.t.ppf(0.2, 3) * (4 / 3) ** 0.5)
+    found = confidence_interval(
+        np.array([[*itertools.chain(*values)]]), ["a"] * 9 + ["b", "c", "d"], confidence=0.6
+    )
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [level, 1 - level]), abs=5e-3)
 
 
 def test_absent_classes_are_left_out_as_in_a_report():
-    values = np.array([[0.8, 0.8, 0.8], [math.nan, 0.4, math.nan]])
-    found = confidence_interval(values, each(3))
+    values = np.array([[0.8, 0.8, 0.8, 0.8], [math.nan, 0.4, math.nan, math.nan]])
+    found = confidence_interval(values, each(4))
     assert found.low == pytest.approx(0.6)  # the second class is drawn: the mean of 0.8 and 0.4
     assert found.high == pytest.approx(0.8)  # it is not
 
 
-@pytest.mark.parametrize("values", [[[0.5]], [[0.5, math.nan]], [[math.nan, math.nan]]])
-def test_fewer_than_two_patients_with_a_score_say_nothing(values):
+@pytest.mark.parametrize("values", [[[0.5]], [[0.5, 0.6, 0.7, math.nan]], [[math.nan, math.nan]]])
+def test_fewer_than_four_patients_with_a_score_say_nothing(values):
     found = confidence_interval(np.array(values), each(len(values[0])))
     assert math.isnan(found.low)
     assert math.isnan(found.high)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=8))
 def test_the_interval_lies_among_the_values(values):
     found = confidence_interval(np.array([values]), each(len(values)))
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9

@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ from medseg_paddle.config import change_recipe, load_recipe
 from medseg_paddle.core import Case, LabelSet, Manifest
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.files import locked
 from medseg_paddle.io.images import read_image, read_label
 from medseg_paddle.metrics import Distances
 from medseg_paddle.predictor import Predictor
 from medseg_paddle.run import Run
 from medseg_paddle.steps.crossval import crossval, export_folds
+from medseg_paddle.steps.crossval_page import write_page
 from medseg_paddle.steps.crossval_summary import CrossValidation
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
@@ -133,6 +136,7 @@ def test_a_fold_s_score_is_that_of_its_last_weights(done: CrossValidation, tmp_p
     assert run.history()[-1]["score"] == pytest.approx(report.mean_foreground_dice)
     said = json.loads((run.evaluation_folder("val") / "summary.json").read_text())
     assert said["checkpoint"] == "checkpoints/iter_4/model.pdparams"
+    assert said["checkpoint_chosen_by"] is None
 
 
 def test_surfaces_are_pooled_only_where_all_folds_measure_the_same(done: CrossValidation) -> None:
@@ -163,6 +167,9 @@ def test_the_summary_by_hand(done: CrossValidation) -> None:
         assert float(line["mean"]) == pytest.approx(statistics.fmean(scores), abs=1e-5)
         assert float(line["sd"]) == pytest.approx(statistics.stdev(scores), abs=1e-5)
         assert (int(line["cases"]), int(line["patients"])) == (len(scores), len(scores) // 2)
+        if fold != "all":
+            assert line["ci_low"] == line["ci_high"] == "", "two patients are too few to say"
+            continue
         by_patient = [statistics.fmean(scores[n : n + 2]) for n in range(0, len(scores), 2)]
         assert min(by_patient) - 1e-5 <= float(line["ci_low"]) <= float(line["mean"]) + 1e-5
         assert float(line["mean"]) - 1e-5 <= float(line["ci_high"]) <= max(by_patient) + 1e-5
@@ -173,6 +180,24 @@ def test_the_summary_by_hand(done: CrossValidation) -> None:
         in (done.path / "crossval.md").read_text()
     )
     assert np.asarray(Image.open(done.path / "crossval.png")).std() > 0
+
+
+def test_the_page_shows_the_lowest_scores_first_and_escapes_names(
+    done: CrossValidation, tmp_path: Path
+) -> None:
+    page = (done.path / "crossval.html").read_text()
+    rows = sorted(csv.DictReader((done.path / "cases.csv").open()), key=lambda row: float(row["dice"]))
+    shown = re.findall(
+        r"<figcaption><b>(\w+)</b> <span>disc ([\d.]+)</span><br>fold (\d), patient (p\d)", page
+    )
+    assert shown == [(row["case"], f"{float(row['dice']):.4f}", row["fold"], row["patient"]) for row in rows]
+    assert page.count("data:image/png;base64,") == 1 + len(rows), "every case was drawn, and the scores"
+    assert not re.search(r"https?:", page)
+    copy = Path(shutil.copytree(done.path, tmp_path / "cv"))
+    write_page(replace(done, path=copy, name="<b>discs"))
+    page = (copy / "crossval.html").read_text()
+    assert "<b>discs" not in page
+    assert "&lt;b&gt;discs" in page
 
 
 def test_a_cross_validation_that_was_stopped_ends_as_one_that_was_not(
@@ -237,6 +262,49 @@ def test_what_cannot_be_cross_validated_is_said_before_anything_is_trained(
     assert sorted(path.name for path in out.iterdir()) == ["fold_1"]
 
 
+def test_a_fold_that_learned_from_other_data_is_no_part_of_it(
+    done: CrossValidation, data: Path, tmp_path: Path
+) -> None:
+    """Its own cases are the same; those it was trained on are not."""
+    copy = Path(shutil.copytree(done.path, tmp_path / "cv"))
+    noted = Run.open(copy / "fold_1").provenance["data"]
+    Run.open(copy / "fold_1").note("data", {**noted, "train": {**noted["train"], "sha256": "other"}})
+    with pytest.raises(DataError, match=r"the train set of .*fold_1 has changed since the training"):
+        crossval(recipe_file(data), output=copy, resume=True)
+
+
+def test_weights_that_know_a_patient_are_not_scored_on_them(
+    done: CrossValidation, data: Path, tmp_path: Path
+) -> None:
+    """Each fold starts from a run that learned from the patients of fold 1."""
+    recipe = load_recipe(recipe_file(data), [f"initialise.source={done.path / 'fold_0'}"])
+    with pytest.raises(DataError, match=r"training set of .*fold_0 and the val set, .* starts from that run"):
+        crossval(recipe, output=tmp_path / "cv")
+    assert not (tmp_path / "cv").exists()
+    with pytest.raises(DataError, match="starts from that run"):
+        train(change_recipe(recipe, [f"{name}_dataset.fold=1" for name in SETS]), output=tmp_path / "run")
+
+
+def test_two_processes_are_not_at_one_fold(done: CrossValidation, data: Path) -> None:
+    with (
+        locked(done.path / ".locks" / "fold_1"),
+        pytest.raises(SetupError, match="another process is at fold 1") as caught,
+    ):
+        crossval(recipe_file(data), output=done.path, resume=True)
+    assert "--folds" in caught.value.hint
+
+
+def test_a_training_that_followed_the_scores_of_its_fold_is_said_to_be_too_good(
+    done: CrossValidation, data: Path, tmp_path: Path
+) -> None:
+    assert "which no score chose" in done.notes[0]
+    copy = Path(shutil.copytree(done.path, tmp_path / "cv"))
+    recipe = load_recipe(recipe_file(data), ["early_stopping={patience: 9}"])
+    notes = crossval(recipe, output=copy, resume=True).notes
+    assert "(early_stopping), so these figures are too good" in notes[0]
+    assert notes[0] in (copy / "crossval.md").read_text()
+
+
 # --- ensembles --------------------------------------------------------------------------------------------
 
 
@@ -263,6 +331,7 @@ def test_an_ensemble_answers_with_the_mean_of_its_members_probabilities(
     assert (said.members, ensemble.parity.max_difference <= said.tolerance) == (2, True)
     assert [member["run"] for member in said.provenance["members"]] == ["fold_0", "fold_1"]
     assert [member["recipe"]["val_dataset"]["fold"] for member in said.provenance["members"]] == [0, 1]
+    assert all("files" not in member["data"]["train"] for member in said.provenance["members"])
     assert Bundle.open(tmp_path / "b0").description.members == 1
 
 

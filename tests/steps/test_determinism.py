@@ -32,6 +32,28 @@ def test_fresh_processes_train_the_same_with_and_without_loader_processes(
     assert not list((tmp_path / "here").iterdir()), "no run folder is made"
 
 
+UNSEEDED = """
+import os
+
+import numpy
+
+seeded = numpy.random.default_rng
+numpy.random.default_rng = lambda seed=None: seeded(int.from_bytes(os.urandom(8), "big"))
+"""
+
+
+def test_a_training_that_draws_what_no_seed_says_is_found_out(
+    disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(UNSEEDED)  # the processes that train import it
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    assert medseg("train", "--config", disc_recipe_file, "--verify-determinism", "--verify-iters", 1) == 1
+    said = capfd.readouterr().out
+    assert "the losses differ from iteration 1 on" in said
+    assert "the first loss already differs: other images" in said
+
+
 def test_what_it_cannot_do_is_refused_before_a_process_starts(disc_recipe_file: Path, discs: Path) -> None:
     words = ["train", "--config", disc_recipe_file, "--verify-determinism"]
     assert medseg(*words, "--output", "somewhere") == RecipeError.exit_code

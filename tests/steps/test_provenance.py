@@ -67,6 +67,36 @@ def test_the_files_that_differ_are_named(cases):
     assert "image3.png changed or new" in message(cases)
 
 
+def test_what_is_passed_on_names_no_file_also_of_an_ensemble(cases):
+    noted = provenance({"train": cases}, "cpu", [cases[0].image])
+    assert len(noted["data"]["train"]["files"]) == 8
+    for passed_on in (without_files(noted), *without_files({"members": [noted, noted]})["members"]):
+        assert passed_on["data"]["train"] == {
+            "images": 4,
+            "sha256": noted["data"]["train"]["sha256"],
+        }
+        assert "image0.png" not in str(passed_on)
+        assert passed_on["versions"] == noted["versions"]
+
+
+@pytest.mark.parametrize(
+    ("word", "noted"),
+    [
+        ("postgresql://me:s3cret@host/db", "postgresql://***@host/db"),
+        ("--storage=mysql+pymysql://me:s3:cr/e@t@host:3306/db", "--storage=mysql+pymysql://***@host:3306/db"),
+        (
+            "postgresql://host/db?user=me&password=s3cret&sslmode=require",
+            "postgresql://host/db?user=me&password=***&sslmode=require",
+        ),
+        ("sqlite:////data/s.db?timeout=5", "sqlite:////data/s.db?timeout=5"),
+        ("lr_scheduler.learning_rate=0.01", "lr_scheduler.learning_rate=0.01"),
+    ],
+)
+def test_the_noted_command_has_no_password(monkeypatch, cases, word, noted):
+    monkeypatch.setattr("sys.argv", ["medseg", "search", word])
+    assert provenance({"train": cases}, "cpu")["command"] == ["medseg", "search", noted]
+
+
 def test_an_earlier_version_s_provenance_names_no_files(cases):
     noted = without_files(provenance({"train": cases}, "cpu"))["data"]
     require_noted_data(noted, {"train": cases}, Path("run"))

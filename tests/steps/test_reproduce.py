@@ -10,6 +10,7 @@ import paddle
 import pytest
 
 from medseg_paddle.cli import main
+from medseg_paddle.config import change_recipe
 from medseg_paddle.engine.dashboard import curve
 from medseg_paddle.errors import DataError, ModelError, RecipeError
 from medseg_paddle.run import Run
@@ -93,6 +94,46 @@ def test_the_first_iterations_are_compared_with_their_checkpoint_and_changes_are
     part = Run.open(run.path.with_name("part"))
     assert set(curve(part.path, "Train/loss")) >= set(range(1, 21))
     assert part.recipe.iters == 40, "the schedule stays that of the whole training"
+    for fact in ("pixels_per_class", "class_weights", "files"):
+        assert part.provenance[fact] == run.provenance[fact]
+
+
+def test_the_best_score_is_the_smallest_where_that_is_best_and_may_be_missing(
+    run: Run, tmp_path: Path
+) -> None:
+    run = run.with_recipe(change_recipe(run.recipe, ["selection.metric=volume_error"]))
+    other = Run.open(shutil.copytree(run.path, tmp_path / "other"))
+    first, last = run.history()
+
+    def best(then: tuple[float | None, float | None], now: tuple[float | None, float | None]) -> object:
+        for one, (a, b) in ((run, then), (other, now)):
+            one.set_history([{**first, "score": a}, {**last, "score": b}])
+        return compare_runs(run, other, iteration=40).best
+
+    assert best((0.5, 0.3), (0.5, 0.31)) == (0.3, 0.31)
+    assert best((None, 0.3), (None, 0.2)) == (0.3, 0.2)
+    assert best((None, None), (None, None)) is None
+    assert best((None, 0.3), (None, None)) is None
+
+
+def test_a_run_is_trained_as_long_as_it_was_whatever_its_recipe_says_now(
+    disc_recipe_file: Path, tmp_path: Path
+) -> None:
+    """With a patience that was given to it when it went on, and would have ended it before."""
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=["iters=3", "save_interval=1"])
+    run = run.with_recipe(change_recipe(run.recipe, ["early_stopping={patience: 1, min_delta: 0.99}"]))
+    found = reproduce(run)
+    assert found.compared > 1000
+    assert not found.arrays
+
+
+def test_other_weights_to_start_from_are_no_repetition(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "source.pdparams"
+    shutil.copyfile(run.best_checkpoint, source)
+    run.note_initial_weights({"source": str(source), "sha256": "of others"})
+    with pytest.raises(DataError, match=r"source\.pdparams, which .* started from, has other weights"):
+        reproduce(run)
+    assert not run.path.with_name("run-reproduced").exists()
 
 
 def test_what_cannot_be_compared_is_refused(run: Run, tmp_path: Path) -> None:

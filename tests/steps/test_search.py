@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from visualdl import LogReader
 
 from medseg_paddle.cli import app
 from medseg_paddle.config import load_recipe
+from medseg_paddle.config.selection import Selection
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.files import locked
 from medseg_paddle.run import Run
@@ -88,6 +88,7 @@ def test_a_trial_is_an_ordinary_run_that_says_what_it_is(found: SearchResult) ->
         reader = LogReader(file_path=str(run.path / "vdlrecords.train.log"))
         record = reader.get_data("hyper_parameters", "hparam")[0]
         shown = {info.name: info.float_value for info in record.hparam.hparamInfos}
+        assert "Validation/mean foreground Dice" in {info.name for info in record.hparam.metricInfos}
         assert shown["lr_scheduler.learning_rate"] == pytest.approx(one.values["lr_scheduler.learning_rate"])
 
 
@@ -153,7 +154,57 @@ def test_nothing_is_begun_with_a_value_that_the_recipe_does_not_take(
         search(path, overrides=["search=null"])
 
 
-@pytest.mark.parametrize("storage", ["postgresql://me:secret@nowhere.invalid/db", "no url, secret"])
+def test_the_smallest_score_is_the_best_where_that_is_better(kept_disc_recipe: str, tmp_path: Path) -> None:
+    text = f"selection: {{metric: volume_error}}\n{kept_disc_recipe}"
+    path = with_search(tmp_path / "r.yml", text, RATES, iters=3, trials=2, startup_trials=2, pruner="none")
+    said = CliRunner().invoke(app, ["search", "-c", str(path), "-o", str(tmp_path / "found")])
+    assert said.exit_code == 0, said.output
+    result = search(path, output=tmp_path / "found")
+    scores = [one.score for one in result.trials]
+    for one in result.trials:
+        history = Run.open(result.path / f"trial_{one.number:04}").history()
+        assert one.score == min(entry["score"] for entry in history) > 0
+    assert result.best is not None
+    assert (result.best.score, result.best_first[-1].score) == (min(scores), max(scores))
+    assert f"trial 0 complete: mean foreground volume error {scores[0]:.4f}" in said.output
+    assert re.search(rf"{result.best.number} +complete +{result.best.score:.4f}", said.output)
+    noted = json.loads((result.path / "search.json").read_text())
+    assert (noted["score"], noted["smaller_is_better"]) == ("mean foreground volume error", True)
+    assert "The score is mean foreground volume error, of which the smallest is the best." in result.notes
+
+
+def test_a_trial_without_a_score_is_never_the_best(tmp_path: Path) -> None:
+    for metric, better, worse in (("dice", 0.9, 0.1), ("volume_error", 0.1, 0.9)):
+        found = [TrialResult(n, "complete", s, {}, 6, 1.0) for n, s in enumerate((None, worse, better))]
+        result = SearchResult(tmp_path, "found", Selection(metric=metric), (), tuple(found))
+        assert [one.number for one in result.best_first] == [2, 1, 0]
+        assert SearchResult(tmp_path, "found", Selection(metric=metric), (), tuple(found[:1])).best is None
+
+
+def test_a_trial_of_another_machine_is_left_to_it(recipe: Path, tmp_path: Path) -> None:
+    base = load_recipe(recipe)
+    assert base.search is not None
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    with database_errors(storage):
+        here, there = (
+            open_study(tmp_path / machine / "found", storage, base, base.search)
+            for machine in ("here", "there")
+        )
+        with here.claimed(3) as first:
+            pass  # its process was killed, and the machine is there again later
+        with there.claimed(3) as other, here.claimed(3) as again:
+            numbers = [one.number for one in (first, other, again) if one is not None]
+    assert numbers == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "postgresql://me:secret@nowhere.invalid/db",
+        "postgresql://nowhere.invalid/db?user=me&password=secret",
+        "no url, secret",
+    ],
+)
 def test_a_database_that_cannot_be_used_keeps_its_password(
     recipe: Path, tmp_path: Path, storage: str
 ) -> None:
@@ -206,31 +257,6 @@ def test_two_processes_share_a_search_and_one_takes_over_what_the_other_was_kill
     assert [(one.number, one.state) for one in result.trials] == [(number, "complete") for number in range(3)]
     ends = [line for log in logs for line in re.findall(r"^trial \d complete", log.read_text(), re.MULTILINE)]
     assert sorted(ends) == [f"trial {number} complete" for number in range(3)]
-
-
-def test_where_less_is_better_the_score_is_shown_as_it_is_and_the_smallest_is_the_best(
-    kept_disc_recipe: str, tmp_path: Path
-) -> None:
-    text = kept_disc_recipe + "selection: {metric: hd95}\n"
-    path = with_search(
-        tmp_path / "far.yml",
-        text,
-        "lr_scheduler.learning_rate: {low: 0.00001, high: 0.03, log: true}",
-        trials=1,
-    )
-    result = search(path, output=tmp_path / "found")
-    for one in result.trials:
-        history = Run.open(result.path / f"trial_{one.number:04}").history()
-        assert one.score == pytest.approx(min(entry["score"] for entry in history))
-    first, *_ = result.trials
-    known = [replace(first, number=number, score=score) for number, score in enumerate([3.0, None, 1.0])]
-    ranked = replace(result, trials=tuple(known))
-    assert [one.score for one in ranked.best_first] == [1.0, 3.0, None]
-    assert ranked.best == known[2]
-    assert [one.score for one in replace(ranked, smaller_is_better=False).best_first] == [3.0, 1.0, None]
-    assert "The score is mean foreground HD95, of which the smallest is the best." in result.notes
-    said = json.loads((result.path / "search.json").read_text())
-    assert (said["score"], said["smaller_is_better"]) == ("mean foreground HD95", True)
 
 
 def test_the_command_prints_a_table(recipe: Path, found: SearchResult) -> None:

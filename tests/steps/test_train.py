@@ -17,8 +17,8 @@ from medseg_paddle.run import Run
 from medseg_paddle.steps import provenance
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
+from medseg_paddle.steps.profile_advice import waiting_advice
 from medseg_paddle.steps.train import train
-from medseg_paddle.steps.train_progress import waiting_advice
 
 SHORT = ["iters=2", "save_interval=2"]
 

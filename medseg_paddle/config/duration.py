@@ -7,9 +7,9 @@ import re
 
 from medseg_paddle.errors import RecipeError
 
-_UNITS = {"h": 3600, "m": 60, "s": 1}
-_WRITTEN = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s)?")
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_WRITTEN = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER.pattern}){unit})?" for unit in _UNITS))
 
 
 def seconds(length: float | str, name: str) -> float:
@@ -18,9 +18,10 @@ def seconds(length: float | str, name: str) -> float:
     Parameters
     ----------
     length : float or str
-        Seconds, as a number or a text, or hours, minutes and seconds in this order: ``"1h30m"``, ``"45m"``, ``"90s"``.
+        Seconds, as a number or a text, or days, hours, minutes and seconds in this order: ``"2d"``, ``"1h30m"``,
+        ``"45m"``, ``"90s"``.
     name : str
-        Option or argument that it is the value of.
+        Option or key that it is the value of.
 
     Raises
     ------
@@ -36,6 +37,6 @@ def seconds(length: float | str, name: str) -> float:
     if not 0 < found < math.inf:
         raise RecipeError(
             f"{name} is '{length}', which is no length of time",
-            hint="write it like 1h30m, 45m, 90s, or as a number of seconds",
+            hint="write it like 2d, 1h30m, 45m, 90s, or as a number of seconds",
         )
     return found

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from medseg_paddle.config.duration import seconds
 from medseg_paddle.errors import RecipeError
-from medseg_paddle.steps.duration import seconds
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ from medseg_paddle.steps.duration import seconds
         ("1h2m3s", 3723),
         (" 1.5H ", 5400),
         ("90m", 5400),
+        ("2d", 172800),
+        ("1d12h", 129600),
     ],
 )
 def test_lengths_of_time(length: str | float, expected: float) -> None:
@@ -26,7 +28,7 @@ def test_lengths_of_time(length: str | float, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", ["", "m", "45 m", "30m1h", "1d", "-5", "0", "0m", 0, -1.0, "nan", "inf", "1e3", float("inf")]
+    "length", ["", "m", "45 m", "30m1h", "1h1d", "-5", "0", "0m", 0, -1.0, "nan", "inf", "1e3", float("inf")]
 )
 def test_what_is_no_length_of_time_is_refused(length: str | float) -> None:
     with pytest.raises(RecipeError, match="--max-time is") as caught:
