@@ -172,6 +172,10 @@ def _packed(case: Case, image: NDArray[np.float32], label: NDArray[Any], recipe:
     return (case.image, case.label), kept, label, *_foreground(recipe)(label, recipe.ignore_index).kept
 
 
+def _anywhere(_name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    return np.empty(shape, dtype)
+
+
 class TrainingStream:
     """Position in the stream -> augmented image and label.
 
@@ -229,20 +233,16 @@ class TrainingStream:
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
         """``img`` float32 CHW and ``label`` int64 HW; see `preprocess.augment.mixup` for a mixed one."""
-        place = 0 if self._mixup is None else position % self._recipe.batch_size
-        whole = 1 if self._mixup is None else self._recipe.batch_size
-        batch = self.batch(range(position - place, position - place + whole))
-        return {"img": batch["img"][place], "label": batch["label"][place].astype(np.int64)}
+        batch = self.batch([position])
+        return {"img": batch["img"][0], "label": batch["label"][0].astype(np.int64)}
 
-    def batch(
-        self, positions: Sequence[int], allocate: Allocate = lambda _, shape, dtype: np.empty(shape, dtype)
-    ) -> dict[str, NDArray[Any]]:
+    def batch(self, positions: Sequence[int], allocate: Allocate = _anywhere) -> dict[str, NDArray[Any]]:
         """Images and labels of several positions.
 
         Parameters
         ----------
         positions : sequence of int
-            Of one of the training's batches, all of them; without mixup, any.
+            Neighbours in one of the training's batches; without mixup, any.
         allocate : callable
             Gives the arrays to write to, by name, shape and dtype.
 
@@ -251,9 +251,29 @@ class TrainingStream:
         dict
             ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`, or int64 where it is mixed.
         """
-        batch: dict[str, NDArray[Any]] = {}
         mixing = self._mixing(positions)
-        label_type = label_dtype(self.ignore_index) if mixing is None else np.dtype(np.int64)
+        if mixing is None:
+            return self._loaded(positions, allocate, label_dtype(self.ignore_index))
+        batch = self._loaded(positions, allocate, np.dtype(np.int64))
+        # The images to mix with are of the whole batch, which is more than these where several processes share it.
+        size = self._recipe.batch_size
+        start = positions[0] // size * size
+        others = [start + (position - start + mixing.step) % size for position in positions]
+        absent = [position for position in others if position not in positions]
+        more = self._loaded(absent, _anywhere, np.dtype(np.int64)) if absent else {}
+        places = [(*positions, *absent).index(position) for position in others]
+        for name, values in batch.items():
+            every = np.concatenate([values, more[name]]) if absent else values
+            if name == "img":
+                values[...] = mixup.mixed(values, every[places], mixing.weight)
+            else:
+                values[...] = mixup.packed(values, every[places], mixing.weight, self.ignore_index)
+        return batch
+
+    def _loaded(
+        self, positions: Sequence[int], allocate: Allocate, label_type: np.dtype[Any]
+    ) -> dict[str, NDArray[Any]]:
+        batch: dict[str, NDArray[Any]] = {}
         for number, position in enumerate(positions):
             image, label = self._augmented(position)
             if not batch:
@@ -262,21 +282,18 @@ class TrainingStream:
                 batch["label"] = allocate("label", (len(positions), rows, columns), label_type)
             self._transform.write(image, batch["img"][number])
             batch["label"][number] = label
-        if mixing is not None:
-            images, labels = (np.roll(batch[name], -mixing.step, axis=0) for name in ("img", "label"))
-            batch["img"][...] = mixup.mixed(batch["img"], images, mixing.weight)
-            batch["label"][...] = mixup.packed(batch["label"], labels, mixing.weight, self.ignore_index)
         return batch
 
     def _mixing(self, positions: Sequence[int]) -> mixup.Mixing | None:
         if self._mixup is None:
             return None
-        number, place = divmod(positions[0], self._recipe.batch_size)
-        if place or len(positions) != self._recipe.batch_size:
-            raise ValueError(f"{positions} is no whole batch, which mixup needs")
-        return self._mixup.draw(
-            np.random.default_rng([self._recipe.seed, 2, number]), self._recipe.batch_size
-        )
+        size = self._recipe.batch_size
+        number = positions[0] // size
+        if list(positions) != list(range(positions[0], positions[0] + len(positions))) or (
+            positions[-1] // size != number
+        ):
+            raise ValueError(f"{positions} is no part of one batch, which mixup needs")
+        return self._mixup.draw(np.random.default_rng([self._recipe.seed, 2, number]), size)
 
     def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
         case = self._cases[self._order[position]]

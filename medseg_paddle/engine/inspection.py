@@ -22,7 +22,7 @@ from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.shared_memory import require_shared_memory
-from medseg_paddle.errors import DataError, SetupError
+from medseg_paddle.errors import DataError
 from medseg_paddle.io.decoded import DecodedImages
 
 _NAMED = 3  # labels in a message
@@ -68,13 +68,8 @@ def inspect(
     ModelError
         The weights to start from are missing or do not fit, or a layer to freeze is not there.
     SetupError
-        Several processes were started, or memory is too small for the processes that load images.
+        Memory is too small for the processes that load images.
     """
-    if paddle.distributed.ParallelEnv().nranks > 1:
-        raise SetupError(
-            "training on several devices at once is not supported yet",
-            hint="start one process; compare recipes by starting several runs on one device each",
-        )
     found = survey(train, recipe, listener.surveyed, decoded)
     require_stackable(recipe, found)
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)

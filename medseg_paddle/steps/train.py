@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.optimisation import ReduceOnPlateau
@@ -31,6 +31,10 @@ from medseg_paddle.steps.checks import (
 from medseg_paddle.steps.duration import seconds
 from medseg_paddle.steps.progress import TrainingBar, say
 from medseg_paddle.steps.provenance import provenance, surroundings
+from medseg_paddle.steps.together import Processes, processes_wanted, train_together
+
+if TYPE_CHECKING:
+    from medseg_paddle.steps.member import Member, RemoteListener
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
@@ -54,6 +58,8 @@ def train(
     device: str | None = None,
     max_time: float | str | None = None,
     watch: Watch | None = None,
+    nproc: int | None = None,
+    devices: Sequence[int] | None = None,
 ) -> Run:
     """Train a recipe with `paddleseg.core.train()`.
 
@@ -82,7 +88,11 @@ def train(
     watch : callable, optional
         Called after each validation; with ``use_ema`` twice, for the model and for its average. What it raises
         ends the training as a stop does, with a checkpoint of that iteration that can be resumed, and is then
-        raised here.
+        raised here. Of several processes none can be watched.
+    nproc : int, optional
+        Train by so many processes on the CPU, each with its share of every batch.
+    devices : sequence of int, optional
+        Train by a process on each of these GPUs.
 
     Returns
     -------
@@ -101,10 +111,37 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
+    processes = processes_wanted(nproc, devices)
+    if processes is not None:
+        resolved = processes.placed(resolved)
+        if watch is not None:
+            raise RecipeError("several processes cannot be watched", hint="train by one, or without `watch`")
     folder = Path("outputs") / resolved.name if output is None else Path(output)
     with StopSignals() as stop, _room_needed(folder):
         return _train(
-            resolved, folder, resume=resume, overwrite=overwrite, stop=stop, end_at=end_at, watch=watch
+            resolved,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            stop=stop,
+            end_at=end_at,
+            watch=watch,
+            processes=processes,
+        )
+
+
+def train_as(member: Member) -> None:
+    """Train as one of several processes; see :mod:`medseg_paddle.steps.together`."""
+    task = member.task
+    with StopSignals(patient=True) as stop, _room_needed(task.folder):
+        _train(
+            task.recipe,
+            task.folder,
+            resume=task.resume,
+            overwrite=task.overwrite,
+            stop=stop,
+            end_at=task.end_at,
+            member=member,
         )
 
 
@@ -116,8 +153,11 @@ def _train(
     overwrite: bool,
     stop: StopSignals,
     end_at: float,
-    watch: Watch | None,
+    watch: Watch | None = None,
+    processes: Processes | None = None,
+    member: Member | None = None,
 ) -> Run:
+    writes = member is None or member.first
     going_on = resume and Run.begun(folder)
     if going_on:
         run = Run.open(folder)
@@ -136,20 +176,31 @@ def _train(
     if going_on:
         require_same_data(run, splits)
         require_same_files(run, read_beside(recipe))
-    else:
+    elif writes:
         Run.require_free(folder, overwrite=overwrite)
+    if processes is not None:
+        with _TrainingProgress(recipe, None) as listener:
+            train_together(
+                recipe, folder, processes, listener, stop, resume=resume, overwrite=overwrite, end_at=end_at
+            )
+        return Run(folder, recipe)
 
     start_paddle()
     from medseg_paddle.engine.checkpoints import latest_whole
     from medseg_paddle.engine.data import balanced_weights
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect
+    from medseg_paddle.engine.ranks import ALONE
     from medseg_paddle.engine.training import fit
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    from_checkpoint = going_on and run.last_checkpoint is not None
+    ranks = ALONE if member is None else member.join()
+    shown: _TrainingProgress | RemoteListener
+    shown = _TrainingProgress(recipe, watch) if member is None else member.listener
     with (
-        _TrainingProgress(recipe, watch) as listener,
-        DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
+        shown as listener,
+        DecodedImages((recipe.train_dataset.cache_mb << 20) // ranks.count) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
         found = inspect(
@@ -159,19 +210,24 @@ def _train(
             listener,
             decoded,
             scored_class=scored_class,
-            going_on=going_on and run.last_checkpoint is not None,
+            going_on=from_checkpoint,
         )
         checkpoint = None
-        if going_on:
+        if not writes:
+            run = Run(folder, recipe)
+        elif going_on:
             checkpoint = latest_whole(run)
             reached = 0 if checkpoint is None else run.iteration_of(checkpoint)
-            run.note_resumption({**surroundings(chosen), "iteration": reached})
+            run.note_resumption({**surroundings(chosen), "processes": ranks.count, "iteration": reached})
             run = run.with_recipe(recipe)
         else:
-            facts = provenance(splits, chosen, read_beside(recipe))
-            facts["pixels_per_class"] = list(found.pixels)
-            facts["class_weights"] = balanced_weights(recipe, found)
+            facts = provenance(splits, chosen, read_beside(recipe)) | {
+                "processes": ranks.count,
+                "pixels_per_class": list(found.pixels),
+                "class_weights": balanced_weights(recipe, found),
+            }
             run = Run.create(folder, recipe, facts, overwrite=overwrite)
+        checkpoint = ranks.from_first(checkpoint)
         fit(
             run,
             splits["train"],
@@ -184,6 +240,7 @@ def _train(
             listener=listener,
             stop=stop,
             end_at=end_at,
+            ranks=ranks,
         )
     if listener.ended_by is not None:
         raise listener.ended_by
@@ -312,11 +369,12 @@ class _TrainingProgress(TrainingBar):
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self.begin("training", iters, first_iter)
         where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
+        shared = f", {facts['processes']} processes" if facts["processes"] > 1 else ""
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(
             f"{word}: {facts['model']}, {facts['parameters']:,} parameters"
             + (f" ({facts['frozen']:,} of them frozen)" if facts["frozen"] else "")
-            + f", on {where}, into {folder}"
+            + f", on {where}{shared}, into {folder}"
         )
         if facts["shortage"]:
             self._bar.say(
