@@ -8,6 +8,8 @@ ignored pixels, the hardest pixels).
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,10 +138,12 @@ def join(rank: int, count: int, port: int) -> Ranks:
     os.environ.update(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        PADDLE_MASTER=f"127.0.0.1:{port}",
         PADDLE_TRAINER_ID=str(rank),
         PADDLE_TRAINERS_NUM=str(count),
     )
-    dist.init_parallel_env()
+    with contextlib.redirect_stderr(io.StringIO()):  # a list of flags, which nobody has set
+        dist.init_parallel_env()
     return Ranks(rank, count)
 
 
@@ -159,6 +163,7 @@ def _add_up(tensors: Sequence[paddle.Tensor]) -> None:
         for alike in by_type.values():
             together = paddle.concat([tensor.flatten() for tensor in alike])
             dist.all_reduce(together)
-            parts = together.split([tensor.size for tensor in alike])
-            for tensor, part in zip(alike, parts, strict=True):
-                paddle.assign(part.reshape(tensor.shape), tensor)
+            end = 0
+            for tensor in alike:
+                start, end = end, end + tensor.size
+                paddle.assign(together[start:end].reshape(tensor.shape), tensor)

@@ -114,7 +114,7 @@ def fit(
             "images_decoded": len(decoded),
             "shortage": decoded.shortage,
         }
-        together = f" and {ranks.count - 1} more processes like this" if ranks.count > 1 else ""
+        together = f", by each of {ranks.count} processes" if ranks.count > 1 else ""
         log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}{together}\n")
         ending.enter_context(stop.deferred())
         listener.started(run.path, facts, reached.iteration, recipe.iters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
@@ -37,6 +39,7 @@ class Member:
 
     def __init__(self, address: str, rank: int) -> None:
         self.rank = rank
+        self._private = Path(address).parent
         self._pipe: Connection = Client(address, "AF_UNIX")
         self._sending = threading.Lock()
         self._pipe.send((rank, os.getpid()))
@@ -88,6 +91,7 @@ class Member:
                 else:
                     os.kill(os.getpid(), signal.SIGTERM)
         except (EOFError, OSError):
+            shutil.rmtree(self._private, ignore_errors=True)  # a parent that was killed has left it
             # At once: what a stop needs, the parent has asked for before. The processes that load images end with
             # their pipes, and no C++ destructor waits for a process that is gone.
             os._exit(_PARENT_GONE)
@@ -123,6 +127,8 @@ def _free_port() -> int:
 def _prepare(task: Task, rank: int) -> None:
     """Settings that must stand before Paddle is loaded."""
     sys.argv = list(task.command)
+    # The launcher's copy of the environment, which may hold passwords, is not kept; nothing is missing here.
+    os.environ.pop("PADDLE_BACKUP_ENV_PATH", None)
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if task.processes.devices:
         if task.visible_gpus is not None:

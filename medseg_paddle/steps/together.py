@@ -170,7 +170,7 @@ def train_together(
     """
     task = Task(
         recipe,
-        folder.absolute(),
+        folder,
         resume,
         overwrite,
         end_at,
@@ -219,6 +219,11 @@ class _Team:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
         # The launcher hands GPUs out, one to a process; each takes its own, see `member`.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(count)))
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            # More than its share of the cores helps no process: not where a user has set it, nor where an earlier
+            # step of this process has.
+            if environment.get(name, "").isdecimal():
+                environment[name] = str(min(int(environment[name]), self._task.threads))
         for name in ("PADDLE_TRAINER_ID", "PADDLE_MASTER", "PADDLE_NNODES", "PADDLE_DEVICES"):
             environment.pop(name, None)
         command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(count)]

@@ -34,7 +34,7 @@ from medseg_paddle.steps.provenance import provenance, surroundings
 from medseg_paddle.steps.together import Processes, processes_wanted, train_together
 
 if TYPE_CHECKING:
-    from medseg_paddle.steps.member import Member, RemoteListener
+    from medseg_paddle.steps.member import Member
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
@@ -157,7 +157,6 @@ def _train(
     processes: Processes | None = None,
     member: Member | None = None,
 ) -> Run:
-    writes = member is None or member.first
     going_on = resume and Run.begun(folder)
     if going_on:
         run = Run.open(folder)
@@ -176,7 +175,7 @@ def _train(
     if going_on:
         require_same_data(run, splits)
         require_same_files(run, read_beside(recipe))
-    elif writes:
+    elif member is None or member.first:
         Run.require_free(folder, overwrite=overwrite)
     if processes is not None:
         with _TrainingProgress(recipe, None) as listener:
@@ -196,7 +195,6 @@ def _train(
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     from_checkpoint = going_on and run.last_checkpoint is not None
     ranks = ALONE if member is None else member.join()
-    shown: _TrainingProgress | RemoteListener
     shown = _TrainingProgress(recipe, watch) if member is None else member.listener
     with (
         shown as listener,
@@ -213,7 +211,7 @@ def _train(
             going_on=from_checkpoint,
         )
         checkpoint = None
-        if not writes:
+        if not ranks.first:
             run = Run(folder, recipe)
         elif going_on:
             checkpoint = latest_whole(run)
