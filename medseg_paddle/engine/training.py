@@ -114,8 +114,9 @@ def fit(
             "images_decoded": len(decoded),
             "shortage": decoded.shortage,
         }
-        together = f", by each of {ranks.count} processes" if ranks.count > 1 else ""
-        log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}{together}\n")
+        log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")
+        if ranks.count > 1:
+            log.write(f"so does each of {ranks.count} processes\n")
         ending.enter_context(stop.deferred())
         listener.started(run.path, facts, reached.iteration, recipe.iters)
         graph = None

@@ -88,8 +88,10 @@ class Member:
                 kind, content = self._pipe.recv()
                 if kind == "go":
                     self._go.put(content)
-                else:
+                elif kind == "stop":
                     os.kill(os.getpid(), signal.SIGTERM)
+                else:
+                    os._exit(0)
         except (EOFError, OSError):
             shutil.rmtree(self._private, ignore_errors=True)  # a parent that was killed has left it
             # At once: what a stop needs, the parent has asked for before. The processes that load images end with

@@ -195,6 +195,7 @@ class _Team:
         self._events: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         self._pipes: dict[int, Connection] = {}
         self._pids: dict[int, int] = {}
+        self._hearing: list[threading.Thread] = []
         self._ready: dict[int, int] = {}
         # None: done; an exit code: stopped; else what it raised. In the order in which they came.
         self._outcomes: dict[int, int | Exception | None] = {}
@@ -246,6 +247,10 @@ class _Team:
                 if rank not in self._outcomes or isinstance(self._outcomes[rank], Exception):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+            self._tell("leave", None)
+            end = time.monotonic() + _GRACE
+            for hearing in self._hearing:
+                hearing.join(max(end - time.monotonic(), 0))
             for pipe in self._pipes.values():
                 pipe.close()
             if len(self._pids) < count:  # some may be about to start: let it end them
@@ -259,7 +264,8 @@ class _Team:
         with contextlib.suppress(OSError):  # closed: the training has ended
             for _ in range(self._task.processes.count):
                 pipe = door.accept()
-                threading.Thread(target=self._hear, args=(pipe,), daemon=True).start()
+                self._hearing.append(threading.Thread(target=self._hear, args=(pipe,), daemon=True))
+                self._hearing[-1].start()
 
     def _hear(self, pipe: Connection) -> None:
         rank = -1

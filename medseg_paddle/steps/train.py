@@ -34,7 +34,7 @@ from medseg_paddle.steps.provenance import provenance, surroundings
 from medseg_paddle.steps.together import Processes, processes_wanted, train_together
 
 if TYPE_CHECKING:
-    from medseg_paddle.steps.member import Member
+    from medseg_paddle.steps.member import Member, RemoteListener
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset"})
@@ -195,7 +195,9 @@ def _train(
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     from_checkpoint = going_on and run.last_checkpoint is not None
     ranks = ALONE if member is None else member.join()
-    shown = _TrainingProgress(recipe, watch) if member is None else member.listener
+    shown: _TrainingProgress | RemoteListener = (
+        _TrainingProgress(recipe, watch) if member is None else member.listener
+    )
     with (
         shown as listener,
         DecodedImages((recipe.train_dataset.cache_mb << 20) // ranks.count) as decoded,

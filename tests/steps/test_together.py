@@ -147,6 +147,13 @@ def members(parent: int) -> dict[str, int]:
     return found
 
 
+def runs(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes in /proc")
 def test_a_killed_process_ends_all_and_the_run_goes_on_as_if_it_had_not_been(
     recipe: Path, together: Run, tmp_path: Path
@@ -160,7 +167,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_as_if_it_had_not_been(
     assert process.returncode == 5, said
     assert "error: process 2 of 2 was killed or has crashed" in said
     assert "--resume" in said
-    assert not Path(f"/proc/{ranks['0']}").exists()
+    assert not any(runs(process_id) for process_id in ranks.values())
     assert run.last_checkpoint is not None
     assert run.iteration_of(run.last_checkpoint) < LAST
 
@@ -218,7 +225,7 @@ def test_what_is_wrong_with_the_data_is_said_once_and_as_by_one_process(
         (
             ["batch_size=2", "device=auto"],
             {"devices": [0, 1, 2]},
-            r"batch of 2 images .* 3 processes[\s\S]*batch_size to 3 or",
+            r"3 processes[\s\S]*batch_size to 3, or",
         ),
         (["device=gpu"], {"nproc": 2}, r"--nproc 2 trains on the CPU[\s\S]*--devices"),
         (["device=cpu"], {"devices": [0, 1]}, r"--devices 0,1 trains on the GPU[\s\S]*--nproc"),
