@@ -188,6 +188,7 @@ class Course:
         self._guard.look_at_loss(iteration, loss)
         if self._run.saves_at(iteration):
             self._guard.look_at_weights(iteration)
+            self._ranks.require_equal(self._model, iteration)
         self.running.add(iteration, loss, parts)
         return self.running.sum if iteration % self.log_iters == 0 else 0.0
 

@@ -9,18 +9,21 @@ ignored pixels, the hardest pixels).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle import nn
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine.recomputation import BATCH_NORMS
+from medseg_paddle.errors import SetupError
 
 T = TypeVar("T")
 
@@ -119,6 +122,26 @@ class Ranks:
         with paddle.no_grad():
             for value in statistics:
                 paddle.assign(value / self.count, value)
+
+    def require_equal(self, model: nn.Layer, iteration: int) -> None:
+        """See that all processes have the same weights, bit for bit, before they are scored and saved.
+
+        Raises
+        ------
+        SetupError
+            They have not.
+        """
+        if self.count == 1:
+            return
+        digest = hashlib.sha256()
+        for value in model.state_dict().values():
+            digest.update(np.ascontiguousarray(value.astype("float32").numpy()).data)
+        if len(set(self.from_all(digest.hexdigest()))) > 1:
+            raise SetupError(
+                f"the {self.count} processes have different weights after iteration {iteration}",
+                hint="a device computes wrong numbers, or the devices are of different kinds: train on others; the run "
+                "goes on from its last checkpoint with --resume",
+            )
 
 
 ALONE = Ranks()

@@ -178,9 +178,9 @@ def _train(
     elif member is None or member.first:
         Run.require_free(folder, overwrite=overwrite)
     if processes is not None:
-        with _TrainingProgress(recipe, None) as listener:
+        with _TrainingProgress(recipe, None) as bar:
             train_together(
-                recipe, folder, processes, listener, stop, resume=resume, overwrite=overwrite, end_at=end_at
+                recipe, folder, processes, bar, stop, resume=resume, overwrite=overwrite, end_at=end_at
             )
         return Run(folder, recipe)
 
