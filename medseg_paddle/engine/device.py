@@ -57,7 +57,7 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
             f"precision {precision} works on GPU only; on CPU Paddle would silently compute in fp32",
             hint="set `precision: fp32`, or train on a GPU",
         )
-    number = paddle.distributed.ParallelEnv().device_id
+    number = paddle.distributed.ParallelEnv().device_id if use_gpu else 0
     if use_gpu and number >= gpus:
         raise SetupError(
             f"GPU {number} is asked for, but Paddle sees {gpus}, counted from 0",
