@@ -22,7 +22,7 @@ from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.shared_memory import require_shared_memory
-from medseg_paddle.errors import DataError
+from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.decoded import DecodedImages
 
 _NAMED = 3  # labels in a message
@@ -68,8 +68,14 @@ def inspect(
     ModelError
         The weights to start from are missing or do not fit, or a layer to freeze is not there.
     SetupError
-        Memory is too small for the processes that load images.
+        Memory is too small for the processes that load images, or this is one of several processes that do not know
+        of each other.
     """
+    if paddle.distributed.ParallelEnv().nranks > 1 and not paddle.distributed.is_initialized():
+        raise SetupError(
+            "paddle.distributed.launch has started several processes, each of which would train for itself",
+            hint="give `medseg train` the number: --devices 0,1 for GPUs, --nproc 2 for the CPU; it starts them",
+        )
     found = survey(train, recipe, listener.surveyed, decoded)
     require_stackable(recipe, found)
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)

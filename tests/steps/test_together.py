@@ -23,7 +23,7 @@ from medseg_paddle.engine.paddleseg_adapter.loop import StreamSampler
 from medseg_paddle.engine.ranks import Ranks
 from medseg_paddle.engine.states import arrays_in
 from medseg_paddle.engine.validation import shares
-from medseg_paddle.errors import DataError, RecipeError
+from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.run import Run
 from medseg_paddle.steps.evaluate import evaluate
@@ -241,6 +241,13 @@ def test_what_cannot_be_is_refused_before_anything_is_started(
     with pytest.raises(RecipeError, match=told) as caught:
         train(recipe, output=tmp_path / "run", overrides=[*settings], **options)
     assert caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_the_user_has_launched_are_refused(recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(SetupError, match="--devices 0,1"):
+        train(recipe, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
