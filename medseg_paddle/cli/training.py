@@ -19,6 +19,7 @@ from medseg_paddle.cli.options import (
     Weights,
     set_option,
 )
+from medseg_paddle.errors import RecipeError
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +46,16 @@ def train(
             help="After this time (45m, 1h30m, 90s, or seconds), save a checkpoint and end; --resume goes on.",
             metavar="TIME",
         ),
+    ] = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            "--nproc", help="Train by so many processes on the CPU, each with its share of every batch."
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", help="Train by a process on each of these GPUs: 0,1.", metavar="GPUS"),
     ] = None,
     verify_determinism: Annotated[
         bool,
@@ -76,6 +87,7 @@ def train(
             verify_workers,
             device,
             kept=output is not None or resume or overwrite,
+            together=nproc is not None or devices is not None,
         )
         return
     from medseg_paddle.steps.train import train as step
@@ -88,8 +100,20 @@ def train(
         overwrite=overwrite,
         device=device and device.value,
         max_time=max_time,
+        nproc=nproc,
+        devices=None if devices is None else _numbers(devices),
     )
     out.print(f"run: {run.path}", soft_wrap=True)
+
+
+def _numbers(devices: str) -> list[int]:
+    parts = [part.strip() for part in devices.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise RecipeError(
+            f"--devices {devices} is no list of GPUs",
+            hint="write their numbers, as `medseg doctor` shows them: --devices 0,1",
+        )
+    return [int(part) for part in parts]
 
 
 def evaluate(

@@ -34,6 +34,7 @@ def verify(
     device: Device | None,
     *,
     kept: bool,
+    together: bool,
 ) -> None:
     """Train a recipe's first iterations twice and say whether they are the same."""
     from medseg_paddle.steps.determinism import verify_determinism
@@ -42,6 +43,11 @@ def verify(
         raise RecipeError(
             "--verify-determinism keeps no run, so it takes no --output, --resume or --overwrite",
             hint="leave them out",
+        )
+    if together:
+        raise RecipeError(
+            "--verify-determinism compares two trainings by one process each, so it takes no --nproc or --devices",
+            hint="leave them out; that several processes repeat themselves is shown by two short runs with --nproc",
         )
     verdict = verify_determinism(
         config,

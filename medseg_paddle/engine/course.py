@@ -21,12 +21,12 @@ from medseg_paddle.engine.divergence import DivergenceGuard
 from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached
 from medseg_paddle.engine.freezing import Freezing
-from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.models import load_weights
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, positions_of
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
 from medseg_paddle.engine.precision import LossScaler, loss_in_bf16, mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import GlobalGenerators, seed_iteration
+from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.running_loss import RunningLoss
 from medseg_paddle.engine.validation import Validation
 from medseg_paddle.io.files import sync_file
@@ -50,10 +50,11 @@ class Course:
         None on processes that write nothing.
     log : text stream
         The run's text log.
-    stop : StopSignals
     ending : Ending
     freezing : Freezing
     alignment : DomainAlignment or None
+    ranks : Ranks
+        Of these processes only the first writes.
 
     Attributes
     ----------
@@ -75,17 +76,17 @@ class Course:
         validation: Validation,
         dashboard: Dashboard | None,
         log: TextIO,
-        stop: StopSignals,
         ending: Ending,
         freezing: Freezing,
         alignment: DomainAlignment | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         recipe = run.recipe
         self._run, self._recipe = run, recipe
         self._checkpoint, self._reached = checkpoint, reached
         self._model, self._optimizer, self._validation = model, optimizer, validation
-        self._dashboard, self._log, self._stop, self._ending = dashboard, log, stop, ending
-        self._freezing, self._alignment = freezing, alignment
+        self._dashboard, self._log, self._ending = dashboard, log, ending
+        self._freezing, self._alignment, self._ranks = freezing, alignment, ranks
         self._mixed = mixed_precision(recipe)
         self._average = MovingAverage(
             None if checkpoint is None else run.average_in(checkpoint), recipe.ema_decay
@@ -156,8 +157,9 @@ class Course:
             average = copy.deepcopy(self._model)
             load_weights(average, run.average_in(checkpoint))
             self._validation(average, None)
-        for kind, best in run.unkept(self._reached.iteration).items():
-            run.best.keep(best, kind)
+        if self._ranks.first:
+            for kind, best in run.unkept(self._reached.iteration).items():
+                run.best.keep(best, kind)
 
     def save(self) -> None:
         """Save the state after the last iteration, unless a checkpoint holds it already.
@@ -173,15 +175,15 @@ class Course:
         if iteration == self._reached.iteration or self._run.is_sealed(self._run.checkpoint_at(iteration)):
             return
         self._guard.look_at_weights(iteration)
+        if not self._ranks.first:
+            return
         self._writer.write(
             iteration, self._model.state_dict(), self._optimizer.state_dict(), self._average.state_dict()
         )
 
     def _before_iteration(self, iteration: int) -> None:
-        if self._stop.wanted:
-            raise Stopped
         self._ending.before_iteration()
-        seed_iteration(self._recipe.seed, iteration)
+        seed_iteration(self._recipe.seed, iteration, self._ranks.rank)
         if self._alignment is not None:
             self._alignment.begin(iteration)
         self._guard.begin()
@@ -195,6 +197,7 @@ class Course:
         self._guard.look_at_loss(iteration, loss)
         if self._run.saves_at(iteration):
             self._guard.look_at_weights(iteration)
+            self._ranks.require_equal(self._model, iteration)
         self.running.add(iteration, loss, parts)
         return self.running.sum if iteration % self.log_iters == 0 else 0.0
 

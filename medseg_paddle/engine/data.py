@@ -215,6 +215,10 @@ def _unlabelled(image: NDArray[Any]) -> NDArray[np.uint8]:
 _DRAWS, _MIXTURES, _TARGET_ORDER, _TARGET_DRAWS = 1, 2, 4, 5
 
 
+def _anywhere(_name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    return np.empty(shape, dtype)
+
+
 class TrainingStream:
     """Position in the stream -> augmented image and label.
 
@@ -279,21 +283,16 @@ class TrainingStream:
 
     def __getitem__(self, position: int) -> dict[str, NDArray[Any]]:
         """``img`` float32 CHW and ``label`` int64 HW, with label; see `preprocess.augment.mixup` for a mixed one."""
-        place = 0 if self._mixup is None else position % self._recipe.batch_size
-        whole = 1 if self._mixup is None else self._recipe.batch_size
-        batch = self.batch(range(position - place, position - place + whole))
-        images = batch["img"][::2] if self._targets else batch["img"]
-        return {"img": images[place], "label": batch["label"][place].astype(np.int64)}
+        batch = self.batch([position])
+        return {"img": batch["img"][0], "label": batch["label"][0].astype(np.int64)}
 
-    def batch(
-        self, positions: Sequence[int], allocate: Allocate = lambda _, shape, dtype: np.empty(shape, dtype)
-    ) -> dict[str, NDArray[Any]]:
+    def batch(self, positions: Sequence[int], allocate: Allocate = _anywhere) -> dict[str, NDArray[Any]]:
         """Images and labels of several positions.
 
         Parameters
         ----------
         positions : sequence of int
-            Of one of the training's batches, all of them; without mixup, any.
+            Neighbours in one of the training's batches; without mixup, any.
         allocate : callable
             Gives the arrays to write to, by name, shape and dtype.
 
@@ -303,10 +302,33 @@ class TrainingStream:
             ``img`` float32 NCHW; ``label`` NHW of :func:`label_dtype`, or int64 where it is mixed. With an
             `alignment`, 2 N images: one without label after each of the labelled ones.
         """
+        mixing = self._mixing(positions)
+        if mixing is None:
+            return self._loaded(positions, allocate, label_dtype(self.ignore_index))
+        batch = self._loaded(positions, allocate, np.dtype(np.int64))
+        # The images to mix with are of the whole batch, which is more than these where several processes share it.
+        size = self._recipe.batch_size
+        start = positions[0] // size * size
+        others = [start + (position - start + mixing.step) % size for position in positions]
+        absent = [position for position in others if position not in positions]
+        more = self._loaded(absent, _anywhere, np.dtype(np.int64)) if absent else {}
+        places = [(*positions, *absent).index(position) for position in others]
+        for name, values in batch.items():
+            every = np.concatenate([values, more[name]]) if absent else values
+            if name == "img":
+                step = (
+                    2 if self._targets else 1
+                )  # an unlabelled image after each of the labelled ones stays as it is
+                values[::step] = mixup.mixed(values[::step], every[::step][places], mixing.weight)
+            else:
+                values[...] = mixup.packed(values, every[places], mixing.weight, self.ignore_index)
+        return batch
+
+    def _loaded(
+        self, positions: Sequence[int], allocate: Allocate, label_type: np.dtype[Any]
+    ) -> dict[str, NDArray[Any]]:
         batch: dict[str, NDArray[Any]] = {}
         step = 2 if self._targets else 1
-        mixing = self._mixing(positions)
-        label_type = label_dtype(self.ignore_index) if mixing is None else np.dtype(np.int64)
         for number, position in enumerate(positions):
             image, label = self._augmented(position)
             if not batch:
@@ -319,22 +341,18 @@ class TrainingStream:
                 target = self._targets[self._target_order[position]]
                 image, _ = self._changed(target, [self._recipe.seed, _TARGET_DRAWS, position], labels=False)
                 self._transform.write(image, batch["img"][step * number + 1])
-        if mixing is not None:
-            learned = batch["img"][::step]
-            images, labels = (np.roll(array, -mixing.step, axis=0) for array in (learned, batch["label"]))
-            learned[...] = mixup.mixed(learned, images, mixing.weight)
-            batch["label"][...] = mixup.packed(batch["label"], labels, mixing.weight, self.ignore_index)
         return batch
 
     def _mixing(self, positions: Sequence[int]) -> mixup.Mixing | None:
         if self._mixup is None:
             return None
-        number, place = divmod(positions[0], self._recipe.batch_size)
-        if place or len(positions) != self._recipe.batch_size:
-            raise ValueError(f"{positions} is no whole batch, which mixup needs")
-        return self._mixup.draw(
-            np.random.default_rng([self._recipe.seed, _MIXTURES, number]), self._recipe.batch_size
-        )
+        size = self._recipe.batch_size
+        number = positions[0] // size
+        if list(positions) != list(range(positions[0], positions[0] + len(positions))) or (
+            positions[-1] // size != number
+        ):
+            raise ValueError(f"{positions} is no part of one batch, which mixup needs")
+        return self._mixup.draw(np.random.default_rng([self._recipe.seed, _MIXTURES, number]), size)
 
     def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
         return self._changed(self.case_at(position), [self._recipe.seed, _DRAWS, position])

@@ -57,7 +57,13 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
             f"precision {precision} works on GPU only; on CPU Paddle would silently compute in fp32",
             hint="set `precision: fp32`, or train on a GPU",
         )
-    chosen = f"gpu:{paddle.distributed.ParallelEnv().device_id}" if use_gpu else "cpu"
+    number = paddle.distributed.ParallelEnv().device_id if use_gpu else 0
+    if use_gpu and number >= gpus:
+        raise SetupError(
+            f"GPU {number} is asked for, but Paddle sees {gpus}, counted from 0",
+            hint="name those that `medseg doctor` shows as --devices",
+        )
+    chosen = f"gpu:{number}" if use_gpu else "cpu"
     if precision == "bf16" and not paddle.amp.is_bfloat16_supported(chosen):
         raise SetupError(
             "this GPU cannot compute in bf16 (NVIDIA's can from Ampere on)",

@@ -1,24 +1,28 @@
-"""The ways in which a training ends by itself before its last iteration."""
+"""The ways in which a training ends before its last iteration."""
 
 from __future__ import annotations
 
 import math
 import time
 
-from medseg_paddle.engine.interruption import Stopped
+from medseg_paddle.engine.interruption import Stopped, StopSignals
+from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.validation import Validation
 
 
 class Ending:
-    """Looks between iterations whether time is up, or the training gets no better.
+    """Looks between iterations whether the training is to stop, time is up, or it gets no better.
 
     Parameters
     ----------
     validation : Validation
         Knows when the patience of `early_stopping` is spent.
+    stop : StopSignals
     end_at : float
         Time of `time.monotonic` from which on no iteration is begun, but for the first one: a run that is
         resumed again and again gets on.
+    ranks : Ranks
+        What one of these processes finds holds for all.
 
     Attributes
     ----------
@@ -28,8 +32,10 @@ class Ending:
         Whether it is the time that ended it.
     """
 
-    def __init__(self, validation: Validation, end_at: float = math.inf) -> None:
-        self._validation, self._end_at = validation, end_at
+    def __init__(
+        self, validation: Validation, stop: StopSignals, end_at: float = math.inf, ranks: Ranks = ALONE
+    ) -> None:
+        self._validation, self._stop, self._end_at, self._ranks = validation, stop, end_at, ranks
         self._begun = self.early = self.time_is_up = False
 
     def before_iteration(self) -> None:
@@ -40,8 +46,13 @@ class Ending:
         Stopped
             The training ends.
         """
-        self.early = self._validation.patience_spent
-        self.time_is_up = self._begun and time.monotonic() >= self._end_at
+        stopped, early, time_is_up = self._ranks.any_of(
+            self._stop.wanted,
+            self._validation.patience_spent,
+            self._begun and time.monotonic() >= self._end_at,
+        )
         self._begun = True
-        if self.early or self.time_is_up:
+        if not stopped:
+            self.early, self.time_is_up = early, time_is_up
+        if stopped or early or time_is_up:
             raise Stopped

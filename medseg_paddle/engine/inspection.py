@@ -69,12 +69,13 @@ def inspect(
     ModelError
         The weights to start from are missing or do not fit, or a layer to freeze is not there.
     SetupError
-        Several processes were started, or memory is too small for the processes that load images.
+        Memory is too small for the processes that load images, or this is one of several processes that do not know
+        of each other.
     """
-    if paddle.distributed.ParallelEnv().nranks > 1:
+    if paddle.distributed.ParallelEnv().nranks > 1 and not paddle.distributed.is_initialized():
         raise SetupError(
-            "training on several devices at once is not supported yet",
-            hint="start one process; compare recipes by starting several runs on one device each",
+            "paddle.distributed.launch has started several processes, each of which would train for itself",
+            hint="give `medseg train` the number: --devices 0,1 for GPUs, --nproc 2 for the CPU; it starts them",
         )
     found = survey(train, recipe, listener.surveyed, decoded, targets_of(recipe))
     require_stackable(recipe, found)

@@ -31,9 +31,16 @@ class StopSignals:
 
     Signals that the process was started to ignore stay ignored, and outside the main thread, where
     Python hears no signals, nothing is changed.
+
+    Parameters
+    ----------
+    patient : bool
+        A second signal is only noted, too: for a process that another one ends, which may be told thrice (so
+        `paddle.distributed.launch` does it).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
         self._received: int | None = None
         self._deferring = False
         self._raised = False
@@ -76,6 +83,8 @@ class StopSignals:
         if os.getpid() != self._process:  # a process that loads images; it ends when the training ends it
             return
         if self.wanted:
+            if self._patient:
+                return
             self._end_now(number)
         self._received = number
         if not self._deferring:

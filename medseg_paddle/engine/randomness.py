@@ -22,13 +22,15 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002  (PaddleSeg's and Paddle's code draw from it)
 
 
-def seed_iteration(seed: int, iteration: int) -> None:
+def seed_iteration(seed: int, iteration: int, rank: int = 0) -> None:
     """Let what the network draws in an iteration depend on the seed and the iteration alone.
+
+    And on the process, of several that train together: their images are not to lose the same parts.
 
     Not Python's and numpy's generators: without processes that load images, a thread of this one seeds them
     for each image.
     """
-    sequence = np.random.SeedSequence([seed, _OF_ITERATIONS, iteration])
+    sequence = np.random.SeedSequence([seed, _OF_ITERATIONS, iteration, *[rank] * (rank > 0)])
     paddle.seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 

@@ -20,7 +20,7 @@ from medseg_paddle.errors import ModelError
 
 _FORWARD = "forward"
 _WEIGHTED = (nn.Conv2D, nn.Conv3D, nn.Conv2DTranspose, nn.Conv3DTranspose, nn.Linear)
-_BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
 _CONTAINERS = (nn.LayerList, nn.LayerDict)
 
 
@@ -102,7 +102,7 @@ def _blocks(layer: nn.Layer, *, whole: bool = True) -> list[nn.Layer]:
 @contextlib.contextmanager
 def _statistics_kept(layer: nn.Layer) -> Iterator[None]:
     """Let the batch norms of `layer` keep all of their running statistics, and move them by nothing."""
-    norms = [part for part in layer.sublayers(include_self=True) if isinstance(part, _BATCH_NORMS)]
+    norms = [part for part in layer.sublayers(include_self=True) if isinstance(part, BATCH_NORMS)]
     momenta = [norm._momentum for norm in norms]
     for norm in norms:
         norm._momentum = 1.0

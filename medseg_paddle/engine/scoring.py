@@ -40,12 +40,12 @@ class Scored:
     Attributes
     ----------
     case : Case
-    image : ndarray, shape (H, W, C), float32, 0..255
+    image : ndarray, shape (H, W, C), float32 (uint8 where kept for a picture), 0..255
     truth, prediction : ndarray, shape (H, W), integer
     """
 
     case: Case
-    image: NDArray[np.float32]
+    image: NDArray[Any]
     truth: NDArray[Any]
     prediction: NDArray[np.uint8]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,6 +32,7 @@ from medseg_paddle.engine.models import build_model, count_parameters
 from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.randomness import seed_everything
+from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.validation import Validation
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
@@ -49,6 +51,7 @@ def fit(
     listener: Listener,
     stop: StopSignals,
     end_at: float = math.inf,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train `run.recipe` in the folder of `run`.
 
@@ -70,6 +73,8 @@ def fit(
     end_at : float
         Time of `time.monotonic` from which on no further iteration is begun, but for the first one: a run that
         is resumed again and again gets on. A validation that is due is made; then a checkpoint is saved.
+    ranks : Ranks
+        The processes that train together, of which this is one; only the first writes to the run's folder.
 
     Raises
     ------
@@ -78,40 +83,42 @@ def fit(
         (DivergenceError). Where images can no longer be loaded, the state after the last finished iteration is
         saved first.
     """
-    recipe = run.recipe
-    reached = (
+    recipe, own = run.recipe, ranks.share_of(run.recipe)
+    reached = ranks.from_first(
         Reached(0) if checkpoint is None else Reached(run.iteration_of(checkpoint), run.unscored(checkpoint))
     )
-    run.tidy_checkpoints()
-    cut_log(run.log, reached)
     seed_everything(recipe.seed)
-    environment = paddle.distributed.ParallelEnv()
-    images_per_iteration = recipe.batch_size * environment.nranks
     with (
         paddle.utils.unique_name.guard(),  # names of optimiser states must not depend on what ran before
-        run.log.open("a", encoding="utf-8") as log,
         contextlib.ExitStack() as ending,
     ):
-        ending.callback(run.tidy_checkpoints)
-        model, freezing, alignment, optimizer = _to_train(run, log, checkpoint)
+        if ranks.first:
+            run.tidy_checkpoints()
+            cut_log(run.log, reached)
+            ending.callback(run.tidy_checkpoints)
+        log = ending.enter_context((run.log if ranks.first else Path(os.devnull)).open("a", encoding="utf-8"))
+        model, freezing, alignment, optimizer = _to_train(run, log, checkpoint, ranks)
         stream = TrainingStream(train_cases, recipe, decoded, found)
         dashboard = None
-        if environment.rank == 0:
+        if ranks.first:
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
                 losses = [*part_names(recipe.loss), *([] if alignment is None else [LOSS_NAME])]
-                dashboard = Dashboard(run.path, images_per_iteration, losses, reached)
+                dashboard = Dashboard(run.path, recipe.batch_size, losses, reached)
             ending.callback(dashboard.close)
         facts = {
             "model": recipe.model.type,
             "parameters": count_parameters(model),
             "frozen": freezing.count,
             "device": device,
-            "cpu_kernels": set_up(model, recipe, device),
+            "cpu_kernels": set_up(model, own, device),
+            "processes": ranks.count,
             "images": len(train_cases),
             "images_decoded": len(decoded),
             "shortage": decoded.shortage,
         }
         log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")
+        if ranks.count > 1:
+            log.write(f"so does each of {ranks.count} processes\n")
         ending.enter_context(stop.deferred())
         listener.started(run.path, facts, reached.iteration, recipe.iters)
         graph = None
@@ -121,10 +128,10 @@ def fit(
         if dashboard is not None and reached.iteration == 0:
             introduce(dashboard, recipe, facts, labels if val_cases else None)
         validation = Validation(
-            run, val_cases, labels, dashboard, listener, reached.iteration, model, stop, log=log,
+            run, val_cases, labels, dashboard, listener, reached.iteration, model, stop, log=log, ranks=ranks,
             on_score=score_followers(optimizer, run.history(), reached.iteration, recipe.selection.gain),
         )  # fmt: skip
-        end = Ending(validation, end_at)
+        end = Ending(validation, stop, end_at, ranks)
         course = Course(
             run=run,
             checkpoint=checkpoint,
@@ -135,15 +142,13 @@ def fit(
             validation=validation,
             dashboard=dashboard,
             log=log,
-            stop=stop,
             ending=end,
             freezing=freezing,
             alignment=alignment,
+            ranks=ranks,
         )
         writer: Any = (
-            None
-            if dashboard is None
-            else LoopWriter(dashboard, listener, images_per_iteration, course.running)
+            None if dashboard is None else LoopWriter(dashboard, listener, recipe.batch_size, course.running)
         )
 
         def loop() -> bool:
@@ -153,7 +158,8 @@ def fit(
                 stream,
                 hooks=course.hooks,
                 cases=len(train_cases),
-                batch_bytes=batch_bytes(recipe, found),
+                batch_bytes=batch_bytes(own, found),
+                ranks=ranks,
                 writer=writer,
                 log=log,
                 first_iter=reached.iteration,
@@ -164,10 +170,11 @@ def fit(
                 save_dir=str(run.checkpoints),
                 save_interval=recipe.save_interval,
                 log_iters=course.log_iters,
-                **loop_arguments(recipe, _class_weights(recipe, found, log)),
+                **loop_arguments(recipe, _class_weights(recipe, found, log))
+                | {"num_workers": own.num_workers},
             )
 
-        _follow(course, loop, end, listener, iters=recipe.iters, first_iter=reached.iteration)
+        _follow(course, loop, end, listener, ranks, iters=recipe.iters, first_iter=reached.iteration)
         if end.early and not stop.wanted:
             listener.stopped_early(course.iteration)
         if graph is not None and not (stop.wanted or end.time_is_up):
@@ -179,6 +186,7 @@ def _follow(
     loop: Callable[[], bool],
     end: Ending,
     listener: Listener,
+    ranks: Ranks,
     *,
     iters: int,
     first_iter: int,
@@ -194,6 +202,7 @@ def _follow(
     if not (ended or end.early) and (lost is None or course.iteration > first_iter):
         course.save()
         listener.stopped(course.iteration, iters, time_is_up=end.time_is_up)
+    ranks.any_of(True)  # nobody ends, or says why, before the first has saved
     if lost is not None:
         raise lost
 
@@ -234,7 +243,7 @@ def build_alignment(recipe: Recipe, model: paddle.nn.Layer) -> DomainAlignment |
 
 
 def _to_train(
-    run: Run, log: TextIO, checkpoint: Path | None
+    run: Run, log: TextIO, checkpoint: Path | None, ranks: Ranks
 ) -> tuple[paddle.nn.Layer, Freezing, DomainAlignment | None, Any]:
     """The network with what it starts from, what of it is frozen, what is trained against it, and its optimiser.
 
@@ -244,7 +253,8 @@ def _to_train(
     model = build_model(recipe)
     alignment = build_alignment(recipe, model)
     if checkpoint is None and (started_from := initialise(model, recipe)) is not None:
-        run.note_initial_weights(started_from.facts)
+        if ranks.first:
+            run.note_initial_weights(started_from.facts)
         log.write("\n".join([started_from.summary, *started_from.table(), ""]))
     freezing = Freezing(model, recipe.freeze)
     freezing.begin(0 if checkpoint is None else run.iteration_of(checkpoint))

@@ -143,6 +143,10 @@ class Surfaces:
         """Scores of every foreground class of a whole case, in index order, over all that was added."""
         return tuple(_mean(of_class) for of_class in zip(*self._scores[group], strict=True))
 
+    def take(self, other: Surfaces) -> None:
+        """Take the scores of other whole cases of the same set, which were added elsewhere."""
+        self._scores.update(other._scores)
+
     def _score(self, group: str, both: NDArray[np.integer], spacing: Sequence[float]) -> None:
         found = surface_scores(
             *both, num_classes=self._num_classes, spacing=spacing, tolerance=self.distances.tolerance

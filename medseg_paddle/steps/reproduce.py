@@ -339,6 +339,7 @@ def _facts(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     machine = part["machine"]
     yield "processor", machine["processor"]
     yield "device", machine["device"]
+    yield "processes", str(part.get("processes", 1))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE"):
         yield name, machine["settings"].get(name, "")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.duration import seconds
 from medseg_paddle.config.optimisation import ReduceOnPlateau
-from medseg_paddle.core import Case
+from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError, SetupError
@@ -33,10 +33,12 @@ from medseg_paddle.steps.checks import (
 )
 from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.provenance import provenance, surroundings
+from medseg_paddle.steps.together import Processes, processes_wanted, train_together
 from medseg_paddle.steps.train_progress import TrainingProgress, Watch, stopped_early
 
 if TYPE_CHECKING:
     from medseg_paddle.engine.data import Survey
+    from medseg_paddle.steps.member import Member, RemoteListener
 
 # What comes after the training.
 _LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset", "surface_tolerance"})
@@ -57,6 +59,8 @@ def train(
     device: str | None = None,
     max_time: float | str | None = None,
     watch: Watch | None = None,
+    nproc: int | None = None,
+    devices: Sequence[int] | None = None,
 ) -> Run:
     """Train a recipe with `paddleseg.core.train()`.
 
@@ -85,7 +89,11 @@ def train(
     watch : callable, optional
         Called after each validation; with ``use_ema`` twice, for the model and for its average. What it raises
         ends the training as a stop does, with a checkpoint of that iteration that can be resumed, and is then
-        raised here.
+        raised here. Of several processes none can be watched.
+    nproc : int, optional
+        Train by so many processes on the CPU, each with its share of every batch.
+    devices : sequence of int, optional
+        Train by a process on each of these GPUs.
 
     Returns
     -------
@@ -104,6 +112,11 @@ def train(
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
+    processes = processes_wanted(nproc, devices)
+    if processes is not None:
+        resolved = processes.placed(resolved)
+        if watch is not None:
+            raise RecipeError("several processes cannot be watched", hint="train by one, or without `watch`")
     folder = Path("outputs") / resolved.name if output is None else Path(output)
     with StopSignals() as stop, _room_needed(folder), contextlib.ExitStack() as held:
         return _train(
@@ -115,6 +128,23 @@ def train(
             end_at=end_at,
             watch=watch,
             held=held,
+            processes=processes,
+        )
+
+
+def train_as(member: Member) -> None:
+    """Train as one of several processes; see :mod:`medseg_paddle.steps.together`."""
+    task = member.task
+    with StopSignals(patient=True) as stop, _room_needed(task.folder), contextlib.ExitStack() as held:
+        _train(
+            task.recipe,
+            task.folder,
+            resume=task.resume,
+            overwrite=task.overwrite,
+            stop=stop,
+            end_at=task.end_at,
+            held=held,
+            member=member,
         )
 
 
@@ -126,11 +156,15 @@ def _train(
     overwrite: bool,
     stop: StopSignals,
     end_at: float,
-    watch: Watch | None,
     held: contextlib.ExitStack,
+    watch: Watch | None = None,
+    processes: Processes | None = None,
+    member: Member | None = None,
 ) -> Run:
     existed = Run.exists(folder)
-    if existed and (resume or overwrite):
+    # The process that starts others leaves the folder to the first of them.
+    writes = processes is None and (member is None or member.first)
+    if writes and existed and (resume or overwrite):
         held.enter_context(_alone(folder))
     going_on = resume and Run.begun(folder)
     if going_on:
@@ -139,32 +173,36 @@ def _train(
         if (how := _how_it_finished(run, recipe)) is not None:
             say(f"{folder} is finished: {how}")
             return _with_later_use(run, recipe)
-    splits = {"train": load_cases(recipe.train_dataset)}
-    if recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset)
-    labels = class_names(recipe)
-    scored_class = require_scored_class(recipe, labels)
-    require_same_window(recipe)
-    require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
-    require_unseen_pictures(recipe, splits.get("val", ()))
-    require_fresh_start(recipe, splits.get("val", ()), "val")
+    splits, labels, scored_class = _checked(recipe)
     overwrite = overwrite or (resume and existed)
     if going_on:
         require_same_data(run, splits)
         require_same_files(run, read_beside(recipe))
-    else:
+    elif member is None or member.first:
         Run.require_free(folder, overwrite=overwrite)
+    if processes is not None:
+        with TrainingProgress(recipe, None) as bar:
+            train_together(
+                recipe, folder, processes, bar, stop, resume=resume, overwrite=overwrite, end_at=end_at
+            )
+        return Run(folder, recipe)
 
     start_paddle()
     from medseg_paddle.engine.checkpoints import latest_whole
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect
+    from medseg_paddle.engine.ranks import ALONE
     from medseg_paddle.engine.training import fit
 
     chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    from_checkpoint = going_on and run.last_checkpoint is not None
+    ranks = ALONE if member is None else member.join()
+    shown: TrainingProgress | RemoteListener = (
+        TrainingProgress(recipe, watch) if member is None else member.listener
+    )
     with (
-        TrainingProgress(recipe, watch) as listener,
-        DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded,
+        shown as listener,
+        DecodedImages((recipe.train_dataset.cache_mb << 20) // ranks.count) as decoded,
     ):
         # All that can be wrong with data and model is looked at before the folder is touched.
         found = inspect(
@@ -174,18 +212,21 @@ def _train(
             listener,
             decoded,
             scored_class=scored_class,
-            going_on=going_on and run.last_checkpoint is not None,
+            going_on=from_checkpoint,
         )
         checkpoint = None
-        if going_on:
+        if not ranks.first:
+            run = Run(folder, recipe)
+        elif going_on:
             checkpoint = latest_whole(run)
             reached = 0 if checkpoint is None else run.iteration_of(checkpoint)
-            run.note_resumption({**surroundings(chosen), "iteration": reached})
+            run.note_resumption({**surroundings(chosen), "processes": ranks.count, "iteration": reached})
             run = run.with_recipe(recipe)
         else:
             if not existed:
                 held.enter_context(_alone(folder))
-            run = new_run(folder, recipe, splits, found, chosen, overwrite=overwrite)
+            run = new_run(folder, recipe, splits, found, chosen, processes=ranks.count, overwrite=overwrite)
+        checkpoint = ranks.from_first(checkpoint)
         fit(
             run,
             splits["train"],
@@ -198,10 +239,25 @@ def _train(
             listener=listener,
             stop=stop,
             end_at=end_at,
+            ranks=ranks,
         )
     if listener.ended_by is not None:
         raise listener.ended_by
     return run
+
+
+def _checked(recipe: Recipe) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
+    """The images of each split, the classes, and the one that chooses; what can be told from their names is right."""
+    splits = {"train": load_cases(recipe.train_dataset)}
+    if recipe.val_dataset is not None:
+        splits["val"] = load_cases(recipe.val_dataset)
+    labels = class_names(recipe)
+    scored_class = require_scored_class(recipe, labels)
+    require_same_window(recipe)
+    require_apart(splits.get("val", ()), {"train": splits["train"]}, "val")
+    require_unseen_pictures(recipe, splits.get("val", ()))
+    require_fresh_start(recipe, splits.get("val", ()), "val")
+    return splits, labels, scored_class
 
 
 def new_run(
@@ -211,6 +267,7 @@ def new_run(
     found: Survey,
     device: str,
     *,
+    processes: int = 1,
     overwrite: bool = False,
 ) -> Run:
     """Make a run's folder, with what the run depends on beside its recipe.
@@ -224,14 +281,18 @@ def new_run(
     found : Survey
         Of the training's images.
     device : str
+    processes : int
+        How many train together.
     overwrite : bool
         Replace a run there.
     """
     from medseg_paddle.engine.data import balanced_weights
 
-    facts = provenance(splits, device, read_beside(recipe))
-    facts["pixels_per_class"] = list(found.pixels)
-    facts["class_weights"] = balanced_weights(recipe, found)
+    facts = provenance(splits, device, read_beside(recipe)) | {
+        "processes": processes,
+        "pixels_per_class": list(found.pixels),
+        "class_weights": balanced_weights(recipe, found),
+    }
     return Run.create(folder, recipe, facts, overwrite=overwrite)
 
 

@@ -66,11 +66,12 @@ class TrainingProgress(TrainingBar):
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         self.begin("training", iters, first_iter)
         where = facts["device"] + (f" with {facts['cpu_kernels']}" if facts["cpu_kernels"] else "")
+        shared = f", {facts['processes']} processes" if facts["processes"] > 1 else ""
         word = f"resuming at iteration {first_iter}" if first_iter else "training"
         self._bar.say(
             f"{word}: {facts['model']}, {facts['parameters']:,} parameters"
             + (f" ({facts['frozen']:,} of them frozen)" if facts["frozen"] else "")
-            + f", on {where}, into {folder}"
+            + f", on {where}{shared}, into {folder}"
         )
         if facts["shortage"]:
             self._bar.say(

@@ -58,7 +58,7 @@ def test_train_hands_its_words_to_the_step(step, capsys):
         "--device",
         "cpu",
     ]
-    assert run(*words, "--resume") == 0
+    assert run(*words, "--resume", "--devices", "0, 1") == 0
     assert calls == [
         (
             (Path("a.yml"),),
@@ -69,10 +69,18 @@ def test_train_hands_its_words_to_the_step(step, capsys):
                 "overwrite": False,
                 "device": "cpu",
                 "max_time": None,
+                "nproc": None,
+                "devices": [0, 1],
             },
         )
     ]
     assert "outputs/x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--devices", "0,gpu1"], ["--verify-determinism", "--nproc", "2"]])
+def test_train_refuses_words_for_processes_that_make_no_sense(words, capsys):
+    assert run("train", "--config", "a.yml", *words) == 2
+    assert "hint:" in capsys.readouterr().err
 
 
 def test_prepare_hands_its_words_to_the_step(step, capsys):

@@ -72,6 +72,9 @@ def test_stock_training_neither_loads_an_average_or_a_scaler_nor_looks_at_its_lo
     # An average that is not the best at its first evaluation; and where our hook is.
     assert "best_ema_model_iter =" not in loop.partition("while iter < iters")[0]
     assert loop.count("float(") == 1
+    # Of several processes each has its own loss, and Paddle takes the mean of their gradients.
+    assert "ddp_model = paddle.distributed.fleet.distributed_model(model)" in loop
+    assert "all_gather" not in loop
 
 
 def test_stock_save_leaves_a_part_of_a_file_where_a_file_was(tmp_path: Path) -> None:

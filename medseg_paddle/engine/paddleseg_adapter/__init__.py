@@ -23,6 +23,8 @@ replaced while training               because
 ``float`` (in ``train``)              the only use of the loss in each iteration: a NaN went on to the end without a
                                       word, and the mean of a line amid which a run was stopped was wrong
 ``train.loss_computation``            bf16 was taken for fp32; and what the parts of a loss are
+``paddle.distributed.ParallelEnv``    of several processes each computed its own loss, and the gradients' mean was
+                                      taken: another loss than the batch's; `engine.ranks` adds them up
 ``train.logger``                      it calls the Dice mIoU, and names the best of this call only
 ====================================  =========================================================================
 

@@ -18,6 +18,7 @@ import visualdl
 from medseg_paddle.engine.interruption import Stopped
 from medseg_paddle.engine.loading import Stream, loaded
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
+from medseg_paddle.engine.ranks import ALONE, Ranks
 
 # `import paddleseg.core.train as m` would give the function: the package's __init__ shadows the module.
 _train_module = importlib.import_module("paddleseg.core.train")
@@ -62,7 +63,7 @@ class Hooks:
         checkpoint, and left when it ends.
     before_iteration
         Called with the number of the iteration that begins, from 1. All of the one before is done: its step,
-        line in the log, scores and checkpoint. It may raise :class:`Stopped`.
+        line in the log, scores and checkpoint. It may raise :class:`Stopped`; of several processes, all do.
     after_step
         Called with the iteration when weights, optimiser and learning rate have made its step.
     loss
@@ -93,30 +94,31 @@ class Hooks:
 
 
 def positions_of(iteration: int, batch_size: int) -> list[int]:
-    """Positions of this process's batch of an iteration, counted from 1, in the stream of images."""
-    environment = paddle.distributed.ParallelEnv()
-    start = ((iteration - 1) * environment.nranks + environment.rank) * batch_size
+    """Positions of the batch of an iteration, counted from 1, in the stream of images."""
+    start = (iteration - 1) * batch_size
     return list(range(start, start + batch_size))
 
 
 class StreamSampler(paddle.io.BatchSampler):  # type: ignore[misc]
-    """Positions ``first_iter * batch * ranks, ...`` of an endless stream, in order.
+    """Positions ``first_iter * batch_size, ...`` of an endless stream, in order; of each batch, a process's share.
 
-    The data set decides which image stands at a position; so the order does not depend on workers, a
-    resumed run goes on where it stopped, and a data set may be smaller than a batch.
+    The data set decides which image stands at a position; so the order does not depend on workers nor on the
+    number of processes, a resumed run goes on where it stopped, and a data set may be smaller than a batch.
     """
 
-    def __init__(self, cases: int, batch_size: int, first_iter: int, iters: int) -> None:
-        self._cases, self._batch_size = cases, batch_size
+    def __init__(
+        self, cases: int, batch_size: int, first_iter: int, iters: int, ranks: Ranks = ALONE
+    ) -> None:
+        self._cases, self._batch_size, self._ranks = cases, batch_size, ranks
         self._first_iter, self._iters = first_iter, iters
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Sequence[int]]:
         for iteration in range(self._first_iter + 1, self._iters + 1):
-            yield positions_of(iteration, self._batch_size)
+            yield self._ranks.own(positions_of(iteration, self._batch_size))
 
     def __len__(self) -> int:
         """Batches in one pass over the cases; `train()` derives the epoch it logs from it."""
-        return max(1, self._cases // int(self._batch_size * paddle.distributed.ParallelEnv().nranks))
+        return max(1, self._cases // self._batch_size)
 
 
 _ABSENT = object()
@@ -135,6 +137,40 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             setattr(owner, name, before)
 
 
+@contextlib.contextmanager
+def _with_all_gradients(owner: Any, name: str, model: paddle.nn.Layer, ranks: Ranks) -> Iterator[None]:
+    """Let the method that makes a step add up the gradients of all processes first."""
+    if ranks.count == 1:
+        yield
+        return
+    step = getattr(owner, name)
+
+    def summed(*words: Any, **options: Any) -> Any:
+        ranks.add_gradients(model)
+        return step(*words, **options)
+
+    setattr(owner, name, summed)  # of this object alone, in place of its class's
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+def _next_batch(batches: Iterator[dict[str, paddle.Tensor]], ranks: Ranks) -> dict[str, paddle.Tensor]:
+    """The next batch, which all processes have; else none goes on."""
+    batch, lost = None, None
+    try:
+        batch = next(batches)
+    except Exception as error:  # noqa: BLE001  (of loading, none of the training)
+        lost = error
+    (ending,) = ranks.any_of(lost is not None)
+    if lost is not None:
+        raise LoadingFailed(lost) from lost
+    if batch is None or ending:
+        raise Stopped
+    return batch
+
+
 def run_train(
     model: paddle.nn.Layer,
     stream: Stream,
@@ -149,6 +185,8 @@ def run_train(
     iters: int,
     resume_from: Path | None,
     batch_size: int,
+    optimizer: Any,
+    ranks: Ranks = ALONE,
     **arguments: Any,
 ) -> bool:
     """Call `paddleseg.core.train()`.
@@ -174,6 +212,13 @@ def run_train(
         Iterations done before, and in all.
     resume_from : Path or None
         Checkpoint folder ``iter_N`` to go on from.
+    batch_size : int
+        Images of an iteration, of all processes together.
+    optimizer
+        As `train()` takes it.
+    ranks : Ranks
+        The processes of the training, of which `train()` knows this one only: its loss is that of the whole batch,
+        and its gradients are added up before each step. Only the first saves and logs.
     **arguments
         Passed on to `train()`.
 
@@ -185,14 +230,14 @@ def run_train(
     Raises
     ------
     LoadingFailed
-        A batch could not be loaded.
+        A batch could not be loaded; where only another process could not, the run ends as if stopped.
     """
     done = first_iter
     parts: list[paddle.Tensor] = []
 
     def sampler(*_: Any, **__: Any) -> StreamSampler:
         running.enter_context(hooks.around())
-        return StreamSampler(cases, batch_size, first_iter, iters)
+        return StreamSampler(cases, batch_size, first_iter, iters, ranks)
 
     def loader(
         _dataset: Any, *, batch_sampler: StreamSampler, **_: Any
@@ -206,16 +251,21 @@ def run_train(
     def announced(batches: Iterator[dict[str, paddle.Tensor]]) -> Iterator[dict[str, paddle.Tensor]]:
         while done < iters:
             hooks.before_iteration(done + 1)
-            try:
-                batch = next(batches)
-            except Exception as error:  # of loading, none of the training
-                raise LoadingFailed(error) from error
-            yield batch
+            yield _next_batch(batches, ranks)
 
-    def loss_computation(*words: Any, **options: Any) -> list[paddle.Tensor]:
+    def loss_computation(
+        logits_list: list[paddle.Tensor], labels: paddle.Tensor, **options: Any
+    ) -> list[paddle.Tensor]:
         with hooks.forward():
-            parts[:] = compute_losses(*words, **options)
+            parts[:] = compute_losses(
+                [ranks.whole(logits) for logits in logits_list], ranks.whole(labels), **options
+            )
         return list(parts)
+
+    def scaler(*words: Any, **options: Any) -> Any:
+        made = hooks.scaler(*words, **options)
+        running.enter_context(_with_all_gradients(made, "minimize", model, ranks))
+        return made
 
     def noted(loss: paddle.Tensor) -> float:
         nonlocal done
@@ -240,7 +290,7 @@ def run_train(
         _replaced(_train_module, "logger", SimpleNamespace(info=_without_scores(stock_log.info))),
         _replaced(visualdl, "LogWriter", lambda *_, **__: writer),
         _replaced(paddle, "save", hooks.save),
-        _replaced(paddle.amp, "GradScaler", hooks.scaler),
+        _replaced(paddle.amp, "GradScaler", scaler),
         # Zeros to add the next gradients to would be one more copy of the weights.
         _replaced(paddle.nn.Layer, "clear_gradients", _forget_gradients),
         _replaced(paddle.io, "DataLoader", loader),
@@ -248,6 +298,11 @@ def run_train(
         contextlib.redirect_stdout(log),
         contextlib.suppress(Stopped),
     ):
+        if ranks.count > 1:
+            alone = SimpleNamespace(nranks=1, local_rank=ranks.rank)
+            running.enter_context(_replaced(paddle.distributed, "ParallelEnv", lambda: alone))
+        # Not called in fp16, where the scaler makes the step.
+        running.enter_context(_with_all_gradients(optimizer, "step", model, ranks))
         _train_module.train(
             model,
             stream,
@@ -255,7 +310,8 @@ def run_train(
             iters=iters,
             batch_size=batch_size,
             num_workers=num_workers,
-            use_vdl=paddle.distributed.ParallelEnv().rank == 0,
+            optimizer=optimizer,
+            use_vdl=ranks.first,
             keep_checkpoint_max=0,  # it would count those of this call only; `hooks.save` removes old ones
             **arguments,
         )
