@@ -54,7 +54,7 @@ def index_map(source: Geometry, target: Geometry) -> tuple[NDArray[np.float64], 
     axes = source.affine[:3, :3]
     matrix = np.linalg.solve(axes, target.affine[:3, :3])
     offset = np.linalg.solve(axes, target.affine[:3, 3] - source.affine[:3, 3])
-    return matrix, offset
+    return np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
 
 
 def align(source: Geometry, target: Geometry) -> Alignment:
