@@ -111,7 +111,7 @@ def resample_labels(
     result = np.empty(onto.shape, source.dtype)
     with _pool(threads) as pool:
         if vote:
-            values = np.unique(source)
+            values = np.unique(np.append(source.dtype.type(0), np.unique(source)))  # background lies beyond
             samplers = [
                 _sampler(
                     source,

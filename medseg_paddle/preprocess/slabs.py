@@ -23,6 +23,7 @@ Matrix = NDArray[np.float64]
 
 _SLAB_BYTES = 1 << 24  # of slices that are worked on together
 _ORDERS: dict[Kind, int] = {"nearest": 0, "linear": 1, "cubic": 3}
+_TOGETHER = 8  # slices that one thread reads at a time
 _SPLINE_REACH = 16  # voxels after which a spline's coefficient does not feel a value any more
 
 
@@ -115,13 +116,20 @@ class Separable:
             self._held = np.empty((0, 0, 0), np.float32)  # the memory of before, if any, is free again
             self._held = np.empty((span, *plane.shape), np.float32)
             self._which = np.full(span, -1)
-        missing = [int(i) for i in needed if self._which[i % len(self._which)] != i]
+        missing = needed[self._which[needed % len(self._which)] != needed]
+        list(self._pool.map(self._load, np.array_split(missing, -(-len(missing) // _TOGETHER) or 1)))
+        self._which[missing % len(self._which)] = missing
 
-        def load(i: int) -> None:
-            self._held[i % len(self._held)] = self._smaller(self._read(self._planes[i]))
-
-        list(self._pool.map(load, missing))
-        self._which[np.array(missing, np.intp) % len(self._which)] = missing
+    def _load(self, wanted: NDArray[np.intp]) -> None:
+        if not len(wanted):
+            return
+        part = self._planes[wanted[0] : wanted[-1] + 1]
+        if abs(part.strides[0]) < max(abs(stride) for stride in part.strides[1:]):
+            # Slices across those of the file: together, as each of them touches most of the memory by itself.
+            part = np.ascontiguousarray(part)
+        for i in wanted:
+            plane = np.ascontiguousarray(self._read(part[i - wanted[0]]))
+            self._held[i % len(self._held)] = self._smaller(plane)
 
     def _finish(self, k: int, out: Plane) -> None:
         slices, rows, columns = self._beyond
