@@ -309,7 +309,9 @@ def _require_cover(source: Geometry, target: Geometry, fill: float | None) -> No
     corners = np.stack(np.meshgrid(*[(0, side - 1) for side in target.shape], indexing="ij"), axis=-1)
     places = np.round(corners.reshape(-1, 3) @ matrix.T + offset, 6)
     last = np.array(source.shape) - 0.5
-    half = np.abs(matrix).sum(axis=1) / 2  # of a voxel of the target, whose edges may meet where no centre does
+    half = (
+        np.abs(matrix).sum(axis=1) / 2
+    )  # of a voxel of the target, whose edges may meet where no centre does
     if (places.max(axis=0) + half < -0.5).any() or (places.min(axis=0) - half > last).any():
         raise DataError(
             "the image and the grid it is to be brought to lie in different places and have nothing in common",

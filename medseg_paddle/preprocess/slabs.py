@@ -24,6 +24,7 @@ Matrix = NDArray[np.float64]
 _SLAB_BYTES = 1 << 24  # of slices that are worked on together
 _ORDERS: dict[Kind, int] = {"nearest": 0, "linear": 1, "cubic": 3}
 _TOGETHER = 8  # slices that one thread reads at a time
+_HAIR = 1e-9  # of a voxel: rounding of an index
 _SPLINE_REACH = 16  # voxels after which a spline's coefficient does not feel a value any more
 
 
@@ -231,12 +232,17 @@ def beyond(
     shape: tuple[int, ...], matrix: Matrix, first: Matrix, plane: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """Which voxels of a slice of a turned grid lie beyond the outer edges of a source of `shape`."""
-    outside = np.zeros(plane, bool)
+    # Along a row the source's index grows evenly, so that what lies inside is one run of columns.
+    begin, end = np.zeros(plane[0]), np.full(plane[0], plane[1] - 1.0)
     for axis, length in enumerate(shape):
-        rows = first[axis] + matrix[axis, 1] * np.arange(plane[0])
-        columns = matrix[axis, 2] * np.arange(plane[1])
-        outside |= ~inside(rows[:, None] + columns[None], length)
-    return outside
+        start, step = first[axis] + matrix[axis, 1] * np.arange(plane[0]), matrix[axis, 2]
+        if abs(step) * plane[1] < _HAIR:
+            begin[~inside(start, length)] = np.inf
+        else:
+            ends = np.sort([(-0.5 - _HAIR - start) / step, (length - 0.5 + _HAIR - start) / step], axis=0)
+            begin, end = np.maximum(begin, ends[0]), np.minimum(end, ends[1])
+    columns = np.arange(plane[1], dtype=np.float64)
+    return np.asarray((columns < begin[:, None]) | (columns > end[:, None]))
 
 
 def nearest_slices(
