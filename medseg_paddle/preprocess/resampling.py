@@ -53,7 +53,7 @@ def resample(
         Of any type of number, finite; read slice by slice, so that a memory-mapped array stays on the disk.
     onto : Geometry
         Where its axes are parallel to the volume's (in any order and direction), values are interpolated along one
-        axis after the other; else in three dimensions at once, ten times slower, and linearly along all axes
+        axis after the other; else in three dimensions at once, several times slower, and linearly along all axes
         where slices are thick.
     interpolation : Interpolation, optional
         Cubic B-splines, linear across thick slices, smoothed where it gets coarser, unless told otherwise.

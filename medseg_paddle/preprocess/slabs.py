@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Protocol, cast
 
 import cv2
@@ -24,6 +25,7 @@ Matrix = NDArray[np.float64]
 _SLAB_BYTES = 1 << 24  # of slices that are worked on together
 _ORDERS: dict[Kind, int] = {"nearest": 0, "linear": 1, "cubic": 3}
 _TOGETHER = 8  # slices that one thread reads at a time
+_GATHERED = 1 << 14  # voxels that are gathered together: what they need stays in a processor's cache
 _HAIR = 1e-9  # of a voxel: rounding of an index
 _SPLINE_REACH = 16  # voxels after which a spline's coefficient does not feel a value any more
 
@@ -189,7 +191,7 @@ class Oblique:
         smoothing = [deviation(float(np.linalg.norm(row))) if antialias else 0.0 for row in matrix]
         margins = [_SPLINE_REACH + int(4 * sigma + 0.5) for sigma in smoothing]
         start, part = _needed(array, matrix, offset, shape, margins)
-        values = read(part)
+        values = np.ascontiguousarray(read(part))
         if not np.isfinite(values).all():
             raise _not_finite()
         for axis, sigma in enumerate(smoothing):
@@ -207,8 +209,43 @@ class Oblique:
 
     def _slice(self, k: int, out: Plane) -> None:
         first = self._offset + self._matrix[:, 0] * k
-        sample_plane(self._values, self._matrix, first - self._start, self._kind, out)
+        sample = linear_plane if self._kind == "linear" else partial(sample_plane, kind=self._kind)
+        sample(self._values, self._matrix, first - self._start, out=out)
         out[beyond(self._whole, self._matrix, first, out.shape)] = self._fill
+
+
+def linear_plane(values: Plane, matrix: Matrix, first: Matrix, out: Plane) -> None:
+    """:func:`sample_plane` of linear interpolation, by numpy, in a third of the time of scipy's.
+
+    `values` are contiguous.
+    """
+    strides = [values.shape[1] * values.shape[2], values.shape[2], 1]
+    flat, columns = values.reshape(-1), np.arange(out.shape[1])
+    together = max(1, _GATHERED // out.shape[1])
+    for begin in range(0, len(out), together):
+        rows = np.arange(begin, min(begin + together, len(out)))
+        corner = np.zeros((len(rows), len(columns)), np.intp)
+        shares, steps = [], []
+        for axis, length in enumerate(values.shape):
+            places = (first[axis] + matrix[axis, 1] * rows)[:, None] + matrix[axis, 2] * columns
+            np.clip(places, 0, length - 1, out=places)
+            low = np.minimum(places.astype(np.intp), max(length - 2, 0))
+            shares.append((places - low).astype(np.float32))
+            corner += low * strides[axis]
+            steps.append(strides[axis] if length > 1 else 0)
+        out[rows] = _between(flat, corner, steps, shares)
+
+
+def _between(flat: Plane, corner: NDArray[np.intp], steps: list[int], shares: list[Plane]) -> Plane:
+    """The value within a cell of voxels, whose first corner and steps along the axes are given."""
+    if not steps:
+        return flat.take(corner, mode="clip")
+    here = _between(flat, corner, steps[1:], shares[1:])
+    there = _between(flat[steps[0] :], corner, steps[1:], shares[1:])
+    there -= here
+    there *= shares[0]
+    there += here
+    return there
 
 
 def sample_plane(values: NDArray[Any], matrix: Matrix, first: Matrix, kind: Kind, out: NDArray[Any]) -> None:

@@ -29,7 +29,7 @@ ITK = {
     "cubic": SimpleITK.sitkBSpline,
     "nearest": SimpleITK.sitkNearestNeighbor,
 }
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=15, deadline=None, derandomize=True)
 sides = st.tuples(*[st.integers(1, 12)] * 3)
 angles = st.tuples(*[st.floats(-3, 3)] * 3)
 spacings = st.tuples(*[st.floats(0.4, 5)] * 3)
