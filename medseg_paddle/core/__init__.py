@@ -2,15 +2,18 @@
 
 from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange, Within
 from medseg_paddle.core.class_weights import class_weights
-from medseg_paddle.core.geometry import Geometry, LabelMap, Plane, Units, Volume
+from medseg_paddle.core.geometry import Box, Geometry, Plane
 from medseg_paddle.core.labels import Label, LabelSet
+from medseg_paddle.core.lattice import crop, flip, match, pad, reorient
 from medseg_paddle.core.manifest import MANIFEST_NAME, SPLITS, Case, Manifest, Split, fingerprint, sha256
 from medseg_paddle.core.splitting import Place, Unit, Wanted
+from medseg_paddle.core.volume import LabelMap, Units, Volume
 
 __all__ = [
     "MANIFEST_NAME",
     "SPLITS",
     "Acquisition",
+    "Box",
     "Case",
     "Geometry",
     "Label",
@@ -28,6 +31,11 @@ __all__ = [
     "Wanted",
     "Within",
     "class_weights",
+    "crop",
     "fingerprint",
+    "flip",
+    "match",
+    "pad",
+    "reorient",
     "sha256",
 ]

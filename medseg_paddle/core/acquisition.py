@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
 
-from medseg_paddle.core.geometry import Plane, Units
+from medseg_paddle.core.geometry import Plane
+from medseg_paddle.core.volume import Units
 
 T = TypeVar("T")
 

@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core.labels import LabelSet
-from medseg_paddle.errors import DataError
+from medseg_paddle.errors import DataError, RecipeError
 
 Plane = Literal["axial", "coronal", "sagittal", "oblique"]
-Units = Literal["HU", "arbitrary", "unknown"]
 
 # Of the patient axis across the slices: 0 to the left, 1 to the back, 2 to the head.
 _PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")
 _OBLIQUE_DEGREES = 30.0  # brain scans along the skull base are tilted by some 20 degrees, and called axial
+_TOWARDS = ("LR", "PA", "SI")  # of each patient axis: where it points to, and the opposite
+
+
+@dataclass(frozen=True)
+class Box:
+    """A range of voxels, ``start <= index < stop`` along slice, row and column; it may reach beyond a grid.
+
+    Raises
+    ------
+    DataError
+        The box holds no voxel.
+    """
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if any(stop <= start for start, stop in zip(self.start, self.stop, strict=True)):
+            raise DataError(
+                f"the part from voxel {self.start} up to {self.stop} is empty",
+                hint="choose a part with at least one voxel along each axis",
+            )
+
+    @classmethod
+    def around(cls, mask: NDArray[Any], margin: tuple[int, int, int] = (0, 0, 0)) -> Box:
+        """The smallest box that holds every voxel of `mask` that is not 0, and `margin` voxels more, within the mask.
+
+        Raises
+        ------
+        DataError
+            The mask is empty.
+        """
+        spans = []
+        for axis, wider in enumerate(margin):
+            others = tuple(other for other in range(3) if other != axis)
+            found = np.flatnonzero(mask.any(axis=others))
+            if not len(found):
+                raise DataError(
+                    "there is no voxel to crop to", hint="check the mask; it is empty, or crop nothing"
+                )
+            spans.append((max(int(found[0]) - wider, 0), min(int(found[-1]) + 1 + wider, mask.shape[axis])))
+        return cls(
+            (spans[0][0], spans[1][0], spans[2][0]),
+            (spans[0][1], spans[1][1], spans[2][1]),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of slices, rows, columns."""
+        slices, rows, columns = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return slices, rows, columns
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index of an array that holds the whole box."""
+        one, two, three = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+        return one, two, three
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +87,18 @@ class Geometry:
     affine : ndarray, shape (4, 4), float64
         Maps ``(slice, row, column, 1)`` to LPS millimetres (DICOM's patient frame: x to the
         patient's left, y to the back, z to the head), voxel centres.
+    frame_of_reference : str
+        DICOM's UID of the frame that the millimetres are measured in; empty where nobody said.
+
+    Raises
+    ------
+    DataError
+        The affine is singular or not finite, or an axis has no voxel.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    frame_of_reference: str = ""
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -47,8 +111,14 @@ class Geometry:
                 "the image's geometry is not a valid grid (affine singular or not finite)",
                 hint="check pixel spacing, orientation and position of the source",
             )
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise DataError(
+                f"the image's geometry is not a valid grid ({' x '.join(str(side) for side in self.shape)} voxels)",
+                hint="a volume has three axes, each with one voxel at least",
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(side) for side in self.shape))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -64,6 +134,17 @@ class Geometry:
         """
         cosines = np.abs(self._directions)
         return max(permutations(range(3), 3), key=lambda axes: sum(cosines[a, i] for i, a in enumerate(axes)))
+
+    @property
+    def axis_codes(self) -> str:
+        """Where slice, row and column index run to: L(eft), R(ight), P(osterior), A(nterior), S(uperior), I(nferior).
+
+        ``"SPL"`` is an axial volume whose slices go to the head, rows to the back and columns to the patient's left.
+        Of a tilted grid the nearest ones. The letters are nibabel's (``aff2axcodes``), the order is that of our index.
+        """
+        return "".join(
+            _TOWARDS[axis][int(self.affine[axis, index] < 0)] for index, axis in enumerate(self.patient_axes)
+        )
 
     @property
     def plane(self) -> Plane:
@@ -85,7 +166,72 @@ class Geometry:
         """The same voxels, their index axes in another order."""
         first, second, third = order
         shape = (self.shape[first], self.shape[second], self.shape[third])
-        return Geometry(shape, self.affine[:, [*order, 3]])
+        return replace(self, shape=shape, affine=self.affine[:, [*order, 3]])
+
+    def flipped(self, axes: Iterable[int]) -> Geometry:
+        """The same voxels, counted from the other end along `axes`."""
+        affine = self.affine.copy()
+        for axis in set(axes):
+            affine[:3, 3] += affine[:3, axis] * (self.shape[axis] - 1)
+            affine[:3, axis] *= -1
+        return replace(self, affine=affine)
+
+    def turn_to(self, codes: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+        """What brings the index axes to `codes`: their order, and which of them to flip then; see :attr:`axis_codes`.
+
+        Raises
+        ------
+        RecipeError
+            `codes` does not name each patient axis once.
+        """
+        wanted = parse_axis_codes(codes)
+        first, second, third = (self.patient_axes.index(axis) for axis, _ in wanted)
+        order = (first, second, third)
+        signs = [self.affine[axis, index] < 0 for index, (axis, _) in zip(order, wanted, strict=True)]
+        flips = tuple(place for place, (_, opposite) in enumerate(wanted) if signs[place] != opposite)
+        return order, flips
+
+    def boxed(self, box: Box) -> Geometry:
+        """The grid of a part, or of more than the grid; voxels that both hold stay where they are."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_lps(np.array(box.start))
+        return replace(self, shape=box.shape, affine=affine)
+
+    def respaced(self, spacing: Sequence[float | None]) -> Geometry:
+        """A grid of another spacing over the same ground: from edge to edge of the outermost voxels.
+
+        Parameters
+        ----------
+        spacing : three floats, or None
+            mm along slice, row and column; an axis with None keeps its voxels.
+
+        Returns
+        -------
+        Geometry
+            ``round(extent / spacing)`` voxels along an axis, one at least, which share the extent evenly: the spacing
+            is the one wanted but for less than half a voxel in the whole extent, and :attr:`spacing` tells it exactly.
+            No ground is lost or made up, and the way back meets the same edges.
+
+        Raises
+        ------
+        RecipeError
+            A spacing is not above 0.
+        """
+        shape, affine = list(self.shape), self.affine.copy()
+        for axis, wanted in enumerate(spacing):
+            if wanted is None:
+                continue
+            if not (np.isfinite(wanted) and wanted > 0):
+                raise RecipeError(
+                    f"a spacing of {wanted} mm", hint="name mm above 0 for slices, rows and columns"
+                )
+            shape[axis] = max(1, round(self.shape[axis] * self.spacing[axis] / wanted))
+            ratio = self.shape[axis] / shape[axis]
+            # The first voxel's edge stays where it is: half an old voxel before the old centre.
+            affine[:3, 3] += self.affine[:3, axis] * (ratio - 1) / 2
+            affine[:3, axis] *= ratio
+        slices, rows, columns = shape
+        return replace(self, shape=(slices, rows, columns), affine=affine)
 
     @property
     def _directions(self) -> NDArray[np.float64]:
@@ -98,56 +244,46 @@ class Geometry:
         index = np.asarray(index, dtype=np.float64)
         return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3])
 
+    def to_index(self, lps: NDArray[Any]) -> NDArray[np.float64]:
+        """Slice, row, column ``(..., 3)``, with fractions, of points in LPS mm."""
+        offsets = np.asarray(lps, dtype=np.float64) - self.affine[:3, 3]
+        return np.asarray(offsets @ np.linalg.inv(self.affine[:3, :3]).T)
 
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """Intensities on a geometry.
 
-    Attributes
-    ----------
-    array : ndarray, shape ``geometry.shape``
-        ``array[slice, row, column]``.
-    geometry : Geometry
-    units : {"HU", "arbitrary", "unknown"}
-        What the numbers mean: Hounsfield units of a CT; a scale of their own, as in MR; or nobody said.
+def parse_axis_codes(codes: str) -> list[tuple[int, bool]]:
+    """Patient axis of each letter (see :attr:`Geometry.axis_codes`), and whether the index runs against it.
+
+    Raises
+    ------
+    RecipeError
+        `codes` does not name each patient axis once.
     """
-
-    array: NDArray[Any]
-    geometry: Geometry
-    units: Units = "unknown"
-
-    def __post_init__(self) -> None:
-        _require_shape(self.array, self.geometry)
-        if self.units not in get_args(Units):
-            raise DataError(
-                f"a volume in units '{self.units}'", hint=f"name one of {', '.join(get_args(Units))}"
-            )
-
-    def transposed(self, order: tuple[int, int, int]) -> Volume:
-        """The same voxels, their index axes in another order; the array is a view."""
-        return Volume(self.array.transpose(order), self.geometry.transposed(order), self.units)
+    found = [
+        (axis, letter == names[1])
+        for letter in codes
+        for axis, names in enumerate(_TOWARDS)
+        if letter in names
+    ]
+    if len(codes) != 3 or sorted(axis for axis, _ in found) != [0, 1, 2]:
+        raise RecipeError(
+            f"'{codes}' does not name the directions of slices, rows and columns",
+            hint="write one letter of L and R, one of P and A, one of S and I, for example SPL: slices to the head "
+            "(superior), rows to the back (posterior), columns to the patient's left",
+        )
+    return found
 
 
-@dataclass(frozen=True, eq=False)
-class LabelMap:
-    """Integer labels on a geometry; ``array`` is uint8 or uint16 of shape ``geometry.shape``."""
+def require_same_frame(one: Geometry, other: Geometry) -> None:
+    """Refuse two grids whose millimetres are not measured in the same frame.
 
-    array: NDArray[Any]
-    geometry: Geometry
-    labels: LabelSet
-
-    def __post_init__(self) -> None:
-        _require_shape(self.array, self.geometry)
-        if not np.issubdtype(self.array.dtype, np.integer):
-            raise DataError(
-                f"a label map holds integers, got {self.array.dtype}",
-                hint="binarise or round the mask on purpose before it is used",
-            )
-
-
-def _require_shape(array: NDArray[Any], geometry: Geometry) -> None:
-    if array.shape != geometry.shape:
+    Raises
+    ------
+    DataError
+        Both name a frame of reference, and not the same.
+    """
+    frames = (one.frame_of_reference, other.frame_of_reference)
+    if all(frames) and frames[0] != frames[1]:
         raise DataError(
-            f"array of shape {array.shape} does not fit a grid of shape {geometry.shape}",
-            hint="image and geometry must come from the same source",
+            f"the images lie in two frames of reference, {frames[0]} and {frames[1]}",
+            hint="register them first, or take images of one scan; positions of two frames cannot be compared",
         )

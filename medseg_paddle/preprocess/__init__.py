@@ -2,16 +2,49 @@
 
 from medseg_paddle.preprocess.augment import TRAIN_TRANSFORMS, foreground_indices
 from medseg_paddle.preprocess.deterministic import TRANSFORMS, Preprocessing
+from medseg_paddle.preprocess.intensity import (
+    NORMALIZATIONS,
+    ForegroundRange,
+    HuWindow,
+    Normalization,
+    ZScore,
+    foreground_values,
+)
+from medseg_paddle.preprocess.interpolation import Interpolation
+from medseg_paddle.preprocess.regions import body_mask, nonzero_mask, roi_box
+from medseg_paddle.preprocess.resampling import (
+    most_probable,
+    resample,
+    resample_labels,
+    resample_probabilities,
+)
 from medseg_paddle.preprocess.segment import segment
 from medseg_paddle.preprocess.tiling import Forward, InferencePlan, predict_tiled
+from medseg_paddle.preprocess.volumes import PreparedVolume, VolumePreprocessing
 
 __all__ = [
+    "NORMALIZATIONS",
     "TRAIN_TRANSFORMS",
     "TRANSFORMS",
+    "ForegroundRange",
     "Forward",
+    "HuWindow",
     "InferencePlan",
+    "Interpolation",
+    "Normalization",
+    "PreparedVolume",
     "Preprocessing",
+    "VolumePreprocessing",
+    "ZScore",
+    "body_mask",
     "foreground_indices",
+    "foreground_values",
+    "most_probable",
+    "nonzero_mask",
     "predict_tiled",
+    "resample",
+    "resample_labels",
+    "resample_probabilities",
+    "roi_box",
     "segment",
 ]

@@ -1,0 +1,332 @@
+"""Volumes, label maps and probabilities on another grid.
+
+To another spacing: ``resample(volume, volume.geometry.respaced((1, 1, 1)))``; back, or onto another image:
+``resample(result, volume.geometry)``. The type decides what is interpolated: intensities by splines, labels not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg_paddle.core import Geometry, LabelMap, LabelSet, Volume
+from medseg_paddle.core.lattice import align, index_map
+from medseg_paddle.errors import DataError
+from medseg_paddle.preprocess.interpolation import Interpolation, deviation
+from medseg_paddle.preprocess.slabs import (
+    Oblique,
+    Read,
+    Sampler,
+    Separable,
+    as_float,
+    beyond,
+    nearest_slices,
+    processors,
+    sample_plane,
+    slabs,
+)
+
+_PARALLEL = 1e-4  # voxels that the axes of two grids may drift apart: less than what is lost to float32
+_LINEAR = Interpolation(kind="linear", across="linear")
+
+
+def resample(
+    volume: Volume,
+    onto: Geometry,
+    *,
+    interpolation: Interpolation | None = None,
+    read: Read = as_float,
+    fill: float | None = None,
+    threads: int | None = None,
+) -> Volume:
+    """The intensities of a volume on another grid.
+
+    Parameters
+    ----------
+    volume : Volume
+        Of any type of number, finite; read slice by slice, so that a memory-mapped array stays on the disk.
+    onto : Geometry
+        Where its axes are parallel to the volume's (in any order and direction), values are interpolated along one
+        axis after the other; else in three dimensions at once, several times slower, and linearly along all axes
+        where slices are thick.
+    interpolation : Interpolation, optional
+        Cubic B-splines, linear across thick slices, smoothed where it gets coarser, unless told otherwise.
+    read : callable, optional
+        Makes float32 of stored values before they are interpolated, each by itself: an intensity window, say.
+    fill : float, optional
+        Value beyond the outer edges of the volume's voxels, after `read`.
+    threads : int, optional
+        As many as there are processors, unless told otherwise; the result does not depend on it.
+
+    Returns
+    -------
+    Volume
+        float32 on `onto`. In memory there are, beside it and `volume`, some tens of slices; a copy of the part that
+        is needed where the axes are not parallel.
+
+    Raises
+    ------
+    DataError
+        A voxel is not finite; `onto` reaches beyond the volume and no `fill` is named; the two have nothing in common
+        or lie in two frames of reference.
+    """
+    _require_cover(volume.geometry, onto, fill)
+    way = interpolation or Interpolation()
+    result = np.empty(onto.shape, np.float32)
+    with _pool(threads) as pool:
+        sampler = _sampler(volume.array, volume.geometry, onto, way, read=read, fill=fill or 0.0, pool=pool)
+        for start, stop in slabs(onto.shape):
+            sampler.slices(start, stop, result[start:stop])
+    return replace(volume, array=result, geometry=onto)
+
+
+def resample_labels(
+    label_map: LabelMap, onto: Geometry, *, vote: bool = False, threads: int | None = None
+) -> LabelMap:
+    """Labels on another grid, background beyond the old one.
+
+    Parameters
+    ----------
+    label_map : LabelMap
+    onto : Geometry
+    vote : bool
+        False takes the nearest voxel's label. True asks for the class with the greatest share, each class having been
+        interpolated linearly (and smoothed where the grid gets coarser): outlines are smoother and a coarse voxel gets
+        what most of it is, but structures thinner than a coarse voxel may vanish. Of equal shares the lower label wins.
+    threads : int, optional
+
+    Returns
+    -------
+    LabelMap
+        Of the type it had; no label that was not there.
+    """
+    _require_cover(label_map.geometry, onto, 0)
+    source = label_map.array
+    result = np.empty(onto.shape, source.dtype)
+    with _pool(threads) as pool:
+        if vote:
+            values = np.unique(np.append(source.dtype.type(0), np.unique(source)))  # background lies beyond
+            samplers = [
+                _sampler(
+                    source,
+                    label_map.geometry,
+                    onto,
+                    _LINEAR,
+                    read=_is(value),
+                    fill=float(value == 0),
+                    pool=pool,
+                )
+                for value in values
+            ]
+            for (start, stop), winner in _winners(samplers, onto.shape, pool):
+                result[start:stop] = values[winner]
+        else:
+            _nearest(source, label_map.geometry, onto, result, pool)
+    return replace(label_map, array=result, geometry=onto)
+
+
+def resample_probabilities(
+    probabilities: NDArray[Any], on: Geometry, onto: Geometry, *, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Probabilities of classes on another grid, linearly; what lies beyond the old one is background.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (classes, *on.shape), floating point
+        Of class 0, the background, first.
+    on, onto : Geometry
+        Grid that they are on, grid that they shall be on.
+    threads : int, optional
+
+    Returns
+    -------
+    ndarray, shape (classes, *onto.shape), float32
+        Large: :func:`most_probable` makes the label map without it.
+    """
+    _require_classes(probabilities, on)
+    _require_cover(on, onto, 0)
+    result = np.empty((len(probabilities), *onto.shape), np.float32)
+    with _pool(threads) as pool:
+        for sampler, whole in zip(_class_samplers(probabilities, on, onto, pool), result, strict=True):
+            for start, stop in slabs(onto.shape):
+                sampler.slices(start, stop, whole[start:stop])
+    return result
+
+
+def most_probable(
+    probabilities: NDArray[Any], on: Geometry, onto: Geometry, labels: LabelSet, *, threads: int | None = None
+) -> LabelMap:
+    """The class with the greatest probability at every voxel of another grid.
+
+    The same as the greatest of :func:`resample_probabilities`, of equal ones the first, slab by slab: of the new grid
+    only the labels are held in whole. Outlines come out finer than those of labels that are resampled.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (classes, *on.shape), floating point
+    on, onto : Geometry
+    labels : LabelSet
+        As many classes.
+    threads : int, optional
+
+    Returns
+    -------
+    LabelMap
+        uint8, uint16 beyond 256 classes.
+    """
+    _require_classes(probabilities, on)
+    _require_cover(on, onto, 0)
+    if len(labels.labels) != len(probabilities):
+        raise DataError(
+            f"probabilities of {len(probabilities)} classes, and {len(labels.labels)} labels",
+            hint="they must come from the same model",
+        )
+    result = np.empty(onto.shape, np.uint8 if len(probabilities) <= 256 else np.uint16)
+    with _pool(threads) as pool:
+        samplers = _class_samplers(probabilities, on, onto, pool)
+        for (start, stop), winner in _winners(samplers, onto.shape, pool):
+            result[start:stop] = winner
+    return LabelMap(result, onto, labels)
+
+
+def _sampler(
+    array: NDArray[Any],
+    source: Geometry,
+    target: Geometry,
+    way: Interpolation,
+    *,
+    read: Read,
+    fill: float,
+    pool: Executor,
+) -> Sampler:
+    found = align(source, target)
+    if found.drift > _PARALLEL:
+        kinds = way.kinds(source.spacing, target.spacing)
+        kind = next(kind for kind in ("nearest", "linear", "cubic") if kind in kinds)
+        matrix, offset = index_map(source, target)
+        return Oblique(
+            array,
+            matrix,
+            offset,
+            target.shape,
+            kind=kind,
+            antialias=way.antialias,
+            read=read,
+            fill=fill,
+            pool=pool,
+        )
+    return Separable(
+        array.transpose(found.order),
+        _places(found.scale, found.offset, target.shape),
+        kinds=way.kinds([source.spacing[axis] for axis in found.order], target.spacing),
+        smoothing=tuple(deviation(abs(scale)) if way.antialias else 0.0 for scale in found.scale),
+        read=read,
+        fill=fill,
+        pool=pool,
+    )
+
+
+def _class_samplers(
+    probabilities: NDArray[Any], on: Geometry, onto: Geometry, pool: Executor
+) -> Iterator[Sampler]:
+    for number, array in enumerate(probabilities):
+        yield _sampler(array, on, onto, _LINEAR, read=as_float, fill=float(number == 0), pool=pool)
+
+
+def _winners(
+    samplers: Iterator[Sampler] | Sequence[Sampler], shape: tuple[int, int, int], pool: Executor
+) -> Iterator[tuple[tuple[int, int], NDArray[np.uint16]]]:
+    """Slab by slab, which sampler has the greatest value at each voxel, the first of equal ones."""
+    samplers = list(samplers)
+    for start, stop in slabs(shape):
+        best = np.empty((stop - start, *shape[1:]), np.float32)
+        samplers[0].slices(start, stop, best)
+        winner = np.zeros(best.shape, np.uint16)
+        values = np.empty_like(best)
+        for number, sampler in enumerate(samplers[1:], start=1):
+            sampler.slices(start, stop, values)
+            list(pool.map(_overtake(best, values, winner, number), range(stop - start)))
+        yield (start, stop), winner
+
+
+def _overtake(
+    best: NDArray[np.float32], values: NDArray[np.float32], winner: NDArray[np.uint16], number: int
+) -> Callable[[int], None]:
+    def one(k: int) -> None:
+        winner[k][values[k] > best[k]] = number
+        np.maximum(best[k], values[k], out=best[k])
+
+    return one
+
+
+def _nearest(
+    array: NDArray[Any], source: Geometry, target: Geometry, out: NDArray[Any], pool: Executor
+) -> None:
+    found = align(source, target)
+    if found.drift <= _PARALLEL:
+        nearest_slices(
+            array.transpose(found.order), _places(found.scale, found.offset, target.shape), out, pool
+        )
+        return
+    matrix, offset = index_map(source, target)
+
+    def one(k: int) -> None:
+        first = offset + matrix[:, 0] * k
+        sample_plane(array, matrix, first, "nearest", out[k])
+        out[k][beyond(array.shape, matrix, first, out[k].shape)] = 0
+
+    list(pool.map(one, range(len(out))))
+
+
+def _places(
+    scale: tuple[float, ...], offset: tuple[float, ...], shape: tuple[int, ...]
+) -> tuple[NDArray[np.float64], ...]:
+    return tuple(
+        first + step * np.arange(length, dtype=np.float64)
+        for step, first, length in zip(scale, offset, shape, strict=True)
+    )
+
+
+def _is(value: int) -> Read:
+    return lambda stored: (stored == value).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _pool(threads: int | None) -> Iterator[Executor]:
+    with ThreadPoolExecutor(threads or processors(), thread_name_prefix="resampling") as pool:
+        yield pool
+
+
+def _require_cover(source: Geometry, target: Geometry, fill: float | None) -> None:
+    """Refuse a target that lies elsewhere, or one that reaches beyond the source where nobody said what is there."""
+    matrix, offset = index_map(source, target)
+    corners = np.stack(np.meshgrid(*[(0, side - 1) for side in target.shape], indexing="ij"), axis=-1)
+    places = np.round(corners.reshape(-1, 3) @ matrix.T + offset, 6)
+    last = np.array(source.shape) - 0.5
+    half = (
+        np.abs(matrix).sum(axis=1) / 2
+    )  # of a voxel of the target, whose edges may meet where no centre does
+    if (places.max(axis=0) + half < -0.5).any() or (places.min(axis=0) - half > last).any():
+        raise DataError(
+            "the image and the grid it is to be brought to lie in different places and have nothing in common",
+            hint="check that both come from the same scan of the same patient",
+        )
+    if fill is None and ((places < -0.5) | (places > last)).any():
+        raise DataError(
+            "the grid reaches beyond the image, and nobody said what is there",
+            hint="name the value of `fill`: air is -1024 in a CT in HU, 0 in most MR",
+        )
+
+
+def _require_classes(probabilities: NDArray[Any], on: Geometry) -> None:
+    if probabilities.ndim != 4 or probabilities.shape[1:] != on.shape or not len(probabilities):
+        raise DataError(
+            f"probabilities of shape {probabilities.shape} do not fit a grid of shape {on.shape}",
+            hint="give one array of the grid's shape for each class, background first",
+        )
