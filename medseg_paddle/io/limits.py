@@ -92,17 +92,17 @@ def require_inflated(path: Path, offset: int, declared: int) -> None:
         )
 
 
-def require_small(path: Path, offset: int) -> None:
-    """Refuse a deflated file (without zlib's header) that would inflate to more than `MAX_VALUES` bytes.
+def require_small(path: Path, offset: int, *, most: int) -> None:
+    """Refuse a deflated file (without zlib's header) that would inflate to more than `most` bytes.
 
     Raises
     ------
     DataError
     """
-    total, _ = _inflate(path, offset, -zlib.MAX_WBITS, MAX_VALUES)
-    if total > MAX_VALUES:
+    total, _ = _inflate(path, offset, -zlib.MAX_WBITS, most)
+    if total > most:
         raise DataError(
-            f"{path} inflates to more than {MAX_VALUES:,} bytes", hint="copy the file again from its source"
+            f"{path} inflates to more than {most:,} bytes", hint="copy the file again from its source"
         )
 
 
