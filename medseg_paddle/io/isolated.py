@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from medseg_paddle.errors import DataError, SetupError
-from medseg_paddle.io.files import disk_is_full, free_space
+from medseg_paddle.io.files import disk_is_full, free_space, temporary_file
 
 # What a child may take beyond what its libraries do.
 MEMORY = 640 * 2**20
@@ -100,12 +100,7 @@ def run_isolated(function: str, arguments: Mapping[str, Any]) -> Answer:
     SetupError
         No child can be started, or the temporary folder is full.
     """
-    try:
-        sink = tempfile.TemporaryFile()  # noqa: SIM115  (closed by the caller, or below)
-    except OSError as error:
-        raise SetupError(
-            f"no temporary file can be made ({error.strerror or error})", hint="set TMPDIR to another folder"
-        ) from error
+    sink = temporary_file()
     try:
         with _lock:
             return Answer(_result(_asked({"function": function, "arguments": arguments}, sink)), sink)

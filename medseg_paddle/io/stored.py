@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.files import temporary_file
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,30 @@ class StoredSlices:
     """
 
     def __init__(self, file: IO[bytes], size: tuple[int, int], slices: Sequence[StoredSlice]) -> None:
-        self._file = file
+        self.file = file
         self.size = size
         self.slices = tuple(slices)
+
+    @classmethod
+    def collected(
+        cls, size: tuple[int, int], count: int, dtype: np.dtype[Any], **scale: float
+    ) -> StoredSlices:
+        """For slices that the caller writes into its `file`, one right after the other, all alike.
+
+        Raises
+        ------
+        SetupError
+            No temporary file can be made.
+        """
+        each = size[0] * size[1] * dtype.itemsize
+        slices = [StoredSlice(index * each, dtype, **scale) for index in range(count)]
+        return cls(temporary_file(), size, slices)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.file.close()
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -60,7 +76,8 @@ class StoredSlices:
         rows, columns = self.size
         wanted = rows * columns * one.dtype.itemsize
         # pread takes at most 2 GiB at a time; a slice is far below.
-        data = os.pread(self._file.fileno(), wanted, one.offset)
+        self.file.flush()
+        data = os.pread(self.file.fileno(), wanted, one.offset)
         if len(data) != wanted:
             raise DataError(
                 "the values of a file came back short", hint="copy the file again from its source"
@@ -77,3 +94,10 @@ class StoredSlices:
         if (one.slope, one.intercept) == (1, 0):
             return stored
         return np.asarray(stored.astype(np.float64) * one.slope + one.intercept)
+
+    def whole(self) -> NDArray[Any]:
+        """All slices of a volume whose values are not scaled, in their own type."""
+        self.file.flush()
+        self.file.seek(self.slices[0].offset)
+        count = len(self) * self.size[0] * self.size[1]
+        return np.fromfile(self.file, self.slices[0].dtype, count=count).reshape(len(self), *self.size)
