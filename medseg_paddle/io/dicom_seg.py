@@ -5,16 +5,18 @@ What parses them, :mod:`medseg_paddle.io.dicom_seg_frames`, runs in a child proc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medseg_paddle.core import Geometry, Volume
-from medseg_paddle.io.dicom import Series
+from medseg_paddle.io.dicom import OpenSeries, Series
 from medseg_paddle.io.dicom_file import glance
 from medseg_paddle.io.isolated import run_isolated
+from medseg_paddle.io.stored import StoredSlice, StoredSlices
 
 
 def is_segmentation(path: Path) -> bool:
@@ -83,6 +85,19 @@ def read_segmentation(
         grid that is not the series' own; FRACTIONAL without `threshold`, or a threshold for another
         kind; segments that overlap; a segment asked for that is not there.
     """
+    with open_segmentation(path, series, segments=segments, threshold=threshold) as (stored, geometry):
+        return Volume(stored.whole(), geometry)
+
+
+@contextlib.contextmanager
+def open_segmentation(
+    path: Path,
+    series: Series | OpenSeries | None,
+    *,
+    segments: Collection[int] | None = None,
+    threshold: float | None = None,
+) -> Iterator[tuple[StoredSlices, Geometry]]:
+    """As :func:`read_segmentation`, for slices to be taken one at a time."""
     arguments = {
         "path": str(path),
         "series": None if series is None else _said_of(series),
@@ -91,17 +106,18 @@ def read_segmentation(
     }
     answer = run_isolated("medseg_paddle.io.dicom_seg_frames:labels", arguments)
     found: Mapping[str, Any] = answer.result
-    slices, rows, columns = (int(length) for length in found["shape"])
-    with answer.values as file:
-        file.seek(0)
-        array = np.fromfile(file, dtype=np.dtype(str(found["dtype"]))).reshape(slices, rows, columns)
-    return Volume(array, Geometry((slices, rows, columns), np.array(found["affine"])))
+    dtype = np.dtype(str(found["dtype"]))
+    count, rows, columns = (int(length) for length in found["shape"])
+    places = [StoredSlice(index * rows * columns * dtype.itemsize, dtype) for index in range(count)]
+    with StoredSlices(answer.values, (rows, columns), places) as stored:
+        yield stored, Geometry((count, rows, columns), np.array(found["affine"]))
 
 
-def _said_of(series: Series) -> dict[str, Any]:
+def _said_of(series: Series | OpenSeries) -> dict[str, Any]:
+    geometry = series.geometry if isinstance(series, OpenSeries) else series.volume.geometry
     return {
-        "shape": series.volume.geometry.shape,
-        "affine": series.volume.geometry.affine.tolist(),
+        "shape": geometry.shape,
+        "affine": geometry.affine.tolist(),
         "uid": series.uid,
         "patient_id": series.patient_id,
         "frame_of_reference": series.frame_of_reference,

@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from medseg_paddle.errors import DataError
 
@@ -22,6 +22,13 @@ _DEFLATE_RATIO = 1032
 _DEFLATE_SLACK = 1024
 
 _BLOCK = 1 << 20
+
+
+class Readable(Protocol):
+    """A binary file, also one that inflates itself."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end."""
 
 
 def require_amount(path: Path, shape: Sequence[int], *, most: int = MAX_VALUES) -> None:
@@ -105,13 +112,15 @@ def copy_values(path: Path, blocks: Iterable[bytes], declared: int, target: IO[b
         )
 
 
-def plain_blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    """What is left of a file, little by little."""
-    while block := stream.read(_BLOCK):
+def plain_blocks(stream: Readable, most: int | None = None) -> Iterator[bytes]:
+    """What is left of a file, or `most` bytes of it, little by little."""
+    left = most
+    while block := stream.read(_BLOCK if left is None else min(left, _BLOCK)):
+        left = None if left is None else left - len(block)
         yield block
 
 
-def inflated_blocks(stream: IO[bytes]) -> Iterator[bytes]:
+def inflated_blocks(stream: Readable) -> Iterator[bytes]:
     """What is left of a file, inflated (zlib or gzip, one piece), little by little; EOFError where it is cut short."""
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
     while not inflate.eof:
