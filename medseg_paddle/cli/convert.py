@@ -60,6 +60,9 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert one volume between DICOM, NIfTI, NRRD and MetaImage; what is in doubt is refused."""
+    from medseg_paddle.io.isolated import begin
+
+    begin()  # first, so that what reads DICOM loads beside what writes volumes
     from medseg_paddle.io.dicom_stack import Allowed
     from medseg_paddle.steps.convert import Wishes
     from medseg_paddle.steps.convert import convert as step

@@ -109,6 +109,12 @@ def run_isolated(function: str, arguments: Mapping[str, Any]) -> Answer:
         raise
 
 
+def begin() -> None:
+    """Start the child process if there is none, and do not wait for it: it loads while other work is done."""
+    with _lock:
+        _child()
+
+
 class _Child:
     """A process that serves calls, one at a time."""
 
@@ -178,12 +184,16 @@ def _forget_when_forked() -> None:
     os.register_at_fork(after_in_child=forget)
 
 
-def _asked(request: Mapping[str, Any], sink: IO[bytes]) -> dict[str, Any]:
-    """Answer of the one child to a request; it is ended where it is not to serve again."""
+def _child() -> _Child:
     if not _children:
         _forget_when_forked()
         _children.append(_Child())
-    child = _children[0]
+    return _children[0]
+
+
+def _asked(request: Mapping[str, Any], sink: IO[bytes]) -> dict[str, Any]:
+    """Answer of the one child to a request; it is ended where it is not to serve again."""
+    child = _child()
     fit = False
     try:
         answer = child.ask(request, sink)
@@ -221,6 +231,9 @@ def _death(at: str, status: int) -> DataError:
 
 def serve(descriptor: int) -> None:
     """Serve calls from the other end of a socket until it closes."""
+    importlib.import_module(
+        "medseg_paddle.io.dicom_pixels"
+    )  # what nearly every call needs, while none is there yet
     connection = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # kills, in the midst of C code too
     bases: dict[str, int] = {}

@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medseg_paddle.core import Geometry
 from medseg_paddle.io.dicom_file import Slice
@@ -94,6 +93,8 @@ class Straightened:
         return np.rint(plane) if all(one.is_whole for one in self.source.slices) else plane
 
     def _moved(self, index: int) -> NDArray[np.float64]:
+        from scipy import ndimage  # noqa: PLC0415  (a third of a second, and few series are crooked)
+
         start = np.floor(self._aside.min(axis=0))
         moved: NDArray[np.float64] = ndimage.affine_transform(
             self.source.read(index).astype(np.float64),
