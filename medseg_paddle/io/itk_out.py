@@ -31,7 +31,7 @@ _META_TYPES = {
     "u1": "MET_UCHAR", "i1": "MET_CHAR", "u2": "MET_USHORT", "i2": "MET_SHORT", "u4": "MET_UINT", "i4": "MET_INT",
     "u8": "MET_ULONG_LONG", "i8": "MET_LONG_LONG", "f4": "MET_FLOAT", "f8": "MET_DOUBLE",
 }  # fmt: skip
-_SIZE_DIGITS = 20
+_SIZE_DIGITS = 16
 
 
 def write_nrrd_slices(path: Path, volume: SlicedVolume) -> None:

@@ -86,7 +86,14 @@ def rle_bomb() -> Dataset:
 def jpeg2000_of(rows: int, columns: int) -> bytes:
     """A code stream's header that declares its size and ends there."""
     size = struct.pack(">HIIIIIIIIHBBB", 0, columns, rows, 0, 0, columns, rows, 0, 0, 1, 15, 1, 1)
-    return b"\xff\x4f\xff\x51" + struct.pack(">H", len(size) + 2) + size + b"\xff\x90\x00\x0a" + bytes(64) + b"\xff\xd9"
+    return (
+        b"\xff\x4f\xff\x51"
+        + struct.pack(">H", len(size) + 2)
+        + size
+        + b"\xff\x90\x00\x0a"
+        + bytes(64)
+        + b"\xff\xd9"
+    )
 
 
 def deep_sequences(levels: int) -> bytes:
