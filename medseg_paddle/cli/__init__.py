@@ -12,7 +12,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from medseg_paddle.cli import check, cohort, experiments, finders, machine, model, recipe, training, trust
+from medseg_paddle.cli import (
+    check,
+    cohort,
+    convert,
+    experiments,
+    finders,
+    machine,
+    model,
+    recipe,
+    training,
+    trust,
+)
 from medseg_paddle.cli.console import print_error
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.errors import MedsegError
@@ -25,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (cohort, check, finders, training, trust, experiments, model, machine):
+for group in (cohort, check, convert, finders, training, trust, experiments, model, machine):
     group.register(app)
 app.add_typer(recipe.app, name="recipe")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg_paddle.core import Units
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.dicom_file import Raster, read_pixels, read_raster
+from medseg_paddle.io.dicom_file import Raster, read_pixels, read_rasters
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def dicom_pictures(
         damaged pixels; as for
         :func:`~medseg_paddle.io.dicom.load_series`.
     """
-    rasters = [read_raster(path) for path in paths]
+    rasters = read_rasters(paths)
     for one in rasters:
         _require_alike(rasters[0], one)
     low, high = _full_depth(rasters) if window is None else window

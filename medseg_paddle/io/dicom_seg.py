@@ -1,36 +1,22 @@
-"""DICOM segmentations (SEG) as label volumes on the grid of the series that they were drawn on.
+"""DICOM segmentations (SEG) as label volumes, on the grid of the series that they were drawn on or on their own.
 
-DICOM PS3.3, A.51 (Segmentation IOD) and C.8.20 (its modules).
+What parses them, :mod:`medseg_paddle.io.dicom_seg_frames`, runs in a child process.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-from highdicom.seg import Segmentation
-from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from medseg_paddle.core import Geometry, Volume
-from medseg_paddle.errors import DataError
-from medseg_paddle.io.dicom import Series
-from medseg_paddle.io.dicom_file import (
-    SEGMENTATION_CLASSES,
-    damage_refused,
-    read_header,
-    require_header,
-    text,
-)
-
-# Of a voxel. Frames repeat their slices' positions, so more is another grid: half a voxel is the usual mistake.
-_GRID_TOLERANCE = 0.25
-
-_BACKGROUND_CODE = "125040"  # "Background" in PS3.16, annex D
+from medseg_paddle.io.dicom import OpenSeries, Series
+from medseg_paddle.io.dicom_file import glance
+from medseg_paddle.io.isolated import run_isolated
+from medseg_paddle.io.stored import StoredSlice, StoredSlices
 
 
 def is_segmentation(path: Path) -> bool:
@@ -41,12 +27,10 @@ def is_segmentation(path: Path) -> bool:
     DataError
         The file is DICOM and damaged, or cannot be read.
     """
-    try:
-        header = read_header(path)
-    except InvalidDicomError:
-        return False
-    with damage_refused(path):
-        return text(header, "SOPClassUID") in SEGMENTATION_CLASSES
+    (found,) = glance([path])
+    if found.error is not None:
+        raise found.error
+    return found.is_segmentation
 
 
 def segment_names(path: Path) -> dict[int, str]:
@@ -57,14 +41,14 @@ def segment_names(path: Path) -> dict[int, str]:
     DataError
         Missing, damaged, or not a DICOM segmentation.
     """
-    header = require_header(path)
-    with damage_refused(path):
-        return _names(header, path)
+    answer = run_isolated("medseg_paddle.io.dicom_seg_frames:names", {"path": str(path)})
+    with answer.values:
+        return {int(number): str(name) for number, name in answer.result.items()}
 
 
 def read_segmentation(
     path: Path,
-    series: Series,
+    series: Series | None,
     *,
     segments: Collection[int] | None = None,
     threshold: float | None = None,
@@ -78,8 +62,10 @@ def read_segmentation(
     ----------
     path : Path
         Of type BINARY, FRACTIONAL or LABELMAP.
-    series : Series
-        The images that were segmented, as :func:`~medseg_paddle.io.dicom.load_series` gives them.
+    series : Series or None
+        The images that were segmented, as :func:`~medseg_paddle.io.dicom.load_series` gives them. Without them the
+        grid is that of the frames: from the lowest to the highest, as far apart as the closest two, or as the
+        header's SpacingBetweenSlices where that is a whole part of it.
     segments : collection of int, optional
         Read only these segment numbers; the others may then overlap. None reads all.
     threshold : float, optional
@@ -99,198 +85,40 @@ def read_segmentation(
         grid that is not the series' own; FRACTIONAL without `threshold`, or a threshold for another
         kind; segments that overlap; a segment asked for that is not there.
     """
-    header = require_header(path)
-    geometry = series.volume.geometry
-    with damage_refused(path):
-        names = _names(header, path)
-        wanted = _wanted(names, segments, path)
-        _require_same_subject(header, series, path)
-        _require_readable(header, geometry, threshold, path)
-        dataset = Segmentation.from_dataset(pydicom.dcmread(path), copy=False)
-        labels = np.zeros(geometry.shape, dtype=np.uint8 if max(names, default=0) <= 255 else np.uint16)
-        overlaps: Counter[tuple[int, int]] = Counter()
-        for index, numbers in _frames(dataset, names, threshold, path):
-            drawn = np.where(np.isin(numbers, list(wanted)), numbers, 0)
-            if not drawn.any():
-                continue
-            here = labels[_slice_index(dataset, index, geometry, path)]
-            taken = (drawn != 0) & (here != 0)
-            overlaps.update(zip(here[taken].tolist(), drawn[taken].tolist(), strict=True))
-            here[drawn != 0] = drawn[drawn != 0]
-    if overlaps:
-        raise _overlapping(overlaps, names, path)
-    return Volume(labels, geometry)
+    with open_segmentation(path, series, segments=segments, threshold=threshold) as (stored, geometry):
+        return Volume(stored.whole(), geometry)
 
 
-def _names(header: pydicom.Dataset, path: Path) -> dict[int, str]:
-    if text(header, "SOPClassUID") not in SEGMENTATION_CLASSES:
-        raise DataError(
-            f"{path} is DICOM, but no segmentation (SEG)", hint="name the segmentation's file, not an image's"
-        )
-    is_map = text(header, "SegmentationType") == "LABELMAP"
-    background = int(header.get("PixelPaddingValue") or 0) if is_map else 0
-    names = {}
-    for segment in header.SegmentSequence:
-        number = int(segment.SegmentNumber)
-        if number in names:
-            raise DataError(f"{path} describes segment {number} twice", hint="export the segmentation again")
-        if number != background and not (number == 0 and _is_background(segment)):
-            names[number] = text(segment, "SegmentLabel") or f"segment {number}"
-    if 0 in names:
-        raise DataError(
-            f"{path}: segment 0 ('{names[0]}') cannot be told from the background of a label map",
-            hint="number the segments from 1",
-        )
-    return dict(sorted(names.items()))
+@contextlib.contextmanager
+def open_segmentation(
+    path: Path,
+    series: Series | OpenSeries | None,
+    *,
+    segments: Collection[int] | None = None,
+    threshold: float | None = None,
+) -> Iterator[tuple[StoredSlices, Geometry]]:
+    """As :func:`read_segmentation`, for slices to be taken one at a time."""
+    arguments = {
+        "path": str(path),
+        "series": None if series is None else _said_of(series),
+        "segments": None if segments is None else [int(number) for number in segments],
+        "threshold": threshold,
+    }
+    answer = run_isolated("medseg_paddle.io.dicom_seg_frames:labels", arguments)
+    found: Mapping[str, Any] = answer.result
+    dtype = np.dtype(str(found["dtype"]))
+    count, rows, columns = (int(length) for length in found["shape"])
+    places = [StoredSlice(index * rows * columns * dtype.itemsize, dtype) for index in range(count)]
+    with StoredSlices(answer.values, (rows, columns), places) as stored:
+        yield stored, Geometry((count, rows, columns), np.array(found["affine"]))
 
 
-def _is_background(segment: pydicom.Dataset) -> bool:
-    codes = [text(item, "CodeValue") for item in segment.get("SegmentedPropertyTypeCodeSequence") or ()]
-    return text(segment, "SegmentLabel").lower() == "background" or _BACKGROUND_CODE in codes
-
-
-def _wanted(names: dict[int, str], segments: Collection[int] | None, path: Path) -> set[int]:
-    wanted = set(names) if segments is None else set(segments)
-    if not wanted <= set(names):
-        missing = ", ".join(str(number) for number in sorted(wanted - set(names)))
-        raise DataError(
-            f"{path} has no segment {missing}; it holds {_listed(names)}", hint="name segments that are there"
-        )
-    return wanted
-
-
-def _listed(names: dict[int, str]) -> str:
-    return ", ".join(f"{number} ('{name}')" for number, name in names.items())
-
-
-def _require_same_subject(header: pydicom.Dataset, series: Series, path: Path) -> None:
-    for what, own, others in (
-        ("frame of reference", text(header, "FrameOfReferenceUID"), series.frame_of_reference),
-        ("patient", text(header, "PatientID"), series.patient_id),
-    ):
-        if own != others:
-            raise DataError(
-                f"{path} is of {what} '{own}', series {series.uid} of '{others}'",
-                hint="put each segmentation beside the series that it was drawn on",
-            )
-    referenced = [text(item, "SeriesInstanceUID") for item in header.get("ReferencedSeriesSequence") or ()]
-    if referenced and series.uid not in referenced:
-        raise DataError(
-            f"{path} was drawn on series {', '.join(referenced)}, not on {series.uid}",
-            hint="put each segmentation beside the series that it was drawn on",
-        )
-
-
-def _require_readable(
-    header: pydicom.Dataset, geometry: Geometry, threshold: float | None, path: Path
-) -> None:
-    kind = text(header, "SegmentationType")
-    if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-        raise DataError(f"{path} is a segmentation of type '{kind}'", hint="export it as BINARY or LABELMAP")
-    if kind == "FRACTIONAL" and threshold is None:
-        raise DataError(
-            f"{path} holds fractions (FRACTIONAL), not a yes or no per voxel",
-            hint="name the fraction from which a voxel belongs to its segment, for example 0.5, or export it as BINARY",
-        )
-    if threshold is not None and not (kind == "FRACTIONAL" and 0 < threshold <= 1):
-        raise DataError(
-            f"{path} is {kind}, and a threshold of {threshold:g} is named",
-            hint="a threshold in 0..1 is for FRACTIONAL segmentations alone",
-        )
-    size = (int(header.Rows), int(header.Columns))
-    if size != geometry.shape[1:]:
-        raise DataError(
-            f"{path} has frames of {size[0]} x {size[1]} pixels, its series slices of "
-            f"{geometry.shape[1]} x {geometry.shape[2]}",
-            hint="export the segmentation on the grid of its images",
-        )
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames != len(header.PerFrameFunctionalGroupsSequence):
-        raise DataError(
-            f"{path} declares {frames} frames and describes {len(header.PerFrameFunctionalGroupsSequence)}",
-            hint="export the segmentation again",
-        )
-
-
-def _frames(
-    dataset: Any, names: dict[int, str], threshold: float | None, path: Path
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Index and segment numbers ``(rows, columns)`` of each frame."""
-    kind = text(dataset, "SegmentationType")
-    seen: set[tuple[float, ...]] = set()
-    for index in range(int(dataset.number_of_frames)):
-        stored = dataset.get_stored_frame(index, as_index=True)
-        if kind == "LABELMAP":
-            place: tuple[float, ...] = tuple(_group(dataset, index, "PlanePosition").ImagePositionPatient)
-            numbers = np.where(stored == int(dataset.get("PixelPaddingValue") or 0), 0, stored)
-            unknown = sorted(set(np.unique(numbers).tolist()) - {0, *names})
-        else:
-            number = int(_group(dataset, index, "SegmentIdentification").ReferencedSegmentNumber)
-            place = (number, *_group(dataset, index, "PlanePosition").ImagePositionPatient)
-            least = 1 if threshold is None else threshold * int(dataset.MaximumFractionalValue)
-            numbers = np.where(stored >= least, number, 0)
-            unknown = [] if number in names else [number]
-        if unknown:
-            raise DataError(
-                f"{path}: frame {index + 1} is of segment {unknown[0]}, which is described nowhere",
-                hint="export the segmentation again",
-            )
-        if place in seen:
-            raise DataError(
-                f"{path}: frame {index + 1} repeats an earlier one's place and segment",
-                hint="put segmentations of several times (phases) into files of their own",
-            )
-        seen.add(place)
-        yield index, numbers
-
-
-def _group(dataset: Any, index: int, name: str) -> pydicom.Dataset:
-    """First item of a functional group's sequence, of the frame or shared by all (PS3.3, C.7.6.16)."""
-    keyword = f"{name}Sequence"
-    own = dataset.PerFrameFunctionalGroupsSequence[index]
-    group = own if keyword in own else dataset.SharedFunctionalGroupsSequence[0]
-    item: pydicom.Dataset = group[keyword].value[0]
-    return item
-
-
-def _slice_index(dataset: Any, index: int, geometry: Geometry, path: Path) -> int:
-    """Slice of the series that a frame lies on; refuses a frame that lies on another grid."""
-    orientation = np.array(
-        _group(dataset, index, "PlaneOrientation").ImageOrientationPatient, dtype=np.float64
-    )
-    spacing = np.array(_group(dataset, index, "PixelMeasures").PixelSpacing, dtype=np.float64)
-    origin = np.array(_group(dataset, index, "PlanePosition").ImagePositionPatient, dtype=np.float64)
-    count, rows, columns = geometry.shape
-    across, down = orientation[:3] * spacing[1] * (columns - 1), orientation[3:] * spacing[0] * (rows - 1)
-    corners = np.stack([origin, origin + down, origin + across], axis=1)
-    found = np.linalg.inv(geometry.affine) @ np.vstack([corners, np.ones(3)])
-    nearest = round(float(found[0, 0])) if np.isfinite(found).all() else -1
-    meant = np.array([[nearest] * 3, [0, rows - 1, 0], [0, 0, columns - 1]])
-    if not np.abs(found[:3] - meant).max() <= _GRID_TOLERANCE:
-        raise DataError(
-            f"{path}: frame {index + 1} is not on the series' grid; its first pixel lies at slice {found[0, 0]:.4g}, "
-            f"row {found[1, 0]:.4g}, column {found[2, 0]:.4g}, its last {found[0, 1:].max():.4g}, {found[1, 1]:.4g}, "
-            f"{found[2, 2]:.4g}",
-            hint="export the segmentation on the grid of its images",
-        )
-    if not 0 <= nearest < count:
-        raise DataError(
-            f"{path}: frame {index + 1} lies {abs(nearest) if nearest < 0 else nearest - count + 1} slice(s) "
-            "beyond the series",
-            hint="send the missing slices of the series",
-        )
-    return nearest
-
-
-def _overlapping(overlaps: Counter[tuple[int, int]], names: dict[int, str], path: Path) -> DataError:
-    pairs: Counter[tuple[int, int]] = Counter()
-    for (one, two), count in overlaps.items():
-        pairs[min(one, two), max(one, two)] += count
-    listed = "; ".join(
-        f"{one} ('{names[one]}') and {two} ('{names[two]}') in {count} voxels"
-        for (one, two), count in sorted(pairs.items())
-    )
-    return DataError(
-        f"{path}: segments overlap: {listed}",
-        hint="name the segments to read, of which no two overlap; a label map holds one class per voxel",
-    )
+def _said_of(series: Series | OpenSeries) -> dict[str, Any]:
+    geometry = series.geometry if isinstance(series, OpenSeries) else series.volume.geometry
+    return {
+        "shape": geometry.shape,
+        "affine": geometry.affine.tolist(),
+        "uid": series.uid,
+        "patient_id": series.patient_id,
+        "frame_of_reference": series.frame_of_reference,
+    }

@@ -9,8 +9,10 @@ import functools
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from medseg_paddle.errors import SetupError
 
@@ -70,6 +72,22 @@ def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_file() -> IO[bytes]:
+    """A file without a name in the temporary folder (`TMPDIR`), gone when it is closed.
+
+    Raises
+    ------
+    SetupError
+        It cannot be made.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise SetupError(
+            f"no temporary file can be made ({error.strerror or error})", hint="set TMPDIR to another folder"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
-"""NRRD and MetaImage volumes, through ITK; their headers are checked before.
+"""NRRD and MetaImage volumes, ITK's formats.
 
-ITK takes much in silence: a file without orientation lies straight, compressed values of another amount
-than declared leave memory as it was, sheared axes lose their shear. So the header is read here first, and what
-would have to be guessed is refused; ITK then reads the voxels and the geometry.
+ITK itself takes much in silence: a file without orientation lies straight, compressed values of another amount
+than declared leave memory as it was, sheared axes lose their shear. So it is not used: headers are read strictly,
+what would have to be guessed is refused, and the values are copied little by little.
 
 Formats: https://teem.sourceforge.net/nrrd/format.html and https://itk.org/Wiki/ITK/MetaIO/Documentation.
 """
@@ -12,18 +12,18 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  (ITK's own documentation calls it so)
 from numpy.typing import NDArray
 
 from medseg_paddle.core import Geometry
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.limits import require_amount, require_bytes, require_inflated
+from medseg_paddle.io.limits import copy_values, inflated_blocks, plain_blocks, require_amount, require_bytes
+from medseg_paddle.io.stored import StoredSlices
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
@@ -34,38 +34,49 @@ _MAX_HEADER_BYTES = 1 << 20
 # Direction cosines are often written with four digits.
 _COSINE_TOLERANCE = 1e-3
 
-_NRRD_BYTES = {
-    name: size
-    for size, names in (
-        (1, "signed char|int8|int8_t|uchar|unsigned char|uint8|uint8_t"),
-        (2, "short|short int|signed short|signed short int|int16|int16_t"),
-        (2, "ushort|unsigned short|unsigned short int|uint16|uint16_t"),
-        (4, "int|signed int|int32|int32_t|uint|unsigned int|uint32|uint32_t|float"),
-        (8, "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t"),
-        (8, "ulonglong|unsigned long long|unsigned long long int|uint64|uint64_t|double"),
+_NRRD_TYPES = {
+    name: kind
+    for kind, names in (
+        ("i1", "signed char|int8|int8_t"),
+        ("u1", "uchar|unsigned char|uint8|uint8_t"),
+        ("i2", "short|short int|signed short|signed short int|int16|int16_t"),
+        ("u2", "ushort|unsigned short|unsigned short int|uint16|uint16_t"),
+        ("i4", "int|signed int|int32|int32_t"),
+        ("u4", "uint|unsigned int|uint32|uint32_t"),
+        ("i8", "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t"),
+        ("u8", "ulonglong|unsigned long long|unsigned long long int|uint64|uint64_t"),
+        ("f4", "float"),
+        ("f8", "double"),
     )
     for name in names.split("|")
 }
-_META_BYTES = {
-    "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
-    "MET_FLOAT": 4, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_DOUBLE": 8,
+_META_TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
+    "MET_FLOAT": "f4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_DOUBLE": "f8",
 }  # fmt: skip
 _NRRD_END = r"\r?\n\r?\n"
-_NRRD_PATIENT_SPACES = (
-    "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las",
-)  # fmt: skip
+_NRRD_TO_LPS = {
+    name: signs
+    for names, signs in (
+        (("left-posterior-superior", "lps"), (1, 1, 1)),
+        (("right-anterior-superior", "ras"), (-1, -1, 1)),
+        (("left-anterior-superior", "las"), (1, -1, 1)),
+    )
+    for name in names
+}
 
 
 @dataclass(frozen=True, eq=False)
 class _Header:
-    """What a header says, as far as it is checked here."""
+    """What a header says, as far as it is read."""
 
     sizes: tuple[int, ...]  # fastest index first
-    value_bytes: int
+    dtype: np.dtype[Any]
     compressed: bool
     data: Path
     offset: int  # of the values in `data`
-    axes: NDArray[np.float64]  # step of each index in mm, a row each, in the file's own frame
+    axes: NDArray[np.float64]  # step of each index in LPS mm, a row each
+    origin: NDArray[np.float64]  # LPS mm
 
 
 def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -82,33 +93,37 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     DataError
         As for :func:`~medseg_paddle.io.volumes.read_volume`.
     """
-    is_nrrd = path.name.lower().endswith(NRRD_SUFFIXES)
-    header = _nrrd_header(path) if is_nrrd else _meta_header(path)
+    with open_itk(path) as (stored, geometry):
+        return stored.whole(), geometry
+
+
+@contextlib.contextmanager
+def open_itk(path: Path) -> Iterator[tuple[StoredSlices, Geometry]]:
+    """As :func:`read_itk`, for its slices to be taken one at a time; little memory is used."""
+    header = (_nrrd_header if path.name.lower().endswith(NRRD_SUFFIXES) else _meta_header)(path)
     require_amount(path, header.sizes)
     _require_square_axes(path, header.axes)
-    declared = math.prod(header.sizes) * header.value_bytes
+    declared = math.prod(header.sizes) * header.dtype.itemsize
     stored = header.data.stat().st_size - header.offset
     require_bytes(header.data, declared, stored, compressed=header.compressed)
-    if header.compressed:
-        require_inflated(header.data, header.offset, declared)
-    try:
-        image: Any = sitk.ReadImage(str(path), imageIO="NrrdImageIO" if is_nrrd else "MetaImageIO")
-    except RuntimeError as error:
-        raise DataError(
-            f"{path} is damaged or of a kind that is not read ({str(error).strip().splitlines()[-1]})",
-            hint="copy the file again from its source, or convert it to NIfTI",
-        ) from error
-    if image.GetSize() != header.sizes or image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(
-            f"{path}: ITK finds a size of {image.GetSize()} in it, its header says {header.sizes}",
-            hint="convert it to NIfTI",
-        )
-    directions = np.array(image.GetDirection()).reshape(3, 3)
     affine = np.eye(4)
-    affine[:3, :3] = (directions * image.GetSpacing())[:, ::-1]
-    affine[:3, 3] = image.GetOrigin()
-    array = sitk.GetArrayFromImage(image)
-    return array, Geometry(array.shape, affine)
+    affine[:3, :3] = header.axes[::-1].T
+    affine[:3, 3] = header.origin
+    columns, rows, count = header.sizes
+    geometry = _geometry(path, (count, rows, columns), affine)
+    with StoredSlices.collected((rows, columns), count, header.dtype) as slices:
+        with header.data.open("rb") as stream:
+            stream.seek(header.offset)
+            blocks = inflated_blocks(stream) if header.compressed else plain_blocks(stream)
+            copy_values(header.data, blocks, declared, slices.file)
+        yield slices, geometry
+
+
+def _geometry(path: Path, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:
+    try:
+        return Geometry(shape, affine)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def nrrd_segment_names(path: Path) -> dict[int, str]:
@@ -160,7 +175,8 @@ def _nrrd_header(path: Path) -> _Header:
             f"{path} has an axis of kind {', '.join(sorted(kinds))}, a volume has three of space",
             hint="save each time point or channel as a volume of its own",
         )
-    if fields.get("space", "").lower() not in _NRRD_PATIENT_SPACES:
+    signs = np.array(_NRRD_TO_LPS.get(fields.get("space", "").lower(), ()))
+    if not signs.size:
         raise DataError(
             f"{path} does not say how it lies in the patient (space: {fields.get('space', 'missing')})",
             hint="export it again with orientation (3D Slicer writes it), or set `space`, `space directions` and "
@@ -178,15 +194,22 @@ def _nrrd_header(path: Path) -> _Header:
     if any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip")):
         raise DataError(f"{path} skips a part of its data file", hint="save it as one NRRD file")
     axes = _nrrd_vectors(path, "space directions", fields, 3)
-    _nrrd_vectors(path, "space origin", fields, 1)
+    (origin,) = _nrrd_vectors(path, "space origin", fields, 1)
+    kind = _value_type(path, fields.get("type", "").lower(), _NRRD_TYPES)
+    endian = fields.get("endian", "little" if kind.endswith("1") else "").lower()
+    if endian not in ("little", "big"):
+        raise DataError(
+            f"{path} does not say its byte order (endian)", hint="save it again, for example with 3D Slicer"
+        )
     detached = fields.get("data file", fields.get("datafile"))
     return _Header(
         sizes=sizes,
-        value_bytes=_value_bytes(path, fields.get("type", "").lower(), _NRRD_BYTES),
+        dtype=np.dtype(("<" if endian == "little" else ">") + kind),
         compressed=encoding != "raw",
         data=path if detached is None else _data_file(path, detached),
         offset=end if detached is None else 0,
-        axes=axes,
+        axes=axes * signs,
+        origin=origin * signs,
     )
 
 
@@ -219,26 +242,30 @@ def _meta_header(path: Path) -> _Header:
         raise DataError(
             f"{path} holds its values as text, or behind a second header", hint="save it as one .mha file"
         )
+    order = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+    is_big = next((fields[key] for key in order if key in fields), "False").lower() == "true"
     directions = _numbers(path, ("TransformMatrix", "Rotation", "Orientation"), fields, 9).reshape(3, 3)
     spacing = _numbers(path, ("ElementSpacing",), fields, 3)
-    _numbers(path, ("Offset", "Position", "Origin"), fields, 3)
+    origin = _numbers(path, ("Offset", "Position", "Origin"), fields, 3)
     local = fields["ElementDataFile"].upper() == "LOCAL"
     data, offset = (path, end) if local else (_data_file(path, fields["ElementDataFile"]), 0)
     compressed = fields.get("CompressedData", "False").lower() == "true"
     stored = data.stat().st_size - offset
     if compressed and _integers(path, "CompressedDataSize", fields)[0] != stored:
-        # Without this size ITK 5.4 gives whatever lay in memory, and no error.
         raise DataError(
             f"{path} declares {fields['CompressedDataSize']} bytes of compressed values and holds {stored}",
             hint="copy the file again from its source; it was cut short, or its header changed",
         )
     return _Header(
         sizes=sizes,
-        value_bytes=_value_bytes(path, fields.get("ElementType", ""), _META_BYTES),
+        dtype=np.dtype(
+            (">" if is_big else "<") + _value_type(path, fields.get("ElementType", ""), _META_TYPES)
+        ),
         compressed=compressed,
         data=data,
         offset=offset,
         axes=directions * spacing[:, None],
+        origin=origin,
     )
 
 
@@ -293,7 +320,7 @@ def _numbers(path: Path, keys: tuple[str, ...], fields: Mapping[str, str], count
     return values
 
 
-def _value_bytes(path: Path, kind: str, known: Mapping[str, int]) -> int:
+def _value_type(path: Path, kind: str, known: Mapping[str, str]) -> str:
     if kind not in known:
         raise DataError(
             f"{path} holds values of type {kind or 'nothing stated'}", hint="save one grey value per voxel"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Protocol
 
 from medseg_paddle.errors import DataError
 
@@ -20,6 +22,13 @@ _DEFLATE_RATIO = 1032
 _DEFLATE_SLACK = 1024
 
 _BLOCK = 1 << 20
+
+
+class Readable(Protocol):
+    """A binary file, also one that inflates itself."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end."""
 
 
 def require_amount(path: Path, shape: Sequence[int], *, most: int = MAX_VALUES) -> None:
@@ -67,53 +76,73 @@ def require_bytes(path: Path, declared: int, stored: int, *, compressed: bool) -
         )
 
 
-def require_inflated(path: Path, offset: int, declared: int) -> None:
-    """Refuse compressed values that are damaged, or of another amount than declared; little memory is used.
+def copy_values(path: Path, blocks: Iterable[bytes], declared: int, target: IO[bytes]) -> None:
+    """Write the values of a file, and refuse them where they are damaged or of another amount than declared.
 
     Parameters
     ----------
     path : Path
-        The file that ends with the compressed values.
-    offset : int
-        Where they begin.
+        The file, for messages.
+    blocks : iterable of bytes
+        The values, as :func:`plain_blocks` and :func:`inflated_blocks` give them.
     declared : int
-        Bytes that they must inflate to.
+        How many bytes they must be.
+    target : file
 
     Raises
     ------
     DataError
     """
-    total, ended = _inflate(path, offset, zlib.MAX_WBITS | 32, declared)  # zlib's or gzip's header
-    if total != declared or not ended:
-        amount = "more than" if total > declared else "only"
+    total = 0
+    try:
+        for block in blocks:
+            total += len(block)
+            if total > declared:
+                break
+            target.write(block)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
-            f"{path} holds {amount} {min(total, declared):,} bytes of values, but its header declares {declared:,}",
+            f"{path}: its compressed values are damaged ({error})", hint="copy the file again from its source"
+        ) from error
+    if total != declared:
+        raise DataError(
+            f"{path} holds {'more than' if total > declared else 'only'} {min(total, declared):,} bytes of values, "
+            f"but its header declares {declared:,}",
             hint="copy the file again from its source; it was cut short, or its header changed",
         )
 
 
-def require_small(path: Path, offset: int) -> None:
-    """Refuse a deflated file (without zlib's header) that would inflate to more than `MAX_VALUES` bytes.
+def plain_blocks(stream: Readable, most: int | None = None) -> Iterator[bytes]:
+    """What is left of a file, or `most` bytes of it, little by little."""
+    left = most
+    while block := stream.read(_BLOCK if left is None else min(left, _BLOCK)):
+        left = None if left is None else left - len(block)
+        yield block
+
+
+def inflated_blocks(stream: Readable) -> Iterator[bytes]:
+    """What is left of a file, inflated (zlib or gzip, one piece), little by little; EOFError where it is cut short."""
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    while not inflate.eof:
+        block = inflate.unconsumed_tail or stream.read(_BLOCK)
+        if not block:
+            raise EOFError("cut short")
+        yield inflate.decompress(block, _BLOCK)
+
+
+def require_small(path: Path, offset: int, *, most: int) -> None:
+    """Refuse a deflated file (without zlib's header) that would inflate to more than `most` bytes.
 
     Raises
     ------
     DataError
     """
-    total, _ = _inflate(path, offset, -zlib.MAX_WBITS, MAX_VALUES)
-    if total > MAX_VALUES:
-        raise DataError(
-            f"{path} inflates to more than {MAX_VALUES:,} bytes", hint="copy the file again from its source"
-        )
-
-
-def _inflate(path: Path, offset: int, form: int, limit: int) -> tuple[int, bool]:
-    """Bytes that the end of a file inflates to (counted to little more than `limit`), and whether it is whole."""
     total = 0
-    inflate = zlib.decompressobj(form)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
-            while not inflate.eof and total <= limit:
+            while not inflate.eof and total <= most:
                 block = inflate.unconsumed_tail or stream.read(_BLOCK)
                 if not block:
                     break
@@ -122,4 +151,7 @@ def _inflate(path: Path, offset: int, form: int, limit: int) -> tuple[int, bool]
         raise DataError(
             f"{path}: its compressed values are damaged ({error})", hint="copy the file again from its source"
         ) from error
-    return total, inflate.eof
+    if total > most:
+        raise DataError(
+            f"{path} inflates to more than {most:,} bytes", hint="copy the file again from its source"
+        )

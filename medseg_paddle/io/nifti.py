@@ -7,13 +7,15 @@ stay in the order in which the file has them.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
+import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
@@ -25,8 +27,10 @@ from numpy.typing import NDArray
 
 from medseg_paddle.core import Geometry, LabelMap, Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.files import write_bytes
-from medseg_paddle.io.limits import require_amount, require_bytes
+from medseg_paddle.io.files import whole_file, write_bytes
+from medseg_paddle.io.limits import copy_values, plain_blocks, require_amount, require_bytes
+from medseg_paddle.io.sliced import SlicedVolume
+from medseg_paddle.io.stored import StoredSlices
 from medseg_paddle.io.voxels import grey_volume, label_volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -36,10 +40,13 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _REVERSE_INDEX = np.eye(4)[[2, 1, 0, 3]]
 
 _FORMS_TOLERANCE_MM = 0.1
+_VALUES_START = 352  # after the header and four bytes that say "no extensions" (nifti1.h)
+_LONGEST_EXTENSIONS = 1 << 24
 _COMPRESSION = 3  # of 9: a tenth larger than 9, and several times as fast
 
 _READ_ERRORS = (
-    OSError, EOFError, ValueError, TypeError, KeyError, zlib.error, ImageFileError, HeaderDataError, WrapStructError
+    OSError, EOFError, ValueError, TypeError, KeyError, struct.error, zlib.error,
+    ImageFileError, HeaderDataError, WrapStructError,
 )  # fmt: skip
 
 
@@ -123,19 +130,43 @@ def write_nifti(path: Path, volumes: Sequence[Volume], *, flush: bool = True) ->
     """
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise DataError(f"{path} is not a NIfTI name", hint="let it end in .nii or .nii.gz")
-    affine = _RAS_TO_LPS @ volumes[0].geometry.affine @ _REVERSE_INDEX
     array = volumes[0].array if len(volumes) == 1 else np.stack([one.array for one in volumes])
-    array = np.ascontiguousarray(_narrowed(array).T)
+    image = _image(np.ascontiguousarray(_narrowed(array).T), volumes[0].geometry)
+    data = image.to_bytes()
+    write_bytes(
+        path, gzip.compress(data, _COMPRESSION, mtime=0) if path.name.endswith(".gz") else data, flush=flush
+    )
+
+
+def write_nifti_slices(path: Path, volume: SlicedVolume) -> None:
+    """As :func:`write_nifti`, for a volume whose slices come one at a time."""
+    shape = volume.geometry.shape[::-1]
+    # An image of one voxel that is seen everywhere: for its header.
+    image = _image(np.broadcast_to(np.zeros((), volume.dtype), shape), volume.geometry)
+    header = image.header.copy()
+    header["magic"], header["vox_offset"] = b"n+1", _VALUES_START
+    header.set_slope_inter(1, 0)
+    start: bytes = header.binaryblock
+    with whole_file(path) as temporary, temporary.open("xb") as stream, contextlib.ExitStack() as stack:
+        target: IO[bytes] = stream
+        if path.name.lower().endswith(".gz"):
+            packed = gzip.GzipFile("", "wb", _COMPRESSION, stream, mtime=0)
+            target = stack.enter_context(packed)  # type: ignore[arg-type]  # a binary file in all but its stubs
+        target.write(start.ljust(_VALUES_START, b"\0"))
+        for plane in volume.planes():
+            target.write(plane.data)
+
+
+def _image(array: NDArray[Any], geometry: Geometry) -> Any:
+    """A NIfTI image of ``array[i, j, k]`` that nibabel would write."""
+    affine = _RAS_TO_LPS @ geometry.affine @ _REVERSE_INDEX
     image = nib.Nifti1Image(array, affine, dtype=array.dtype)
     image.set_sform(affine, code="scanner")
     # A qform holds no shear; where there is one (rounded positions), the sform speaks alone.
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     image.set_qform(affine, code="scanner" if np.allclose(axes.T @ axes, np.eye(3), atol=1e-5) else "unknown")
     image.header.set_xyzt_units("mm")
-    data = image.to_bytes()
-    write_bytes(
-        path, gzip.compress(data, _COMPRESSION, mtime=0) if path.name.endswith(".gz") else data, flush=flush
-    )
+    return image
 
 
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
@@ -148,29 +179,83 @@ def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32)
 
 
+@contextlib.contextmanager
+def open_nifti(path: Path) -> Iterator[tuple[StoredSlices, Geometry]]:
+    """As :func:`read_nifti`, for slices to be taken one at a time, in the file's own type; little memory is used."""
+    image = _opened(path, most_axes=3)
+    proxy = image.dataobj
+    geometry = _geometry(image, path)
+    count, rows, columns = geometry.shape
+    declared = math.prod(geometry.shape) * proxy.dtype.itemsize
+    scale = {"slope": float(proxy.slope), "intercept": float(proxy.inter)}
+    with StoredSlices.collected((rows, columns), count, proxy.dtype, **scale) as slices:
+        packed = path.name.lower().endswith(".gz")
+        with damage_refused(path), gzip.open(path) if packed else path.open("rb") as stream:
+            stream.seek(proxy.offset)
+            # What some programs append to a NIfTI file is left.
+            copy_values(path, plain_blocks(stream, declared), declared, slices.file)
+        yield slices, geometry
+
+
 def _read(path: Path, *, most_axes: int = 3) -> tuple[NDArray[Any], Geometry]:
     """Voxels ``[channel, slice, row, column]`` in the file's own type, or scaled."""
+    image = _opened(path, most_axes=most_axes)
+    with damage_refused(path):
+        # In the file's own type where it is not scaled: a third of the memory of a 16-bit volume.
+        array = np.asarray(image.dataobj)
+    voxels = array.T if array.ndim == 4 else array.T[np.newaxis]
+    return voxels, _geometry(image, path)
+
+
+def _geometry(image: Any, path: Path) -> Geometry:
+    columns, rows, count = image.shape[:3]
+    try:
+        return Geometry((count, rows, columns), _RAS_TO_LPS @ image.affine @ _REVERSE_INDEX)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _opened(path: Path, *, most_axes: int) -> Any:
+    """A NIfTI file whose header was checked; its values are not read."""
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="check the path")
-    try:
+    with damage_refused(path):
+        _require_near_values(path)
         image: Any = nib.load(path, mmap=False)
         if not isinstance(image, nib.Nifti1Image):
             raise DataError(
                 f"{path} is {type(image).__name__}, not NIfTI", hint="convert it to NIfTI (.nii.gz)"
             )
         _require_plain_header(image, path, most_axes)
-        # In the file's own type where it is not scaled: a third of the memory of a 16-bit volume.
-        array = np.asarray(image.dataobj)
+    return image
+
+
+@contextlib.contextmanager
+def damage_refused(path: Path) -> Iterator[None]:
+    """Raise a DataError for what nibabel raises on damaged files."""
+    try:
+        yield
     except _READ_ERRORS as error:
         raise DataError(
             f"{path} is damaged, truncated or not NIfTI ({error})", hint="copy the file again from its source"
         ) from error
-    affine = _RAS_TO_LPS @ image.affine @ _REVERSE_INDEX
-    voxels = array.T if array.ndim == 4 else array.T[np.newaxis]
-    try:
-        return voxels, Geometry(voxels.shape[1:], affine)
-    except DataError as error:
-        raise DataError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _require_near_values(path: Path) -> None:
+    """Refuse a header that puts gigabytes between itself and the values: nibabel reads them as extensions."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        start = stream.read(176)
+    if len(start) < 176:
+        raise EOFError("no header")
+    for order in "<>":
+        if struct.unpack_from(order + "i", start)[0] == 348:  # NIfTI-1, nifti1.h
+            offset = struct.unpack_from(order + "f", start, 108)[0]
+        elif struct.unpack_from(order + "i", start)[0] == 540:  # NIfTI-2, nifti2.h
+            offset = struct.unpack_from(order + "q", start, 168)[0]
+        else:
+            continue
+        if not 0 <= offset <= _LONGEST_EXTENSIONS:
+            raise ValueError(f"its values begin at byte {offset:g}")
 
 
 def _require_plain_header(image: Any, path: Path, most_axes: int) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.itk import META_SUFFIXES, NRRD_SUFFIXES, nrrd_segment_names, read_itk
-from medseg_paddle.io.nifti import NIFTI_SUFFIXES, read_label_nifti, read_nifti
+from medseg_paddle.io.itk import META_SUFFIXES, NRRD_SUFFIXES, nrrd_segment_names, open_itk, read_itk
+from medseg_paddle.io.itk_out import write_meta_slices, write_nrrd_slices
+from medseg_paddle.io.nifti import (
+    NIFTI_SUFFIXES,
+    open_nifti,
+    read_label_nifti,
+    read_nifti,
+    write_nifti_slices,
+)
+from medseg_paddle.io.sliced import SlicedVolume, settled
 from medseg_paddle.io.voxels import grey_volume, label_volume
 
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
+WRITTEN_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha")
 
 
 def is_volume(path: Path) -> bool:
@@ -53,6 +64,32 @@ def read_label_volume(path: Path) -> Volume:
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_label_nifti(path)
     return label_volume(path, *read_itk(path))
+
+
+@contextlib.contextmanager
+def open_volume(path: Path) -> Iterator[SlicedVolume]:
+    """As :func:`read_volume`, for slices to be taken one at a time, in the smallest type that holds them all."""
+    _require_volume_name(path)
+    opener = open_nifti if path.name.lower().endswith(NIFTI_SUFFIXES) else open_itk
+    with opener(path) as (stored, geometry):
+        yield settled(str(path), stored, geometry, "unknown", keep=True)
+
+
+def write_volume(path: Path, volume: SlicedVolume) -> None:
+    """Write a volume; its format follows from the file's ending, one of `WRITTEN_SUFFIXES`; atomic.
+
+    Raises
+    ------
+    DataError
+        The format cannot say how the volume lies (:func:`~medseg_paddle.io.itk_out.write_nrrd_slices`).
+    """
+    name = path.name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
+        write_nifti_slices(path, volume)
+    elif name.endswith(".nrrd"):
+        write_nrrd_slices(path, volume)
+    else:
+        write_meta_slices(path, volume)
 
 
 def label_names(path: Path) -> dict[int, str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLosslessSV1, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, HTJ2KLossless, generate_uid
 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom import find_series, read_series
@@ -162,8 +162,8 @@ def test_several_series_are_listed(tmp_path):
         save(tmp_path, make_slice(0), make_slice(1, SeriesInstanceUID="1.2.9", SeriesDescription="lung"))
     )
     assert "2 series" in message
-    assert "1.2.9  lung, 1 files" in message
-    assert f"{SERIES}  chest, 1 files" in message
+    assert "1.2.9  CT lung, 1 files" in message
+    assert f"{SERIES}  CT chest, 1 files" in message
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,11 @@ def test_what_is_in_doubt_is_refused_with_the_file_and_the_reason(tmp_path, chan
 
 def test_a_compression_without_a_decoder_is_named(tmp_path):
     one = make_slice(0)
-    one.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    one.file_meta.TransferSyntaxUID = HTJ2KLossless
     one.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8"])
     one["PixelData"].is_undefined_length = True
     message = refused(save(tmp_path, one))
-    assert "JPEG Lossless" in message
+    assert "High-Throughput JPEG 2000" in message
     assert "no decoder" in message
 
 
@@ -238,13 +238,6 @@ def test_a_file_that_only_claims_to_be_dicom_is_refused(tmp_path, content):
     save(tmp_path, make_slice(0))
     (tmp_path / "x.dcm").write_bytes(content)
     assert "x.dcm is not a DICOM file" in refused(tmp_path)
-
-
-@pytest.mark.parametrize("ending", ["4.51", "4.55"])
-def test_real_pixels_that_no_decoder_takes_name_their_compression(real_data, tmp_path, ending):
-    (path,) = (real_data / "dicom_transfer_syntaxes").glob(f"*{ending}.dcm")
-    (tmp_path / "a.dcm").write_bytes(path.read_bytes())
-    assert "compressed as JPEG" in refused(tmp_path)
 
 
 def test_other_files_are_passed_over_and_subfolders_are_read(tmp_path):
@@ -275,7 +268,6 @@ def test_real_ct_agrees_with_what_is_known_of_it(real_data):
         ("ct_head_dicom/series", "sheared by 18.5 degrees"),
         ("mr_dicom_series/multi/time_all", "6 doubled"),
         ("mr_dicom_series/multi/TI", "5 series"),
-        ("ct_liver_seg/nonsquare/23x38x3/multiframe", "3 frames"),
     ],
 )
 def test_real_series_that_are_no_plain_volume_are_refused(real_data, folder, words):
@@ -287,18 +279,3 @@ def test_a_real_oblique_series_with_rounded_positions_is_read(real_data):
     assert volume.array.shape == (20, 256, 256)
     # The header's SpacingBetweenSlices says 2, its SliceThickness 5; the positions say 7.
     assert volume.geometry.spacing == pytest.approx((7.0, 0.859, 0.859), abs=0.01)
-
-
-LOSSLESS = ["1.2.1", "1.2.2", "1.2", "1.2.1.99", "1.2.4.80", "1.2.4.90", "1.2.5"]
-
-
-@pytest.mark.parametrize("ending", LOSSLESS)
-def test_every_lossless_transfer_syntax_gives_the_same_numbers(real_data, tmp_path, ending):
-    folder = real_data / "dicom_transfer_syntaxes"
-    (path,) = folder.glob(f"*_1.2.840.10008.{ending}.dcm")
-    for name, source in (("plain", folder / "CTImage.dcm"), ("coded", path)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.dcm").write_bytes(source.read_bytes())
-    plain, coded = read_series(tmp_path / "plain"), read_series(tmp_path / "coded")
-    assert plain.array.min() == -3024
-    assert (plain.array == coded.array).all()

@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
@@ -41,6 +42,13 @@ def ct_slice(z: float) -> Dataset:
     ds.RescaleSlope, ds.RescaleIntercept = 1, 0
     ds.PixelData = np.zeros((ROWS, COLUMNS), np.int16).tobytes()
     return ds
+
+
+@pytest.fixture(autouse=True)
+def _not_by_gdcm():
+    # GDCM 3.2.6 aborts the process on some small frames (gdcmRLECodec.cxx:547), and pydicom asks it first.
+    if "gdcm" in RLELosslessEncoder.available_plugins:
+        RLELosslessEncoder.remove_plugin("gdcm")
 
 
 @pytest.fixture
@@ -249,7 +257,7 @@ def doubled(dataset) -> None:
     ("change", "words"),
     [
         (header(FrameOfReferenceUID="1.2.3"), "of frame of reference '1.2.3'"),
-        (header(PatientID="P2"), "of patient 'P2'"),
+        (header(PatientID="P2"), "of another patient"),
         (other_series, "was drawn on series 1.2.3.4"),
         (moved(column=0.2), "frame 1 is not on the series' grid"),  # 0.4 pixels
         (moved(head=1.2), "frame 1 is not on the series' grid"),  # half a slice
