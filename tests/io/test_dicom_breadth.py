@@ -346,7 +346,7 @@ def test_a_straight_series_is_left_as_it_is_though_it_may_be_straightened(tmp_pa
 
 
 def test_a_gap_far_from_the_first_slice_is_filled_to_its_places(tmp_path):
-    heights = [*range(150), 152.5, *(153.5 + k for k in range(5))]
+    heights = [*range(150), 152.1, *(153.1 + k for k in range(5))]
     slices = [make((0, 0, z), np.full(ROWS * COLUMNS, round(20 * z))) for z in heights]
     array, geometry, _ = opened(save(tmp_path / "x", *slices), fill_gaps=True)
     places = geometry.to_lps(np.arange(len(array))[:, None] * [1, 0, 0])[:, 2]
