@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,12 @@ class Series:
         SeriesInstanceUID.
     patient_id : str
         PatientID as the header has it, ``""`` where it is missing.
-    frame_of_reference : str
-        FrameOfReferenceUID, ``""`` where it is missing: what other objects of the patient lie on.
     """
 
     volume: Volume
     paths: tuple[Path, ...]
     uid: str
     patient_id: str
-    frame_of_reference: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,7 @@ class OpenSeries:
     units : {"HU", "arbitrary"}
     paths : tuple of Path
         The file of each slice, as stored.
-    uid, patient_id, frame_of_reference : str
+    uid, patient_id : str
         As for :class:`Series`.
     padding : float or None
         Value that stands for no measurement, as the slices have it.
@@ -74,7 +72,6 @@ class OpenSeries:
     paths: tuple[Path, ...]
     uid: str
     patient_id: str
-    frame_of_reference: str
     padding: float | None
     notes: tuple[str, ...]
 
@@ -133,11 +130,19 @@ def files_below(folder: Path) -> list[Path]:
     Raises
     ------
     DataError
-        There is no such folder.
+        There is no such folder, or one below it cannot be read.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="name the folder that holds the series' files")
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name[0] != "."]
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror or error}): slices may be missing",
+            hint="check the folder's permissions, or name a folder without it",
+        ) from error
+
+    found = (Path(parent) / name for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return [path for path in sorted(found) if path.is_file() and path.name[0] != "."]
 
 
 def group_by_series(
@@ -194,10 +199,12 @@ def open_series(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Iterator[O
     with read_stored(rasters) as stored:
         padding = _padding_value(rasters)
         slices: StoredSlices | Straightened = stored
-        geometry, notes = Geometry(shape, ordered.affine), ordered.notes
+        geometry, notes = Geometry(shape, ordered.affine, first.reference), ordered.notes
         if ordered.is_crooked:
             air = _AIR_HU if first.raster.units == "HU" else 0.0
-            slices = Straightened(stored, ordered.slices, air if padding is None else padding)
+            slices = Straightened(
+                stored, ordered.slices, fill=air if padding is None else padding, even=not ordered.is_uneven
+            )
             geometry = slices.geometry
             require_amount(first.path, geometry.shape)
             notes = (*notes, f"voxels that no slice reaches are {slices.fill:g}")
@@ -208,7 +215,6 @@ def open_series(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Iterator[O
             paths=tuple(one.path for one in ordered.slices),
             uid=first.uid,
             patient_id=first.patient_id,
-            frame_of_reference=first.reference,
             padding=padding,
             notes=notes,
         )
@@ -250,5 +256,4 @@ def load_series(paths: Sequence[Path]) -> Series:
             paths=series.paths,
             uid=series.uid,
             patient_id=series.patient_id,
-            frame_of_reference=series.frame_of_reference,
         )

@@ -7,7 +7,7 @@ the child.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class Slice:
     def height(self) -> float:
         """Position along the normal, mm."""
         return float(self.position @ np.cross(self.across, self.down))
+
+    def along(self, other: Slice) -> Slice:
+        """The same picture with the directions of another one, which are its own but for rounding."""
+        return replace(self, across=other.across, down=other.down)
 
     @property
     def name(self) -> str:

@@ -346,4 +346,5 @@ def _integer(header: Header, keyword: str) -> int:
 
 def text(header: Header, keyword: str) -> str:
     """Value of an element as text, ``""`` where it is missing or empty."""
-    return str(header.get(keyword) or "").strip()
+    value = header.get(keyword)
+    return "" if value is None or (isinstance(value, Sequence) and not value) else str(value).strip()

@@ -110,7 +110,7 @@ def open_segmentation(
     count, rows, columns = (int(length) for length in found["shape"])
     places = [StoredSlice(index * rows * columns * dtype.itemsize, dtype) for index in range(count)]
     with StoredSlices(answer.values, (rows, columns), places) as stored:
-        yield stored, Geometry((count, rows, columns), np.array(found["affine"]))
+        yield stored, Geometry((count, rows, columns), np.array(found["affine"]), str(found["frame"]))
 
 
 def _said_of(series: Series | OpenSeries) -> dict[str, Any]:
@@ -120,5 +120,5 @@ def _said_of(series: Series | OpenSeries) -> dict[str, Any]:
         "affine": geometry.affine.tolist(),
         "uid": series.uid,
         "patient_id": series.patient_id,
-        "frame_of_reference": series.frame_of_reference,
+        "frame_of_reference": geometry.frame_of_reference,
     }

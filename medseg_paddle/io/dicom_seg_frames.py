@@ -60,7 +60,7 @@ def labels(
     Returns
     -------
     dict
-        ``shape``, ``affine`` and ``dtype`` of what was written.
+        ``shape``, ``affine``, ``frame`` (of reference) and ``dtype`` of what was written.
     """
     job.at(path)
     return _labels(job, Path(path), series, segments, threshold)
@@ -101,7 +101,12 @@ def _labels(
     if overlaps:
         raise _overlapping(overlaps, names, path)
     job.sink.write(drawn_on.data)
-    return {"shape": geometry.shape, "affine": geometry.affine.tolist(), "dtype": drawn_on.dtype.str}
+    return {
+        "shape": geometry.shape,
+        "affine": geometry.affine.tolist(),
+        "frame": text(header, "FrameOfReferenceUID"),
+        "dtype": drawn_on.dtype.str,
+    }
 
 
 def _own_grid(header: pydicom.Dataset, path: Path) -> Geometry:

@@ -20,6 +20,10 @@ _GAP_TOLERANCE_MM = 0.1
 _GAP_TOLERANCE_SHARE = 0.02
 _SHEAR_TOLERANCE_DEGREES = 0.5
 _SAME_PLACE_MM = 1e-3
+# Of a pixel: slices that lie less aside need no straightening.
+_ASIDE_SHARE = 1e-3
+# Of the usual gap: slices of one scan are not closer, but those of two are that lie beside each other.
+_LEAST_GAP_SHARE = 0.1
 
 _MOST_LISTED = 20
 
@@ -59,8 +63,8 @@ class Stack:
         Ascending along the normal.
     affine : ndarray, shape (4, 4)
         Of the slices as they are, or, where `is_crooked`, without meaning beyond the first slice.
-    is_crooked : bool
-        They lie on no even, straight grid, and may be resampled.
+    is_crooked, is_uneven : bool
+        They lie on no even, straight grid, and may be resampled; their distances differ by more than rounding.
     notes : tuple of str
         What was done by allowance, for people.
     """
@@ -68,6 +72,7 @@ class Stack:
     slices: tuple[Slice, ...]
     affine: NDArray[np.float64]
     is_crooked: bool
+    is_uneven: bool
     notes: tuple[str, ...]
 
 
@@ -83,19 +88,20 @@ def stack(found: Sequence[Slice], allowed: Allowed = NOTHING) -> Stack:
     first = found[0]
     for other in found[1:]:
         _require_alike(first, other)
-    slices = sorted(found, key=lambda one: one.height)
+    # Along one normal: cosines that are rounded otherwise in each file put a slice up to half a millimetre elsewhere.
+    slices = sorted((one.along(first) for one in found), key=lambda one: one.height)
     notes: list[str] = []
-    if allowed.part is not None:
-        slices = _part(slices, allowed.part, notes)
     if allowed.drop_copies:
         slices = _without_copies(slices, notes)
+    if allowed.part is not None:
+        slices = _part(slices, allowed.part, notes)
     affine = np.eye(4)
-    step, is_crooked = _step(slices, allowed, notes)
+    step, is_crooked, is_uneven = _step(slices, allowed, notes)
     affine[:3, 0] = step
     affine[:3, 1] = first.down * first.spacing[0]
     affine[:3, 2] = first.across * first.spacing[1]
     affine[:3, 3] = slices[0].position
-    return Stack(tuple(slices), affine, is_crooked, tuple(notes))
+    return Stack(tuple(slices), affine, is_crooked, is_uneven, tuple(notes))
 
 
 def _require_alike(first: Slice, other: Slice) -> None:
@@ -129,8 +135,10 @@ def _require_alike(first: Slice, other: Slice) -> None:
             )
 
 
-def _step(slices: Sequence[Slice], allowed: Allowed, notes: list[str]) -> tuple[NDArray[np.float64], bool]:
-    """Vector in mm from one slice to the next, and whether they lie crooked; refuses what is not allowed."""
+def _step(
+    slices: Sequence[Slice], allowed: Allowed, notes: list[str]
+) -> tuple[NDArray[np.float64], bool, bool]:
+    """Vector in mm from one slice to the next, whether they lie crooked and uneven; refuses what is not allowed."""
     first, label = slices[0], f"series {slices[0].uid}"
     normal = np.cross(first.across, first.down)
     if len(slices) == 1:
@@ -139,21 +147,23 @@ def _step(slices: Sequence[Slice], allowed: Allowed, notes: list[str]) -> tuple[
                 f"{label} is one slice without SliceThickness",
                 hint="send the whole series, or a slice with its thickness",
             )
-        return np.asarray(normal * first.thickness), False
+        return np.asarray(normal * first.thickness), False, False
     gaps = np.diff([one.height for one in slices])
     _require_no_doubles(slices, gaps, label)
     step = np.asarray((slices[-1].position - first.position) / (len(slices) - 1))
     tilted = _is_tilted(slices, step, normal, label, allowed, notes)
     uneven = _is_uneven(gaps, label, allowed, notes)
-    if not (tilted or uneven):
-        line = first.position + np.arange(len(slices))[:, None] * step
-        aside = np.linalg.norm([one.position for one in slices] - line, axis=1)
-        if aside.max() > max(first.spacing):
-            raise DataError(
-                f"{label}: slice {int(aside.argmax()) + 1} lies {aside.max():.3g} mm off the line of the others",
-                hint="put the images that belong together into a folder of their own",
-            )
-    return step, tilted or uneven
+    places = np.array([one.position for one in slices])
+    # How far along the line each slice is: as far as the others, or, where gaps are filled, as its height says.
+    heights = (places - places[0]) @ normal
+    share = heights / heights[-1] if uneven else np.linspace(0, 1, len(slices))
+    aside = np.linalg.norm(places - places[0] - share[:, None] * (places[-1] - places[0]), axis=1)
+    if aside.max() > max(first.spacing):
+        raise DataError(
+            f"{label}: slice {int(aside.argmax()) + 1} lies {aside.max():.3g} mm off the line of the others",
+            hint="put the images that belong together into a folder of their own",
+        )
+    return step, tilted or uneven, uneven
 
 
 def _is_tilted(
@@ -166,6 +176,9 @@ def _is_tilted(
 ) -> bool:
     along = float(step @ normal)
     shear = float(np.degrees(np.arctan2(np.linalg.norm(step - along * normal), along)))
+    aside = np.linalg.norm(step - along * normal) * (len(slices) - 1)
+    if aside <= _ASIDE_SHARE * min(slices[0].spacing):
+        return False
     if shear <= _SHEAR_TOLERANCE_DEGREES and not allowed.untilt:
         return False
     if not allowed.untilt:
@@ -173,17 +186,8 @@ def _is_tilted(
             f"{label} is sheared by {shear:.1f} degrees: slices move aside of their normal (gantry tilt)",
             hint="`medseg convert --untilt` moves the slices onto a straight grid; or scan without gantry tilt",
         )
-    places = np.array([one.position for one in slices])
-    heights = (places - places[0]) @ normal
-    line = places[0] + heights[:, None] / heights[-1] * (places[-1] - places[0])
-    aside = np.linalg.norm(places - line, axis=1)
-    if aside.max() > max(slices[0].spacing):
-        raise DataError(
-            f"{label}: slice {int(aside.argmax()) + 1} lies {aside.max():.3g} mm off the line of the others",
-            hint="put the images that belong together into a folder of their own",
-        )
     notes.append(
-        f"sheared by {shear:.1f} degrees: each slice was moved within its plane, linear between pixels"
+        f"sheared by {shear:.3g} degrees: each slice was moved within its plane, linear between pixels"
     )
     return True
 
@@ -205,6 +209,11 @@ def _is_uneven(gaps: NDArray[np.float64], label: str, allowed: Allowed, notes: l
             f"{label} has {said}",
             hint="send the missing slices, or put each evenly spaced part into a folder of its own; "
             "`medseg convert --fill-gaps` interpolates",
+        )
+    if gaps.min() < _LEAST_GAP_SHARE * usual:
+        raise DataError(
+            f"{label} has {said}, {gaps.min():.3g} mm at the least: two scans of one part, or slices sent twice",
+            hint="put the images that belong together into a folder of their own",
         )
     notes.append(f"{said}: resampled to even slices, linear between neighbours")
     return True
@@ -288,7 +297,8 @@ def _without_copies(slices: Sequence[Slice], notes: list[str]) -> list[Slice]:
         other = kept.setdefault(key or one.name, one)
         if other is one:
             continue
-        if abs(one.height - other.height) >= _SAME_PLACE_MM or not _same_values(one.raster, other.raster):
+        apart = float(np.linalg.norm(one.position - other.position))
+        if apart >= _SAME_PLACE_MM or not _same_values(one.raster, other.raster):
             raise DataError(
                 f"{one.name} and {other.name} have one SOPInstanceUID and are not the same image",
                 hint="find out which one is right, and remove the other",

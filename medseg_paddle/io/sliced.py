@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medseg_paddle.core import Geometry, Units
 from medseg_paddle.errors import DataError
 
+_LARGE = 8
 _INTEGERS = (np.dtype(np.int16), np.dtype(np.uint16), np.dtype(np.int32))
 
 
@@ -62,8 +63,8 @@ def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, ke
     slices, geometry, units
         Of the volume.
     keep : bool
-        Keep integers in the type that the slices have: a file's own. Other values than whole ones keep their digits;
-        without it (rescaled values of a scanner) they are rounded to float32.
+        Keep integers of up to 32 bits in the type that the slices have: a file's own. Other values than whole ones
+        keep their digits; without it (rescaled values of a scanner) they are rounded to float32.
 
     Raises
     ------
@@ -71,7 +72,8 @@ def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, ke
         A value that is not finite.
     """
     first = slices.read(0).dtype.newbyteorder("=")
-    if keep and first.kind in "iu":
+    # Eight bytes are what scaled integers come as, and few programs read them.
+    if keep and first.kind in "iu" and first.itemsize < _LARGE:
         return SlicedVolume(slices, geometry, units, first)
     low, high, is_whole, fits = np.inf, -np.inf, True, True
     for index in range(len(slices)):
@@ -90,5 +92,7 @@ def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, ke
         for kind in _INTEGERS:
             if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
                 return SlicedVolume(slices, geometry, units, kind)
+        if keep and first.kind in "iu":
+            return SlicedVolume(slices, geometry, units, first)
     exact = np.float32 if fits or not keep else np.float64
     return SlicedVolume(slices, geometry, units, np.dtype(exact))

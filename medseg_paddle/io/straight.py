@@ -23,6 +23,8 @@ _ROUNDING = 1e-3
 
 # The slice distance that nine tenths of the gaps have or exceed: finer than that are exceptions.
 _FINEST_SHARE = 0.1
+# Gaps that differ by less than this share are the same one, rounded.
+_SAME_GAP = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +38,14 @@ class Straightened:
         Where those of `source` lie, ascending along their normal.
     fill : float
         Value where no slice reaches.
+    even : bool
+        They are evenly spaced but for rounded positions: each is a slice of the grid, and none is blended with another.
     """
 
     source: StoredSlices
     slices: Sequence[Slice]
     fill: float
+    even: bool
 
     @cached_property
     def _aside(self) -> NDArray[np.float64]:
@@ -60,8 +65,10 @@ class Straightened:
     @cached_property
     def _step(self) -> float:
         gaps = np.diff(self._heights)
-        even = np.ptp(gaps) <= 2 * _ROUNDING * gaps.mean()
-        return float(gaps.mean() if even else np.quantile(gaps, _FINEST_SHARE, method="lower"))
+        if self.even:
+            return float(gaps.mean())
+        finest = np.quantile(gaps, _FINEST_SHARE, method="lower")
+        return float(gaps[np.abs(gaps - finest) <= _SAME_GAP * finest].mean())
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -69,13 +76,14 @@ class Straightened:
         first = self.slices[0]
         start = np.floor(self._aside.min(axis=0))
         rows, columns = np.ceil(self._aside.max(axis=0)) - start + self.source.size
-        count = int(np.floor(self._heights[-1] / self._step + _ROUNDING * len(self.slices))) + 1
+        # A slice of the grid stands for half a step to each side, so that none of the source lies beyond the last.
+        count = round(float(self._heights[-1]) / self._step) + 1
         affine = np.eye(4)
         affine[:3, 0] = np.cross(first.across, first.down) * self._step
         affine[:3, 1] = first.down * first.spacing[0]
         affine[:3, 2] = first.across * first.spacing[1]
         affine[:3, 3] = first.position + affine[:3, 1:3] @ start
-        return Geometry((count, int(rows), int(columns)), affine)
+        return Geometry((count, int(rows), int(columns)), affine, first.reference)
 
     def __len__(self) -> int:
         return self.geometry.shape[0]
@@ -84,7 +92,9 @@ class Straightened:
         """One slice of the straight grid; rounded where the source holds whole numbers."""
         height = min(index * self._step, float(self._heights[-1]))
         above = int(np.searchsorted(self._heights, height - _ROUNDING * self._step))
-        if abs(self._heights[above] - height) <= _ROUNDING * self._step * (index + 1):
+        if self.even:
+            plane = self._moved(index)
+        elif abs(self._heights[above] - height) <= _ROUNDING * self._step:
             plane = self._moved(above)
         else:
             low, high = self._heights[above - 1], self._heights[above]

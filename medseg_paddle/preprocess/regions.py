@@ -15,6 +15,7 @@ from medseg_paddle.errors import DataError
 
 BODY_ABOVE_HU = -500.0
 """Between air (-1000 HU) and fat (-100 HU), above the lung's -850."""
+_PART_OF_BODY = 0.25  # of its largest part
 
 
 def nonzero_mask(volume: Volume) -> NDArray[np.bool_]:
@@ -25,8 +26,9 @@ def nonzero_mask(volume: Volume) -> NDArray[np.bool_]:
 def body_mask(volume: Volume) -> NDArray[np.bool_]:
     """The body in a CT.
 
-    Voxels above :data:`BODY_ABOVE_HU`, of these the largest part that hangs together (by faces), and what it encloses
-    in each axial slice: lungs and bowel gas. A couch that the body touches counts as body.
+    Voxels above :data:`BODY_ABOVE_HU`, of these the largest part that hangs together (by faces) and every other one of
+    a quarter of its size or more (legs are two parts), and what they enclose in each axial slice: lungs and bowel gas.
+    A couch that the body touches counts as body.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
         )
     sizes = np.bincount(parts.reshape(-1))
     sizes[0] = 0
-    mask = np.asarray(parts == int(sizes.argmax()))
+    mask = np.asarray((sizes >= _PART_OF_BODY * sizes.max())[parts])
     axial = volume.geometry.sliced_along("axial")
     for plane in mask.transpose(axial):
         np.logical_or(plane, _enclosed(plane), out=plane)

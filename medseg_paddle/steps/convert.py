@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,16 +111,16 @@ def convert(
         `output` is there; no room for it.
     """
     wishes = wishes or Wishes()
-    _require_output(output, overwrite=overwrite)
     notes: list[str] = []
     try:
+        _require_output(output, overwrite=overwrite)
         with _opened(source, wishes, notes) as volume:
             write_volume(output, volume)
     except OSError as error:
         folder = Path(tempfile.gettempdir())
         full = f" ({free_space(folder)} in {folder})" if disk_is_full(error) else ""
         raise SetupError(
-            f"{source} cannot be converted: {error.strerror or error}{full}",
+            f"{error.filename or source}: {error.strerror or error}{full}; nothing was converted",
             hint="check permissions and make room; TMPDIR names the folder for decoded values",
         ) from error
     return Conversion(
@@ -133,7 +134,8 @@ def _require_output(output: Path, *, overwrite: bool) -> None:
             f"{output} has no ending of a format that is written",
             hint=f"let it end in {', '.join(WRITTEN_SUFFIXES)}",
         )
-    if output.is_dir() or (output.exists() and not overwrite):
+    # A link that leads nowhere is there, too: it would be replaced.
+    if output.is_dir() or (os.path.lexists(output) and not overwrite):
         raise SetupError(f"{output} is there already", hint="name another file, or allow to --overwrite")
 
 

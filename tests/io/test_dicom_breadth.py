@@ -1,5 +1,6 @@
 """What a reader of DICOM meets: encodings, files without preamble, enhanced objects, tilt, gaps, time points."""
 
+import os
 import shutil
 
 import numpy as np
@@ -15,8 +16,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from medseg_paddle.core import Geometry
+from medseg_paddle.core.geometry import require_same_frame
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.dicom import load_series, open_series
+from medseg_paddle.io.dicom import files_below, load_series, open_series
 from medseg_paddle.io.dicom_file import glance
 from medseg_paddle.io.dicom_stack import Allowed
 
@@ -323,3 +326,101 @@ def test_padding_is_known_as_it_is_stored(tmp_path, stored, meant):
         ds.add_new("PixelPaddingValue", "US" if stored > 0 else "SS", stored)
     with open_series(save(tmp_path / "x", ds)) as series:
         assert series.padding == meant - 1024
+
+
+def test_slices_of_rounded_positions_are_not_blended_when_they_are_straightened(tmp_path):
+    heights = np.array([0, 2.05, 4, 6.05, 8, 10])  # 2 mm, by a table that stops where it can
+    values = [np.full(ROWS * COLUMNS, value) for value in (0, 1000, 0, 1000, 0, 1000)]
+    slices = [make((0, 0.2 * z, z), one) for z, one in zip(heights, values, strict=True)]
+    array, geometry, notes = opened(save(tmp_path / "x", *slices), untilt=True)
+    assert geometry.spacing[0] == pytest.approx(2)
+    assert [np.unique(one[4:8, 4:8]).tolist() for one in array] == [[0], [1000]] * 3
+    assert "between neighbours" not in " ".join(notes)
+
+
+def test_a_straight_series_is_left_as_it_is_though_it_may_be_straightened(tmp_path):
+    paths = save(tmp_path / "x", *(make((0, 0, z)) for z in (0, 2, 4)))
+    array, _, notes = opened(paths, untilt=True)
+    assert array.shape == (3, ROWS, COLUMNS)
+    assert notes == ()
+
+
+def test_a_gap_far_from_the_first_slice_is_filled_to_its_places(tmp_path):
+    heights = [*range(150), 152.1, *(153.1 + k for k in range(5))]
+    slices = [make((0, 0, z), np.full(ROWS * COLUMNS, round(20 * z))) for z in heights]
+    array, geometry, _ = opened(save(tmp_path / "x", *slices), fill_gaps=True)
+    places = geometry.to_lps(np.arange(len(array))[:, None] * [1, 0, 0])[:, 2]
+    assert np.abs(array[:, 3, 3] / 20 - np.minimum(places, heights[-1])).max() < 0.03
+
+
+def test_the_last_slice_stays_within_the_grid_of_filled_gaps(tmp_path):
+    heights = [0, 1, 2, 3, 4.75]
+    slices = [make((0, 0, z), np.full(ROWS * COLUMNS, round(100 * z))) for z in heights]
+    array, geometry, _ = opened(save(tmp_path / "x", *slices), fill_gaps=True)
+    assert geometry.to_lps(np.array([len(array) - 1, 0, 0]))[2] == pytest.approx(5)
+    assert array[-1, 3, 3] == 475
+
+
+def test_two_scans_beside_each_other_are_not_mixed_by_filling_gaps(tmp_path):
+    slices = [make((0, 0, z)) for z in (0, 0.02, 5, 5.02, 10, 10.02, 15, 20)]
+    assert "two scans" in refused(save(tmp_path / "x", *slices), fill_gaps=True)
+
+
+def test_rounded_cosines_do_not_move_a_slice(tmp_path):
+    """Far from the frame's origin, a cosine that differs in its fourth digit changes the height by 0.2 mm."""
+    tilt = [1, 0, 0, 0, 1, 0.0005]
+    slices = [
+        make((0, 400, z), ImageOrientationPatient=tilt if number % 2 else [1, 0, 0, 0, 1, 0])
+        for number, z in enumerate((0, 1, 2, 3, 4))
+    ]
+    array, geometry, _ = opened(save(tmp_path / "x", *slices))
+    assert len(array) == 5
+    assert geometry.spacing[0] == pytest.approx(1)
+
+
+def test_a_moment_of_zero_is_a_moment(tmp_path):
+    """Every diffusion series has pictures of b = 0."""
+    slices = [
+        make((0, 0, z), np.full(ROWS * COLUMNS, b), DiffusionBValue=float(b))
+        for z in (0, 5)
+        for b in (0, 800)
+    ]
+    paths = save(tmp_path / "x", *slices)
+    assert "1: DiffusionBValue 0.0, 2 slices" in refused(paths)
+    assert (opened(paths, part=1)[0] == 0).all()
+
+
+def test_copies_are_dropped_before_a_part_is_chosen(tmp_path):
+    slices = [make((0, 0, z), EchoTime=echo) for z in (0, 5) for echo in (10, 20)]
+    paths = save(tmp_path / "x", *slices)
+    copy = tmp_path / "x" / "copy.dcm"
+    shutil.copy(paths[1], copy)
+    assert len(opened([*paths, copy], part=2, drop_copies=True)[0]) == 2
+
+
+def test_a_copy_at_another_place_of_the_plane_is_none(tmp_path):
+    first, moved = make((0, 0, 0)), make((3, 0, 0))
+    moved.SOPInstanceUID = moved.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    paths = save(tmp_path / "x", first, make((0, 0, 2)), moved)
+    assert "not the same image" in refused(paths, drop_copies=True)
+
+
+def test_the_frame_of_reference_goes_with_the_geometry(tmp_path):
+    paths = save(tmp_path / "x", *tilted([0, 2, 4]))
+    assert opened(paths, untilt=True)[1].frame_of_reference == "1.2.4"
+    straight = save(tmp_path / "y", make((0, 0, 0)), make((0, 0, 2)))
+    assert load_series(straight).volume.geometry.frame_of_reference == "1.2.4"
+    with pytest.raises(DataError, match="two frames of reference"):
+        require_same_frame(opened(straight)[1], Geometry((1, 1, 1), np.eye(4), "1.2.5"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_cannot_be_looked_into_may_hold_slices(tmp_path):
+    save(tmp_path / "x", make((0, 0, 0)), make((0, 0, 2)))
+    closed = tmp_path / "x" / "closed"
+    closed.mkdir(mode=0)
+    try:
+        with pytest.raises(DataError, match="slices may be missing"):
+            files_below(tmp_path / "x")
+    finally:
+        closed.chmod(0o700)

@@ -169,6 +169,14 @@ def test_the_body_of_a_ct():
         body_mask(Volume(array, geometry))
 
 
+def test_both_legs_are_body():
+    array = np.full((2, 12, 30), -1000, np.int16)
+    array[:, 3:9, 2:12] = 40
+    array[:, 3:9, 18:27] = 40
+    mask = body_mask(Volume(array, Geometry(array.shape, np.eye(4)), "HU"))
+    assert np.array_equal(mask, array == 40)
+
+
 def test_a_part_around_a_structure():
     array = np.zeros((10, 20, 30), np.uint8)
     array[4:6, 8:10, 12:14], array[0, 0, 0] = 2, 1

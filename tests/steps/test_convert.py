@@ -379,3 +379,35 @@ def test_neither_paddle_nor_much_memory_is_taken(tmp_path):
     assert not {"paddle", "paddleseg", "torch", "matplotlib", "SimpleITK"} & set(modules)
     assert sum(int(peak) for peak in peaks) < 250 * 1024  # KiB; whole in float32, the volume has 100 MiB
     assert nib.load(tmp_path / "a.nii").shape == (512, 512, 100)
+
+
+def test_scaled_integers_become_as_small_as_they_can(tmp_path):
+    image = nib.Nifti1Image(np.arange(24, dtype=np.uint16).reshape(2, 3, 4), np.eye(4))
+    data = bytearray(image.to_bytes())
+    data[112:120] = np.array([1, -1024], "<f4").tobytes()  # scl_slope and scl_inter, nifti1.h
+    (tmp_path / "a.nii").write_bytes(data)
+    assert convert(tmp_path / "a.nii", tmp_path / "b.nii.gz").dtype == "int16"
+    assert (nib.load(tmp_path / "b.nii.gz").get_fdata() == image.get_fdata() - 1024).all()
+
+
+def test_integers_of_eight_bytes_keep_their_digits(tmp_path):
+    values = np.array([[[2**40 + 1, -3]]])
+    nib.save(nib.Nifti1Image(values, np.eye(4), dtype=np.int64), tmp_path / "a.nii")
+    convert(tmp_path / "a.nii", tmp_path / "b.nii")
+    assert (np.asarray(nib.load(tmp_path / "b.nii").dataobj) == values).all()
+
+
+def test_a_side_that_nifti_cannot_count_is_refused(tmp_path, refused):
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 2, 40_000), np.int16)), str(tmp_path / "a.nrrd"))
+    assert "32,767" in refused(tmp_path / "a.nrrd")
+
+
+def test_names_that_cannot_be_written_are_said_to_be_so(series, tmp_path, capsys):
+    link = tmp_path / "link.nii"
+    link.symlink_to(tmp_path / "nowhere")
+    for output, words in ((tmp_path / f"{'n' * 300}.nii", "too long"), (link, "is there already")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["convert", str(series), str(output)])
+        assert stopped.value.code == 5
+        assert words in capsys.readouterr().err
+    assert link.is_symlink()

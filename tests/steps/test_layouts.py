@@ -619,6 +619,13 @@ def test_two_sequences_are_channels(tmp_path):
     inside = (image[:, :, 0] > 0) & (image[:, :, 1] < 255)
     shift = (image[:, :, 1] - image[:, :, 0])[inside]
     assert np.abs(shift - 100 * 255 / 1400).max() <= 1
+    for path in root.rglob("late/*.dcm"):
+        moved = pydicom.dcmread(path)
+        moved.FrameOfReferenceUID = "1.2.3.4"
+        moved.save_as(path)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(DataError, match="two frames of reference"):
+        prepared(tmp_path, section, 2)
 
 
 # --- single DICOM images ----------------------------------------------------------------------------------

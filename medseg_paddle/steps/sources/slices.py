@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.config.prepare import PrepareSpec, WindowSpec
-from medseg_paddle.core import Geometry, Slicing, Volume, Within
+from medseg_paddle.core import Slicing, Volume, Within
+from medseg_paddle.core.geometry import require_same_frame
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import clipped_share, window_to_uint8, window_to_uint16
@@ -56,7 +57,7 @@ def on_grid(one: Path, volume: Volume, two: Path, other: Volume, what: str) -> t
         affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
         affine[:, axis] *= -1
         array = np.flip(array, axis)
-    turned = Volume(array, Geometry(turned.geometry.shape, affine), other.units)
+    turned = Volume(array, replace(turned.geometry, affine=affine), other.units)
     require_one_grid(one, volume, two, turned, what)
     return turned, f"{what}s that store their image's grid with axes flipped or exchanged are turned"
 
@@ -67,9 +68,13 @@ def require_one_grid(one: Path, volume: Volume, two: Path, other: Volume, what: 
     Raises
     ------
     DataError
-        Their shapes or their corners differ.
+        Their shapes or their corners differ, or the frames of reference that these are measured in.
     """
     require_size(one, volume.array.shape, two, other.array.shape)
+    try:
+        require_same_frame(volume.geometry, other.geometry)
+    except DataError as error:
+        raise DataError(f"{one} and its {what} {two}: {error.message}", hint=error.hint) from error
     corners = np.array(volume.geometry.shape) * _CORNERS
     apart = np.abs(volume.geometry.to_lps(corners) - other.geometry.to_lps(corners)).max()
     if apart > _GEOMETRY_TOLERANCE_MM:
