@@ -77,13 +77,29 @@ def newest_first(folder: Path) -> list[Path]:
     SetupError
         One of them cannot be looked into.
     """
+    return [checkpoint for checkpoint, whole in _newest_first(folder) if whole]
+
+
+def remains(folder: Path) -> list[Path]:
+    """Checkpoints in a folder without checksums of which weights or optimiser are missing: nothing goes on from them.
+
+    Raises
+    ------
+    SetupError
+        One of them cannot be looked into.
+    """
+    return [checkpoint for checkpoint, whole in _newest_first(folder) if not whole]
+
+
+def _newest_first(folder: Path) -> list[tuple[Path, bool]]:
+    """Checkpoints, and whether each has checksums or all that a training goes on from."""
     found = {}
     for checkpoint in folder.glob("iter_*"):
         number = re.fullmatch(r"iter_(\d+)", checkpoint.name)
         try:
             complete = weights_in(checkpoint).is_file() and optimizer_in(checkpoint).is_file()
-            if number and (is_sealed(checkpoint) or complete):
-                found[int(number[1])] = checkpoint
+            if number:
+                found[int(number[1])] = checkpoint, is_sealed(checkpoint) or complete
         except OSError as error:
             raise unreadable(checkpoint, str(error)) from error
     return [found[number] for number in sorted(found, reverse=True)]

@@ -8,6 +8,7 @@ The tree::
     ├── ModelError    (4)  a checkpoint, a bundle or an export is wrong
     │   └── DivergenceError  the numbers of a training are infinite or NaN
     └── SetupError    (5)  the machine lacks something: device, disk, package, port
+        └── MemoryShortError  what is asked needs more memory than there is
 
 The command line prints ``message`` and ``hint`` without a traceback and exits with the code.
 Anything that is not a :class:`MedsegError` is a defect of ours and keeps its traceback.
@@ -68,3 +69,7 @@ class SetupError(MedsegError):
     """The machine lacks something: a device, disk, a package, a port (exit code 5)."""
 
     exit_code = 5
+
+
+class MemoryShortError(SetupError):
+    """What is asked, say a batch of that size, needs more memory than there is (exit code 5)."""

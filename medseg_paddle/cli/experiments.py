@@ -82,8 +82,8 @@ def search(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="Database that workers on several machines share, as Optuna names it; search.db in the folder where "
-            "absent.",
+            help="What workers on several machines share: journal:///path/file.log, redis://host, or a database's URL; "
+            "search.db in the folder where absent.",
             metavar="URL",
         ),
     ] = None,

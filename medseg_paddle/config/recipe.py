@@ -194,6 +194,11 @@ class Recipe(Spec):
         return [t.model_dump(exclude=fixed) for t in self.preprocessing]
 
     @property
+    def learning_rate_key(self) -> str:
+        """Key of the greatest learning rate."""
+        return f"lr_scheduler.{self.lr_scheduler.greatest_key}"
+
+    @property
     def searched(self) -> dict[str, Any]:
         """The recipe's values of the keys that a search tries."""
         if self.search is None:

@@ -21,11 +21,11 @@ from typing import Any
 from medseg_paddle.config import load_recipe
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import MedsegError
+from medseg_paddle.io.memory import memory_ran_out
 
 RECIPE, ORDER, RESULT = "recipe.yml", "probe.json", "result.json"
 
 _STATUS = Path("/proc/self/status")
-_OUT_OF_MEMORY = re.compile("out of memory|resourceexhausted|bad_alloc|cannot allocate", re.IGNORECASE)
 
 
 def _probe(folder: Path) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def _probe(folder: Path) -> dict[str, Any]:
                 told=hear,
                 class_weights=(1.0,) * recipe.num_classes,
             )
-    except (MemoryError, RuntimeError, OSError) as error:
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+    except Exception as error:
+        if memory_ran_out(error):
             return {"out_of_memory": True, "device": chosen, "free": free}
         raise
     images = recipe.batch_size * (len(times) - 1)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import paddle
 
-from medseg_paddle.checkpoint_folder import unreadable
+from medseg_paddle.checkpoint_folder import remains, unreadable
 from medseg_paddle.engine.models import load_paddle_file, load_weights
 from medseg_paddle.errors import ModelError
 from medseg_paddle.io.files import whole_file, write_bytes
@@ -134,7 +134,7 @@ def restore(run: Run, checkpoint: Path, model: paddle.nn.Layer, parts: Mapping[s
 
 
 def latest_whole(run: Run) -> Path | None:
-    """The latest checkpoint that is as it was written; damaged ones after it are set aside.
+    """The latest checkpoint that is as it was written; damaged ones after it, and remains of any, are set aside.
 
     One without checksums, which an earlier version wrote, is taken if it can be read.
 
@@ -145,6 +145,12 @@ def latest_whole(run: Run) -> Path | None:
     SetupError
         A checkpoint cannot be read for a reason that lies not in it: the disk, or too little memory.
     """
+    for one in remains(run.checkpoints):
+        aside = run.set_aside(one).name
+        _say(
+            run,
+            f"checkpoint {one.name} has no checksums, and weights or optimiser are missing; kept as {aside}",
+        )
     damaged: dict[Path, str] = {}
     for folder in run.checkpoints_newest_first():
         wrong = _wrong_with(run, folder)

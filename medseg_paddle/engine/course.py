@@ -24,7 +24,7 @@ from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.models import load_weights
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, positions_of
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
-from medseg_paddle.engine.precision import LossScaler, loss_in_bf16, mixed_precision, training_in_bf16
+from medseg_paddle.engine.precision import LossScaler, mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import GlobalGenerators, seed_iteration
 from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.running_loss import RunningLoss
@@ -94,7 +94,7 @@ class Course:
         self._guard = DivergenceGuard(
             model,
             optimizer,
-            recipe.precision,
+            recipe,
             lambda iteration: stream.names(positions_of(iteration, recipe.batch_size)),
             None if alignment is None else alignment.classifier,
         )
@@ -128,7 +128,6 @@ class Course:
             before_iteration=self._before_iteration,
             after_step=self._after_step,
             loss=self._note_loss,
-            forward=lambda: loss_in_bf16(self._mixed),
             evaluate=self._validation,
             save=self._save,
             average=self._average,

@@ -8,6 +8,7 @@ from typing import Any
 
 import paddle
 
+from medseg_paddle.config import Recipe
 from medseg_paddle.errors import DivergenceError
 
 # In fp16 a step whose gradients overflow is skipped and the loss scaled less: from 1024 ten halvings lead to 1.
@@ -22,8 +23,8 @@ class DivergenceGuard:
     ----------
     model : paddle.nn.Layer
     optimizer : paddle.optimizer.Optimizer
-    precision : str
-        The recipe's. In fp16 up to ten losses in a row may be infinite: those steps are skipped.
+    recipe : Recipe
+        In fp16 up to ten losses in a row may be infinite: those steps are skipped.
     images : callable
         Iteration -> names of the images in its batch.
     beside : nn.Layer, optional
@@ -34,13 +35,13 @@ class DivergenceGuard:
         self,
         model: paddle.nn.Layer,
         optimizer: Any,
-        precision: str,
+        recipe: Recipe,
         images: Callable[[int], Sequence[str]],
         beside: paddle.nn.Layer | None = None,
     ) -> None:
         self._models, self._optimizer = [model] if beside is None else [model, beside], optimizer
-        self._allowed = _SKIPPED_IN_A_ROW if precision == "fp16" else 0
-        self._images = images
+        self._allowed = _SKIPPED_IN_A_ROW if recipe.precision == "fp16" else 0
+        self._images, self._rate_key = images, recipe.learning_rate_key
         self._rate, self._bad = math.nan, 0
 
     def begin(self) -> None:
@@ -78,7 +79,7 @@ class DivergenceGuard:
         return DivergenceError(
             f"{what} at iteration {iteration} (learning rate {self._rate:.3g}), "
             f"with the images {self._listed(iteration)}{before}; no checkpoint holds it",
-            hint="start a new run with a lower lr_scheduler.learning_rate or with optimizer.grad_clip_cfg (with "
+            hint=f"start a new run with a lower {self._rate_key} or with optimizer.grad_clip_cfg (with "
             "`initialise: {source: THIS RUN}` it begins with this one's weights), look at these images and their "
             "labels, and with mixed precision try `precision: fp32`",
         )

@@ -20,7 +20,7 @@ from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, LoadingFailed, run_train
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
-from medseg_paddle.engine.precision import loss_in_bf16, mixed_precision, training_in_bf16
+from medseg_paddle.engine.precision import mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import seed_everything
 from medseg_paddle.engine.training import build_alignment, loop_arguments, set_up
 from medseg_paddle.io.decoded import DecodedImages
@@ -89,7 +89,6 @@ def try_out(
             before_iteration=_go_on if alignment is None else alignment.begin,
             after_step=_go_on,
             loss=lambda _iteration, loss, _parts: loss,
-            forward=lambda: loss_in_bf16(mixed),
             evaluate=_no_validation,
             save=paddle.save,
             average=MovingAverage(None, recipe.ema_decay),

@@ -9,9 +9,9 @@ import paddle
 from paddle import nn
 
 from medseg_paddle.config.initialise import Freeze
+from medseg_paddle.engine.recomputation import BATCH_NORMS
 from medseg_paddle.errors import ModelError
 
-_BATCH_NORMS = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm)
 _NAMED = 12  # names in a message
 
 
@@ -50,7 +50,7 @@ class Freezing:
         self._norms = [
             layer
             for prefix, layer in model.named_sublayers()
-            if isinstance(layer, _BATCH_NORMS)
+            if isinstance(layer, BATCH_NORMS)
             and all(f"{prefix}.{name}" in names for name in layer.state_dict())
         ]
         self._hooks: list[Any] = []

@@ -20,7 +20,7 @@ import paddle
 from numpy.typing import NDArray
 
 from medseg_paddle.engine.shared_memory import AHEAD
-from medseg_paddle.errors import MedsegError, SetupError
+from medseg_paddle.errors import MedsegError, MemoryShortError, SetupError
 
 # While a training runs, its name in Paddle stands for what loads from here.
 _PaddleLoader = paddle.io.DataLoader
@@ -190,7 +190,7 @@ def _ended(exit_code: int | None, images: Sequence[str]) -> SetupError:
         f" and {len(images) - _NAMED} more" if len(images) > _NAMED else ""
     )
     if exit_code == -signal.SIGKILL:
-        return SetupError(
+        return MemoryShortError(
             f"a process that loads images was killed (signal 9) while it had to load {listed}",
             hint="the system does so where memory runs out: give the machine or the container more, or set a lower "
             "num_workers",

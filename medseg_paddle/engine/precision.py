@@ -1,7 +1,8 @@
 """Mixed precision, and the state of its loss scaler.
 
 PaddleSeg's `train()` compares `precision` with ``fp16`` only: it enters `auto_cast` and scales the loss there. For
-bf16 forward and loss are put under `auto_cast` here; its exponents are those of fp32, so the loss needs no scaling.
+bf16 the forward is put under `auto_cast` here; its exponents are those of fp32, so the loss needs no scaling. The
+losses compute in fp32 (:mod:`medseg_paddle.engine.losses.label_loss`).
 Nothing of this has run on a GPU yet.
 """
 
@@ -50,16 +51,6 @@ def auto_cast(mixed: MixedPrecision | None) -> Iterator[None]:
             yield
     else:
         with paddle.amp.auto_cast(level=mixed.level, dtype=mixed.dtype):
-            yield
-
-
-@contextlib.contextmanager
-def loss_in_bf16(mixed: MixedPrecision | None) -> Iterator[None]:
-    """Compute the loss of a training in bf16; in fp16 `train()` has entered it, and fp32 needs nothing."""
-    if mixed is None or mixed.dtype != "bfloat16":
-        yield
-    else:
-        with auto_cast(mixed):
             yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from medseg_paddle.errors import SetupError
+from medseg_paddle.errors import MemoryShortError
 from medseg_paddle.io.memory import free_memory
 
 AHEAD = 2
@@ -28,7 +28,7 @@ def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
 
     Raises
     ------
-    SetupError
+    MemoryShortError
         There is too little.
     """
     if num_workers == 0 or sys.platform != "linux":
@@ -36,7 +36,7 @@ def require_shared_memory(batch_bytes: int, num_workers: int) -> None:
     needed = AHEAD * num_workers * batch_bytes
     free = free_memory()
     if free is not None and free < needed:
-        raise SetupError(
+        raise MemoryShortError(
             f"num_workers: {num_workers} needs {needed / _MIB:,.1f} MiB of memory shared with processes that "
             f"load images ({AHEAD * num_workers} batches), {free / _MIB:,.1f} MiB are free",
             hint="set a lower num_workers, also of a run that is resumed, or give the container more memory; a new run "

@@ -203,41 +203,6 @@ class CocoAnnotations:
             label[mask], owner[mask] = value, index + 1
         return label
 
-    def instances_of(
-        self, image_id: int, *, overlap: Literal["refuse", "later"] = "refuse"
-    ) -> tuple[NDArray[np.int32], tuple[int, ...]]:
-        """Instance map of one image and the category id of each object.
-
-        Returns
-        -------
-        map : ndarray, shape (height, width), int32
-            0 for background, i + 1 for the i-th object that is no crowd, -1 for crowds.
-        categories : tuple of int
-            Category id of object i + 1.
-
-        Raises
-        ------
-        DataError
-            As for :meth:`label_of`; here objects of one category overlap, too.
-        """
-        image = self._image(image_id)
-        instances = np.zeros((image.height, image.width), dtype=np.int32)
-        numbered: list[CocoObject] = []
-        for one in self.objects[image_id]:
-            mask = self._mask(one, image)
-            if one.crowd:
-                instances[mask & (instances == 0)] = -1
-                continue
-            taken = mask & (instances > 0)
-            if overlap == "refuse" and taken.any():
-                other = numbered[int(instances[taken][0]) - 1]
-                raise self._overlap(
-                    image, other, one, int((taken & (instances == instances[taken][0])).sum())
-                )
-            numbered.append(one)
-            instances[mask] = len(numbered)
-        return instances, tuple(one.category_id for one in numbered)
-
     def _image(self, image_id: int) -> CocoImage:
         for image in self.images:
             if image.id == image_id:

@@ -57,7 +57,7 @@ def read_image(path: Path, channels: int) -> NDArray[np.float32]:
     scaled = samples.astype(np.float32)
     if samples.dtype == np.uint16:
         scaled /= 257.0
-    if scaled.ndim == 3 and channels == 1:
+    if scaled.ndim == 3 and scaled.shape[2] != channels:
         raise DataError(
             f"{path} is in colour, the model takes one grey channel",
             hint="set `in_channels: 3` in the recipe, or convert the pictures to grey on purpose",

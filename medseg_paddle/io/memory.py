@@ -1,4 +1,4 @@
-"""How much memory is free, and which folders lie in it. Standard library only."""
+"""How much memory is free, what says that there was too little, and which folders lie in it. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from pathlib import Path
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _MOUNTS = Path("/proc/self/mountinfo")
+# What Paddle, CUDA, C++ and the system say of it.
+_TOO_LITTLE = re.compile("out of memory|resourceexhausted|bad_alloc|cannot allocate", re.IGNORECASE)
 
 
 def free_memory() -> int | None:
     """Bytes that this machine, and the container, could still give; None where nothing says so."""
     limits = [free for free in (_of_machine(), _of_container()) if free is not None]
     return min(limits, default=None)
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Whether an error says that memory, also a GPU's, could not be had."""
+    if isinstance(error, RuntimeError | OSError):
+        return _TOO_LITTLE.search(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 def lies_in_memory(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Annotations object by object: instance maps, and one mask picture per object."""
+"""Annotations object by object: one mask picture per object."""
 
 from __future__ import annotations
 
@@ -13,22 +13,6 @@ from medseg_paddle.errors import DataError
 from medseg_paddle.io.images import read_label
 
 Overlap = Literal["refuse", "earlier", "later"]
-
-
-def read_instances(path: Path) -> NDArray[np.int32]:
-    """Read an instance map: 0 is background, every other value one object.
-
-    Returns
-    -------
-    ndarray, shape (height, width), int32
-        Values as they are stored (8 or 16 bits).
-
-    Raises
-    ------
-    DataError
-        As for :func:`~medseg_paddle.io.images.read_label`.
-    """
-    return read_label(path).astype(np.int32)
 
 
 def read_object_masks(

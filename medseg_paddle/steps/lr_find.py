@@ -147,7 +147,7 @@ def lr_find(
     with whole_file(plot) as temporary:
         _draw(result, temporary, recipe.name)
     write_text(plot.with_suffix(".csv"), _table(result))
-    return replace(result, plot=plot, key=f"lr_scheduler.{recipe.lr_scheduler.greatest_key}")
+    return replace(result, plot=plot, key=recipe.learning_rate_key)
 
 
 def diverged(losses: Sequence[float]) -> bool:

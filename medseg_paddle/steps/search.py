@@ -15,12 +15,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from medseg_paddle.config import Draft, Recipe, draft_recipe
 from medseg_paddle.config.search import Range, SearchSpec
 from medseg_paddle.config.selection import Selection
-from medseg_paddle.errors import ModelError, RecipeError
+from medseg_paddle.errors import MemoryShortError, ModelError, RecipeError
 from medseg_paddle.io.files import require_writable
+from medseg_paddle.io.memory import memory_ran_out
 from medseg_paddle.run import Run
 from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.search_results import SearchResult, State, TrialResult, best_recipe, write_results
-from medseg_paddle.steps.search_study import SharedStudy, database_errors, open_study
+from medseg_paddle.steps.search_storage import storage_errors
+from medseg_paddle.steps.search_study import SharedStudy, open_study
 from medseg_paddle.steps.train import train
 
 _NOTE = "note"  # attribute of a trial: why it failed, or what it repeats
@@ -66,7 +68,8 @@ def search(
     output : Path or str, optional
         ``outputs/<name>_search`` where absent. Its name is the study's name in the database.
     storage : str, optional
-        URL of the database, as Optuna takes it; ``search.db`` in `output` where absent.
+        ``journal:///path``, ``redis://host``, or the URL of a database as SQLAlchemy takes it; ``search.db`` in
+        `output` where absent.
     overrides : sequence of str
         ``key=value`` changes of the recipe.
     device : str, optional
@@ -89,12 +92,12 @@ def search(
     if spec is None:
         raise RecipeError(
             f"{recipe} does not say what to search for",
-            hint="add `search: {parameters: {lr_scheduler.learning_rate: {low: 0.0001, high: 0.1, log: true}}}`",
+            hint=f"add `search: {{parameters: {{{base.learning_rate_key}: {{low: 0.0001, high: 0.1, log: true}}}}}}`",
         )
     _require_values_that_fit(draft, spec)
     folder = Path("outputs") / f"{base.name}_search" if output is None else Path(output)
     require_writable(folder)
-    with database_errors(storage):
+    with storage_errors(storage):
         shared = open_study(folder, storage, base, spec)
         end = time.monotonic() + spec.seconds
         going_on = True
@@ -134,8 +137,10 @@ def _run(
         return False
     except _Pruned:
         state = TrialState.PRUNED
-    except (RecipeError, ModelError, MemoryError) as error:
-        # Of these values: what they say together, or what a network does that learns with them.
+    except Exception as error:
+        # Of these values: what they say together, what they need, or what a network does that learns with them.
+        if not (isinstance(error, RecipeError | ModelError | MemoryShortError) or memory_ran_out(error)):
+            raise
         state = TrialState.FAIL
         trial.set_user_attr(_NOTE, getattr(error, "message", None) or f"{type(error).__name__}: {error}")
     if Run.begun(folder):

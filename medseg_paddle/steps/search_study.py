@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,22 +11,19 @@ from typing import Any
 
 import numpy as np
 import optuna
-import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.search import SearchSpec
-from medseg_paddle.errors import ModelError, RecipeError, SetupError
+from medseg_paddle.errors import ModelError, RecipeError
 from medseg_paddle.io.files import locked
 from medseg_paddle.run import Run
-from medseg_paddle.steps.provenance import without_passwords
+from medseg_paddle.steps.search_storage import open_storage
 
-_DATABASE = "search.db"
 _LOCKS = ".locks"
 _RECIPE = "recipe"  # attribute of a study: what is searched
 _BEGUN_AT = "begun_at"  # attribute of a trial: the iteration of each start that no end was noted of
-_PATIENCE = 60  # seconds that one process waits for another one's writing of search.db
 _MOST_KILLS = 3  # a trial that was killed so often without coming further is given up
 # What may differ between the calls, and the machines, that work on one search.
 _MAY_DIFFER = {
@@ -137,7 +133,7 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
     ----------
     folder : Path
     storage : str or None
-        URL of a database; one in `folder` where None.
+        See :func:`medseg_paddle.steps.search_storage.open_storage`.
     base : Recipe
         What the trials change.
     spec : SearchSpec
@@ -148,7 +144,7 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
     RecipeError
         It was begun with another recipe.
     SetupError
-        The database needs a driver that is not installed.
+        The storage cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruners = {
@@ -158,29 +154,9 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
             min(base.save_interval, base.iters), base.iters, reduction_factor=3
         ),
     }
-    url = storage
-    # Hours may lie between two questions to a server, which ends connections that say nothing.
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if url is None:
-        url = sqlalchemy.URL.create("sqlite", database=str((folder / _DATABASE).resolve())).render_as_string()
-        options["connect_args"] = {"timeout": _PATIENCE}
     # Two processes that make the tables of one database at once are in each other's way.
     with locked(folder / _LOCKS / "open"):
-        try:
-            kept = optuna.storages.RDBStorage(url, engine_kwargs=options)
-        except (
-            RuntimeError,
-            TypeError,
-        ) as error:  # tables of another version; options that the driver does not know
-            raise SetupError(
-                f"{_shown(storage)} cannot be used ({without_passwords(str(error))})",
-                hint="name a database of this version of Optuna, and options that its driver knows",
-            ) from None
-        except ImportError as error:
-            raise SetupError(
-                f"{_shown(storage)} needs a Python driver: {error.__cause__ or error}",
-                hint="install the driver that SQLAlchemy names for it, such as psycopg2-binary or pymysql",
-            ) from error
+        kept = open_storage(storage, folder)
         study = optuna.create_study(
             storage=kept,
             study_name=folder.resolve().name,
@@ -191,37 +167,6 @@ def open_study(folder: Path, storage: str | None, base: Recipe, spec: SearchSpec
         )
         _require_same_search(study, base, folder)
     return SharedStudy(study, folder, elsewhere=storage is not None)
-
-
-@contextlib.contextmanager
-def database_errors(storage: str | None) -> Iterator[None]:
-    """Say what is wrong with a database without its password; keep Optuna's remarks on its own options to it.
-
-    Raises
-    ------
-    SetupError
-        The database cannot be used.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        cause = getattr(error, "orig", None) or error
-        reason = without_passwords(next(iter(str(cause).splitlines()), ""))
-        raise SetupError(
-            f"{_shown(storage)} cannot be used ({type(cause).__name__}: {reason})",
-            hint="check --storage, its server and rights; then call again, and the search goes on",
-        ) from None
-
-
-def _shown(storage: str | None) -> str:
-    if storage is None:
-        return f"the search's database {_DATABASE}"
-    try:
-        return f"the database {without_passwords(str(sqlalchemy.make_url(storage)))}"
-    except sqlalchemy.exc.SQLAlchemyError:
-        return "the database of --storage"  # what is no URL may hold a password, too
 
 
 def _require_same_search(study: optuna.Study, base: Recipe, folder: Path) -> None:

@@ -184,6 +184,28 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     assert (run.checkpoints / "iter_3").is_dir()
 
 
+def test_a_checkpoint_of_which_too_little_is_left_is_set_aside_and_said(
+    short_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(shutil.copytree(short_run, tmp_path / "run"))
+    for name in ("checksums.json", "model.pdparams"):
+        (run.checkpoints / "iter_6" / name).unlink()
+    assert latest_whole(run) == run.checkpoints / "iter_3"
+    said = (
+        "checkpoint iter_6 has no checksums, and weights or optimiser are missing; kept as iter_6.damaged\n"
+    )
+    assert capsys.readouterr().err == said
+    assert (run.checkpoints / "iter_6.damaged" / "model.pdopt").exists()
+    # How many images are kept decoded changes nothing that is learned: it may differ from here on.
+    recipe = run.path / "recipe.yml"
+    again = train(recipe, output=run.path, resume=True, overrides=["train_dataset.cache_mb=0"])
+    assert again.recipe.train_dataset.cache_mb == 0
+    assert (
+        again.weights_in(again.checkpoints / "iter_6").read_bytes()
+        == (short_run / "checkpoints" / "iter_6" / "model.pdparams").read_bytes()
+    )
+
+
 def test_a_finished_run_whose_last_checkpoint_is_damaged_is_trained_to_its_end_again(
     short_run: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import paddle
 import pytest
 
-from medseg_paddle.config import load_recipe
+from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.divergence import DivergenceGuard
 from medseg_paddle.errors import DivergenceError
@@ -67,10 +67,13 @@ def test_weights_that_are_no_numbers_are_neither_scored_nor_saved(
     assert not list(run.checkpoints.rglob("*.pd*"))
 
 
-def test_fp16_may_skip_ten_steps_in_a_row_and_other_precisions_none() -> None:
+def test_fp16_may_skip_ten_steps_in_a_row_and_other_precisions_none(disc_recipe: Recipe) -> None:
+    def of(precision: str) -> Recipe:
+        return disc_recipe.model_copy(update={"precision": precision})
+
     model = paddle.nn.Linear(2, 1)
     optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
-    fp16 = DivergenceGuard(model, optimizer, "fp16", lambda iteration: [f"scan{iteration}.png"])
+    fp16 = DivergenceGuard(model, optimizer, of("fp16"), lambda iteration: [f"scan{iteration}.png"])
     for iteration in range(1, 11):
         fp16.look_at_loss(iteration, math.inf)
     fp16.look_at_loss(11, 0.5)
@@ -82,13 +85,28 @@ def test_fp16_may_skip_ten_steps_in_a_row_and_other_precisions_none() -> None:
         fp16.look_at_loss(22, math.nan)
     for precision in ("fp32", "bf16"):
         with pytest.raises(DivergenceError, match="the loss is inf at iteration 1"):
-            DivergenceGuard(model, optimizer, precision, lambda _: ["scan.png"]).look_at_loss(1, math.inf)
+            DivergenceGuard(model, optimizer, of(precision), lambda _: ["scan.png"]).look_at_loss(1, math.inf)
 
 
-def test_moments_of_the_optimizer_are_looked_at_too() -> None:
+def test_the_hint_names_the_rate_of_the_schedule(disc_recipe_file: Path) -> None:
+    model = paddle.nn.Linear(2, 1)
+    optimizer = paddle.optimizer.SGD(0.1, parameters=model.parameters())
+    cycle = "lr_scheduler={type: OneCycleLR, max_learning_rate: 0.1}"
+    for overrides, key in (([], "learning_rate"), ([cycle], "max_learning_rate")):
+        guard = DivergenceGuard(
+            model, optimizer, load_recipe(disc_recipe_file, overrides), lambda _: ["a.png"]
+        )
+        with pytest.raises(DivergenceError) as caught:
+            guard.look_at_loss(1, math.nan)
+        assert f"a lower lr_scheduler.{key} or" in caught.value.hint
+
+
+def test_moments_of_the_optimizer_are_looked_at_too(disc_recipe: Recipe) -> None:
     model = paddle.nn.Linear(2, 1)
     optimizer = paddle.optimizer.AdamW(0.1, parameters=model.parameters())
-    guard = DivergenceGuard(model, optimizer, "fp32", lambda _: [f"scan{number}.png" for number in range(10)])
+    guard = DivergenceGuard(
+        model, optimizer, disc_recipe, lambda _: [f"scan{number}.png" for number in range(10)]
+    )
     model(paddle.ones([1, 2])).sum().backward()
     optimizer.step()
     guard.look_at_weights(3)

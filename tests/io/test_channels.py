@@ -39,7 +39,7 @@ def test_a_written_picture_is_read_again(tmp_path_factory, array):
     assert (path.suffix == ".png") == (array.shape[2] in (1, 3))
 
 
-@pytest.mark.parametrize("channels", [2, 4, 5])
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
 def test_a_picture_of_any_number_of_channels_is_scaled_as_others(tmp_path, channels):
     for dtype, scale in ((np.uint8, 1), (np.uint16, 257)):
         array = picture(channels, dtype)

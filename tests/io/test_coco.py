@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.coco import CocoAnnotations
 from medseg_paddle.io.coco_shapes import shape_mask
+from medseg_paddle.io.images import read_label
 
 HEIGHT, WIDTH = 12, 17
 
@@ -99,9 +100,6 @@ def test_crowds_are_ignored_where_no_object_lies_on_them(load):
     label = coco.label_of(7)
     assert (label[4, 3], label[4, 9], label[0, 0]) == (1, 2, 255)
     assert coco.label_of(7, crowd=9)[0, 0] == 9
-    instances, categories = coco.instances_of(7)
-    assert (instances[4, 3], instances[4, 9], instances[0, 0]) == (1, 2, -1)
-    assert categories == (2, 90)
 
 
 def test_two_classes_on_one_pixel_are_refused_unless_the_later_one_wins(load):
@@ -121,12 +119,9 @@ def test_two_classes_on_one_pixel_are_refused_unless_the_later_one_wins(load):
     assert coco.label_of(7, classes={2: 1, 90: 0})[5, 4] == 1
 
 
-def test_two_objects_of_one_class_may_overlap_in_a_label_but_not_as_instances(load):
+def test_two_objects_of_one_class_may_overlap(load):
     coco = load({"segmentation": square(2, 3, 4)}, {"segmentation": square(4, 5, 4)})
     assert coco.label_of(7)[5, 4] == 1
-    with pytest.raises(DataError, match=r"annotation 1 .* and annotation 2 .* overlap in 4 pixels"):
-        coco.instances_of(7)
-    assert coco.instances_of(7, overlap="later")[0][5, 4] == 2
 
 
 @pytest.mark.parametrize(
@@ -207,13 +202,11 @@ def test_a_picture_of_a_size_that_nobody_has_is_refused_before_memory_is_taken(l
 
 def test_real_nuclei_as_a_coco_file_are_the_nuclei_again(real_data, tmp_path):
     """Instance maps written as run lengths by pycocotools, and read by its own reader and ours."""
-    from medseg_paddle.io.objects import read_instances
-
     folder = real_data / "dsb2018_nuclei"
     names = (folder / "test.txt").read_text().split()[:5]
     images, annotations, truth = [], [], {}
     for number, name in enumerate(names):
-        instances = truth[number] = read_instances(folder / "instances" / f"{name.removesuffix('.png')}.png")
+        instances = truth[number] = read_label(folder / "instances" / f"{name.removesuffix('.png')}.png")
         height, width = instances.shape
         images.append({"id": number, "file_name": name, "height": height, "width": width})
         for value in range(1, instances.max() + 1):
@@ -228,9 +221,7 @@ def test_real_nuclei_as_a_coco_file_are_the_nuclei_again(real_data, tmp_path):
     path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
     ours, theirs = CocoAnnotations.load(path), COCO(path)
     for number, instances in truth.items():
-        found, kinds = ours.instances_of(number)
-        assert (found == instances).all()
-        assert kinds == (1,) * instances.max()
+        assert (ours.label_of(number) == (instances > 0)).all()
         union = np.zeros(instances.shape, bool)
         for one in theirs.loadAnns(theirs.getAnnIds(number)):
             union |= theirs.annToMask(one).astype(bool)

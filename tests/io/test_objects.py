@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.objects import read_instances, read_object_masks
+from medseg_paddle.io.images import read_label
+from medseg_paddle.io.objects import read_object_masks
 
 SHAPE = (4, 6)
 
@@ -22,17 +23,6 @@ def drawn(*places, value=255) -> np.ndarray:
     for row, column in places:
         mask[row, column] = value
     return mask
-
-
-def test_an_instance_map_keeps_its_numbers(save):
-    numbers = np.array([[0, 1, 300], [65535, 2, 2]], np.uint16)
-    instances = read_instances(save("a.png", numbers))
-    assert (instances == numbers).all()
-    assert instances.dtype == np.int32
-    with pytest.raises(DataError, match="in colour"):
-        read_instances(
-            save("b.png", np.stack([numbers.astype(np.uint8), *[np.zeros((2, 3), np.uint8)] * 2], -1))
-        )
 
 
 def test_masks_are_numbered_in_the_order_given(save):
@@ -76,7 +66,7 @@ def test_masks_without_background_without_object_or_of_another_size_are_refused(
 def test_real_nuclei_one_by_one_are_their_instance_map(real_data, save):
     folder = real_data / "dsb2018_nuclei"
     name = (folder / "test.txt").read_text().split()[0]
-    instances = read_instances(folder / "instances" / f"{name}.png")
+    instances = read_label(folder / "instances" / f"{name}.png")
     count = int(instances.max())
     assert set(np.unique(instances)) == set(range(count + 1))
     paths = [save(f"{n}.png", np.where(instances == n, 255, 0).astype(np.uint8)) for n in range(1, count + 1)]

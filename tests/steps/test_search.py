@@ -8,13 +8,12 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from typer.testing import CliRunner
@@ -28,7 +27,8 @@ from medseg_paddle.io.files import locked
 from medseg_paddle.run import Run
 from medseg_paddle.steps.search import _importances, search
 from medseg_paddle.steps.search_results import SearchResult, TrialResult
-from medseg_paddle.steps.search_study import database_errors, open_study
+from medseg_paddle.steps.search_storage import open_storage, storage_errors
+from medseg_paddle.steps.search_study import open_study
 from medseg_paddle.steps.train import train
 
 RATES = "lr_scheduler.learning_rate: {low: 1.0e-6, high: 0.05, log: true}"
@@ -181,11 +181,12 @@ def test_a_trial_without_a_score_is_never_the_best(tmp_path: Path) -> None:
         assert SearchResult(tmp_path, "found", Selection(metric=metric), (), tuple(found[:1])).best is None
 
 
-def test_a_trial_of_another_machine_is_left_to_it(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["sqlite:///{}", "journal://{}"])
+def test_a_trial_of_another_machine_is_left_to_it(recipe: Path, tmp_path: Path, address: str) -> None:
     base = load_recipe(recipe)
     assert base.search is not None
-    storage = f"sqlite:///{tmp_path}/shared.db"
-    with database_errors(storage):
+    storage = address.format(tmp_path / "shared")
+    with storage_errors(storage):
         here, there = (
             open_study(tmp_path / machine / "found", storage, base, base.search)
             for machine in ("here", "there")
@@ -197,11 +198,73 @@ def test_a_trial_of_another_machine_is_left_to_it(recipe: Path, tmp_path: Path) 
     assert numbers == [0, 1, 0]
 
 
+def test_a_search_kept_in_a_journal_finds_what_one_in_a_database_does(
+    kept_disc_recipe: str, tmp_path: Path
+) -> None:
+    options = {"iters": 3, "trials": 2, "startup_trials": 1, "pruner": "median"}
+    path = with_search(tmp_path / "r.yml", kept_disc_recipe, RATES, **options)
+    journal = f"journal://{tmp_path}/shared.log"
+    begun = search(path, output=tmp_path / "found", storage=journal, overrides=["search.trials=1"])
+    assert len(begun.trials) == 1
+    with (tmp_path / "shared.log").open("a") as stream:
+        stream.write('{"op_code":4,"worker')  # of a process that was killed amid its writing
+    kept = search(path, output=tmp_path / "found", storage=journal)
+    assert told(kept) == told(search(path, output=tmp_path / "again" / "found"))
+    assert not (tmp_path / "found" / "search.db").exists()
+
+
+WORK = """
+import sys
+from pathlib import Path
+import optuna
+from medseg_paddle.steps.search_storage import open_storage
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+study = optuna.create_study(storage=open_storage(sys.argv[1], Path()), study_name="s", load_if_exists=True)
+for _ in range(30):
+    trial = study.ask()
+    study.tell(trial, trial.suggest_float("x", 0, 1))
+"""
+
+
+def test_processes_that_write_into_one_journal_lose_nothing(tmp_path: Path) -> None:
+    journal = f"journal://{tmp_path}/shared.log"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = [subprocess.Popen([sys.executable, "-c", WORK, journal], env=environment) for _ in range(2)]
+    assert [one.wait() for one in workers] == [0, 0]
+    study = optuna.load_study(study_name="s", storage=open_storage(journal, tmp_path))
+    trials = study.get_trials()
+    assert [one.number for one in trials] == list(range(60))
+    assert all(one.state == TrialState.COMPLETE and one.value == one.params["x"] for one in trials)
+
+
+def test_what_is_no_journal_is_left_as_it_is(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine\n")
+    for storage, words in (
+        (f"journal://{tmp_path}/notes.txt", r"notes\.txt is no journal of Optuna"),
+        ("journal://shared.log", "journal://shared.log names no file by its whole path"),
+        (f"journal://{tmp_path}", "names no file"),
+        (
+            f"journal://{tmp_path}/missing/shared.log",
+            r"missing/shared.log cannot be used \(FileNotFoundError",
+        ),
+    ):
+        with pytest.raises(SetupError, match=words):
+            search(recipe, output=tmp_path / "found", storage=storage)
+    assert (tmp_path / "notes.txt").read_text() == "mine\n"
+    # What another program has written into a journal is not passed over.
+    (tmp_path / "shared.log").write_text('{"op_code":0,\n{"op_code":0,\n')
+    with pytest.raises(SetupError, match="JSONDecodeError"):
+        search(recipe, output=tmp_path / "found", storage=f"journal://{tmp_path}/shared.log")
+
+
 @pytest.mark.parametrize(
     "storage",
     [
         "postgresql://me:secret@nowhere.invalid/db",
         "postgresql://nowhere.invalid/db?user=me&password=secret",
+        "redis://:secret@nowhere.invalid:6379/0",
+        "redis://me:secret@nowhere.invalid:no/0",
+        "redis://me:sec/secret@nowhere.invalid",
         "no url, secret",
     ],
 )
@@ -213,50 +276,80 @@ def test_a_database_that_cannot_be_used_keeps_its_password(
     assert "secret" not in str(caught.value)
 
 
+def test_a_batch_that_memory_does_not_hold_is_the_failure_of_its_trial(
+    kept_disc_recipe: str, tmp_path: Path
+) -> None:
+    path = with_search(
+        tmp_path / "r.yml",
+        kept_disc_recipe,
+        "batch_size: [2, 100000000]",
+        iters=3,
+        trials=6,
+        startup_trials=6,
+    )
+    result = search(path, output=tmp_path / "found", overrides=["num_workers=1"])
+    ends = {(one.values["batch_size"], one.state) for one in result.trials}
+    assert ends == {(2, "complete"), (100000000, "failed")}
+    notes = [one.note for one in result.trials if one.state == "failed"]
+    assert all("MiB of memory" in note for note in notes), notes
+
+
+# Searches, and waits in its first trial for a line before it goes on.
+SEARCH = """
+import sys
+from optuna.trial import Trial
+from medseg_paddle.steps.search import search
+report, waited = Trial.report, []
+def waiting(self, value, step):
+    report(self, value, step)
+    if step == 4 and not waited:
+        waited.append(self.number)
+        print("amid trial", self.number, file=sys.__stdout__, flush=True)  # the log has the other one
+        sys.stdin.readline()
+Trial.report = waiting
+search(sys.argv[1], output=sys.argv[2])
+"""
+
+
 def test_two_processes_share_a_search_and_one_takes_over_what_the_other_was_killed_at(
     kept_disc_recipe: str, tmp_path: Path
 ) -> None:
-    path = with_search(tmp_path / "r.yml", kept_disc_recipe, RATES, iters=60, trials=3, pruner="none")
+    path = with_search(tmp_path / "r.yml", kept_disc_recipe, RATES, trials=3, pruner="none")
     found = tmp_path / "found"
-    command = [sys.executable, "-m", "medseg_paddle", "search", "--config", str(path), "-o", str(found)]
-    logs = [tmp_path / "one.log", tmp_path / "two.log"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
-    both = []
-    for log in logs:
-        with log.open("w") as stream:
-            both.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=stream))
+    command = [sys.executable, "-c", SEARCH, str(path), str(found)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipe, out = subprocess.PIPE, subprocess.STDOUT
+    both = [
+        subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=out, text=True)
+        for _ in range(2)
+    ]
 
-    def begun(log: Path) -> list[str]:
-        return re.findall(r"^trial (\d) \(", log.read_text(), re.MULTILINE)
-
-    def amid(log: Path) -> bool:
-        """Whether the last trial in the log has a checkpoint, and is not at its end."""
-        last = begun(log)[-1:]
-        checkpoints = found / f"trial_000{last[0]}" / "checkpoints" if last else found
-        return (checkpoints / "iter_20" / "model.pdopt").exists() and not (checkpoints / "iter_60").exists()
+    def amid(process: subprocess.Popen[str]) -> int:
+        """The trial that a process waits in."""
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("amid trial"):
+                return int(line.split()[-1])
+        raise AssertionError(said)
 
     try:
-        end = time.monotonic() + 120
-        while not (amid(logs[0]) and begun(logs[1])):
-            assert all(one.poll() is None for one in both), logs[0].read_text() + logs[1].read_text()
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        time.sleep(0.1)  # until the checkpoint is whole
-        both[0].send_signal(signal.SIGKILL)
-        both[1].wait(120)
+        killed, own = (amid(one) for one in both)
+        both[0].kill()
+        both[0].wait()
+        said, _ = both[1].communicate("\n")
     finally:
         for one in both:
             one.kill()
             one.wait()
-    said = logs[1].read_text()
     assert both[1].returncode == 0, said
-    killed = begun(logs[0])[-1]
-    assert killed in begun(logs[1])
-    assert re.search(r"resuming at iteration [24]0", said)
+    assert {killed, own} == {0, 1}
+    assert re.findall(r"^trial (\d) \(", said, re.MULTILINE) == [str(killed), "2"]
+    assert re.search(r"resuming at iteration [24]", said)
+    assert re.findall(r"^trial (\d) complete", said, re.MULTILINE) == [str(own), str(killed), "2"]
     result = search(path, output=found)  # nothing is left to do
     assert [(one.number, one.state) for one in result.trials] == [(number, "complete") for number in range(3)]
-    ends = [line for log in logs for line in re.findall(r"^trial \d complete", log.read_text(), re.MULTILINE)]
-    assert sorted(ends) == [f"trial {number} complete" for number in range(3)]
 
 
 def test_the_command_prints_a_table(recipe: Path, found: SearchResult) -> None:
@@ -276,7 +369,7 @@ def test_hyperband_ends_trials_and_importances_name_what_matters(
     base = load_recipe(with_search(tmp_path / "r.yml", kept_disc_recipe, parameters, iters=27, **options))
     assert base.search is not None
     memory = "sqlite://"
-    with database_errors(memory):
+    with storage_errors(memory):
         shared = open_study(tmp_path, memory, base, base.search)
         for _ in range(26):
             trial = shared.study.ask()

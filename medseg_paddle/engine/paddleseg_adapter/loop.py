@@ -69,8 +69,6 @@ class Hooks:
     loss
         Called then with the iteration, its loss and the loss's parts. What it returns is what `train()` adds up
         for the next line of its log.
-    forward
-        A context around the computation of the loss.
     evaluate
         In place of PaddleSeg's; called as ``evaluate(model, val_dataset, **options)``. The first value
         that it returns must grow from call to call (of 2.8.0, an average that is not the best at its first
@@ -86,7 +84,6 @@ class Hooks:
     before_iteration: Callable[[int], None]
     after_step: Callable[[int], None]
     loss: Callable[[int, float, Sequence[float]], float]
-    forward: Callable[[], AbstractContextManager[None]]
     evaluate: Evaluate
     save: Callable[..., None]
     average: MovingAverage
@@ -256,10 +253,9 @@ def run_train(
     def loss_computation(
         logits_list: list[paddle.Tensor], labels: paddle.Tensor, **options: Any
     ) -> list[paddle.Tensor]:
-        with hooks.forward():
-            parts[:] = compute_losses(
-                [ranks.whole(logits) for logits in logits_list], ranks.whole(labels), **options
-            )
+        parts[:] = compute_losses(
+            [ranks.whole(logits) for logits in logits_list], ranks.whole(labels), **options
+        )
         return list(parts)
 
     def scaler(*words: Any, **options: Any) -> Any:
