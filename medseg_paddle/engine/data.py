@@ -263,6 +263,7 @@ class TrainingStream:
         )
         self._targets = targets_of(recipe)
         self._target_order = Order(len(self._targets), recipe.seed, stream=_TARGET_ORDER)
+        self._step = 2 if self._targets else 1  # from one image of a batch that has a label to the next
         mixing = recipe.train_dataset.mixup
         self._mixup = None if mixing is None else mixup.Mixup(**mixing.model_dump())
 
@@ -316,9 +317,7 @@ class TrainingStream:
         for name, values in batch.items():
             every = np.concatenate([values, more[name]]) if absent else values
             if name == "img":
-                step = (
-                    2 if self._targets else 1
-                )  # an unlabelled image after each of the labelled ones stays as it is
+                step = self._step  # images without label stay as they are
                 values[::step] = mixup.mixed(values[::step], every[::step][places], mixing.weight)
             else:
                 values[...] = mixup.packed(values, every[places], mixing.weight, self.ignore_index)
@@ -328,7 +327,7 @@ class TrainingStream:
         self, positions: Sequence[int], allocate: Allocate, label_type: np.dtype[Any]
     ) -> dict[str, NDArray[Any]]:
         batch: dict[str, NDArray[Any]] = {}
-        step = 2 if self._targets else 1
+        step = self._step
         for number, position in enumerate(positions):
             image, label = self._augmented(position)
             if not batch:

@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,10 +39,14 @@ class Ranks:
     rank : int
         From 0, which alone writes.
     count : int
+    meet : callable
+        Returns when all have called it, however long that takes. Gloo gives up after 30 s, and nothing can change
+        that; images are read, hashed and scored meanwhile, and one process may well take minutes more than another.
     """
 
     rank: int = 0
     count: int = 1
+    meet: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
@@ -75,6 +79,7 @@ class Ranks:
         """Of each flag, whether it is set in any process."""
         if self.count == 1:
             return flags
+        self.meet()
         found = paddle.to_tensor([int(flag) for flag in flags], dtype="int32")
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return tuple(bool(flag) for flag in found.numpy())
@@ -83,6 +88,7 @@ class Ranks:
         """The values of all processes, by rank; pickled."""
         if self.count == 1:
             return [value]
+        self.meet()
         found: list[T] = []
         dist.all_gather_object(found, value)
         return found
@@ -104,6 +110,7 @@ class Ranks:
         """
         if self.count == 1:
             return own
+        self.meet()
         shares: list[paddle.Tensor] = []
         dist.all_gather(shares, own.detach().contiguous())
         shares[self.rank] = own
@@ -116,6 +123,7 @@ class Ranks:
         """
         if self.count == 1:
             return
+        self.meet()
         _add_up([value.grad for value in model.parameters() if value.grad is not None])
         statistics = list(_statistics(model))
         _add_up(statistics)
@@ -147,7 +155,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join(rank: int, count: int, port: int) -> Ranks:
+def join(rank: int, count: int, port: int, meet: Callable[[], None]) -> Ranks:
     """Meet the other processes of a training on this machine, once the device is set.
 
     Parameters
@@ -155,6 +163,8 @@ def join(rank: int, count: int, port: int) -> Ranks:
     rank, count : int
     port : int
         A free one, on which the first process lets the others find each other.
+    meet : callable
+        See :class:`Ranks`.
     """
     if count == 1:
         return ALONE
@@ -167,7 +177,7 @@ def join(rank: int, count: int, port: int) -> Ranks:
     )
     with contextlib.redirect_stderr(io.StringIO()):  # a list of flags, which nobody has set
         dist.init_parallel_env()
-    return Ranks(rank, count)
+    return Ranks(rank, count, meet)
 
 
 def _statistics(model: nn.Layer) -> Iterator[paddle.Tensor]:

@@ -79,7 +79,8 @@ class Validation:
         history = [entry for entry in run.history() if entry["iter"] <= first_iter]
         if dashboard is not None:
             run.set_history(history)
-        self.patience_spent = run.patience_spent_at(first_iter) is not None
+        # Only who goes on to note scores knows it: they may yet be better than those that are there.
+        self.patience_spent = ranks.first and run.patience_spent_at(first_iter) is not None
         self._best = {
             kind: max(
                 (self._selection.gain(entry["score"]) for entry in history if entry["weights"] == kind),

@@ -45,6 +45,7 @@ class Member:
         self._pipe.send((rank, os.getpid()))
         self.task: Task = self._pipe.recv()
         self._go: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._met: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._hearing = threading.Thread(target=self._hear, daemon=True)
         self._hearing.start()
 
@@ -63,7 +64,12 @@ class Member:
         from medseg_paddle.engine.ranks import join
 
         self.send("ready", _free_port() if self.first else 0)
-        return join(self.rank, self.task.processes.count, self._go.get())
+        return join(self.rank, self.task.processes.count, self._go.get(), self.meet)
+
+    def meet(self) -> None:
+        """Return when all processes have called this."""
+        self.send("came", None)
+        self._met.get()
 
     def send(self, kind: str, content: Any) -> None:
         """Tell the parent."""
@@ -88,6 +94,8 @@ class Member:
                 kind, content = self._pipe.recv()
                 if kind == "go":
                     self._go.put(content)
+                elif kind == "met":
+                    self._met.put(None)
                 elif kind == "stop":
                     os.kill(os.getpid(), signal.SIGTERM)
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def reproduce(
     # As many iterations as the run has are trained, whatever says now when it should have ended.
     recipe = recipe.model_copy(update={"early_stopping": None, "device": device or recipe.device})
 
-    start_paddle(_threads(noted))
+    _take_threads(noted)
+    start_paddle()
     _require_same_start(source)
     from medseg_paddle.engine.cpu_kernels import expected_cpu_kernels
     from medseg_paddle.engine.device import set_device
@@ -305,10 +307,12 @@ def _averaged(losses: Mapping[int, float], like: Mapping[int, float], window: in
     return found
 
 
-def _threads(noted: Mapping[str, Any]) -> int | None:
+def _take_threads(noted: Mapping[str, Any]) -> None:
     """As many threads as then: another number adds in another order. What the environment says goes before."""
-    number = noted.get("machine", {}).get("settings", {}).get("OMP_NUM_THREADS", "")
-    return int(number) if number.isdecimal() and int(number) > 0 else None
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        number = noted.get("machine", {}).get("settings", {}).get(name, "")
+        if number.isdecimal() and int(number) > 0:
+            os.environ.setdefault(name, number)
 
 
 def _what_changed(run: Run, now: Mapping[str, Any], kernels: str) -> tuple[str, ...]:

@@ -202,6 +202,7 @@ class _Team:
         self._pids: dict[int, int] = {}
         self._hearing: list[threading.Thread] = []
         self._ready: dict[int, int] = {}
+        self._came = 0  # how often one came to meet the others
         # None: done; an exit code: stopped; else what it raised. In the order in which they came.
         self._outcomes: dict[int, int | Exception | None] = {}
 
@@ -321,6 +322,10 @@ class _Team:
             if len(self._ready) == self._task.processes.count:
                 self._forget_environments()
                 self._tell("go", self._ready[0])
+        elif kind == "came":
+            self._came += 1
+            if self._came % self._task.processes.count == 0:
+                self._tell("met", None)
         elif kind == "outcome":
             self._outcomes.setdefault(rank, content)
         elif kind == "gone":

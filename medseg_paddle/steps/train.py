@@ -162,8 +162,7 @@ def _train(
     member: Member | None = None,
 ) -> Run:
     existed = Run.exists(folder)
-    # The process that starts others leaves the folder to the first of them.
-    writes = processes is None and (member is None or member.first)
+    writes = member is None or member.first
     if writes and existed and (resume or overwrite):
         held.enter_context(_alone(folder))
     going_on = resume and Run.begun(folder)
@@ -178,9 +177,10 @@ def _train(
     if going_on:
         require_same_data(run, splits)
         require_same_files(run, read_beside(recipe))
-    elif member is None or member.first:
+    elif writes:
         Run.require_free(folder, overwrite=overwrite)
     if processes is not None:
+        held.close()  # for the first of those that it starts
         with TrainingProgress(recipe, None) as bar:
             train_together(
                 recipe, folder, processes, bar, stop, resume=resume, overwrite=overwrite, end_at=end_at

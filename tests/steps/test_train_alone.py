@@ -30,6 +30,10 @@ def test_a_folder_that_is_trained_in_is_left_alone(disc_recipe_file: Path, tmp_p
             with pytest.raises(SetupError, match=f"{run.path} is being trained by another process") as caught:
                 train(disc_recipe_file, output=run.path, overrides=["iters=4"], **{how: True})
             assert "wait until it ends, or stop it" in caught.value.hint
+        # Nor is what a finished run says of its later use noted by one that was to start several processes.
+        noted = ["iters=2", "description=other"]
+        with pytest.raises(SetupError, match="is being trained by another process"):
+            train(disc_recipe_file, output=run.path, overrides=noted, resume=True, nproc=2)
     assert files(run.path) == before
     train(disc_recipe_file, output=run.path, overrides=["iters=4"], resume=True)
     assert run.last_checkpoint == run.checkpoints / "iter_4"
