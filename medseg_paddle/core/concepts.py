@@ -1,4 +1,4 @@
-"""What a label's name means in SNOMED CT, as archives and viewers want it; nothing is coded that the name does not say."""
+"""What a label's name means in SNOMED CT; nothing is coded that the name does not say."""
 
 from __future__ import annotations
 
