@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medseg_paddle.cli.console import err, out
 from medseg_paddle.cli.options import Overwrite
+from medseg_paddle.errors import RecipeError
+
+if TYPE_CHECKING:
+    from medseg_paddle.steps.convert_seg import Drawing
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +30,10 @@ def convert(
         ),
     ],
     output: Annotated[
-        Path, typer.Argument(help="File to write: .nii, .nii.gz, .nrrd or .mha.", metavar="OUTPUT")
+        Path,
+        typer.Argument(
+            help="File to write: .nii, .nii.gz, .nrrd, .mha, or .dcm (labels as a SEG).", metavar="OUTPUT"
+        ),
     ],
     *,
     series: Annotated[
@@ -55,11 +63,30 @@ def convert(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Put a SEG on the grid of the series in this folder.", metavar="FOLDER"),
+        typer.Option(
+            help="Folder of the series that a SEG is put on the grid of, or is written for.", metavar="FOLDER"
+        ),
     ] = None,
+    drawn_by: Annotated[
+        str | None,
+        typer.Option(
+            "--drawn-by",
+            help="To write a SEG: who drew it, `manual` or a model's name and version.",
+            metavar="WHO",
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", help="To write a SEG: what a label is; as often as needed.", metavar="NUMBER=NAME"
+        ),
+    ] = None,
+    labelmap: Annotated[
+        bool, typer.Option("--labelmap", help="To write a SEG: of the newer type LABELMAP, compressed.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert one volume between DICOM, NIfTI, NRRD and MetaImage; what is in doubt is refused."""
+    """Convert one volume between DICOM, NIfTI, NRRD and MetaImage, or labels to SEG; what is in doubt is refused."""
     from medseg_paddle.io.isolated import begin
 
     begin()  # first, so that what reads DICOM loads beside what writes volumes
@@ -69,9 +96,41 @@ def convert(
 
     allowed = Allowed(untilt=untilt, fill_gaps=fill_gaps, drop_copies=drop_copies, part=part)
     wishes = Wishes(series, tuple(segments or ()), threshold, reference, allowed)
-    made = step(source, output, wishes=wishes, overwrite=overwrite)
+    if output.suffix.lower() == ".dcm":
+        from medseg_paddle.steps.convert_seg import convert_to_segmentation
+
+        drawing = _drawing(drawn_by, names or (), labelmap=labelmap)
+        made = convert_to_segmentation(source, output, drawing, wishes=wishes, overwrite=overwrite)
+    elif drawn_by is not None or names or labelmap:
+        raise RecipeError(
+            f"{output} is no SEG, and --drawn-by, --name or --labelmap is given",
+            hint="let the output end in .dcm, or leave these options out",
+        )
+    else:
+        made = step(source, output, wishes=wishes, overwrite=overwrite)
     for note in made.notes:
         err.print(f"note: {note}", soft_wrap=True)
     size = " x ".join(str(length) for length in made.shape)
     spacing = " x ".join(f"{length:.4g}" for length in made.spacing)
-    out.print(f"{made.output}: {size} voxels of {spacing} mm, {made.dtype}, {made.units}", soft_wrap=True)
+    what = made.dtype if output.suffix.lower() == ".dcm" else f"{made.dtype}, {made.units}"
+    out.print(f"{made.output}: {size} voxels of {spacing} mm, {what}", soft_wrap=True)
+
+
+def _drawing(drawn_by: str | None, names: Sequence[str], *, labelmap: bool) -> Drawing:
+    from medseg_paddle.steps.convert_seg import Drawing
+
+    if drawn_by is None:
+        raise RecipeError(
+            "a SEG says who drew it, and nobody is named",
+            hint="give --drawn-by manual, or the model's name and version: --drawn-by 'nnU-Net 2.5'",
+        )
+    meant = {}
+    for one in names:
+        number, _, name = one.partition("=")
+        if not (number.strip().isdecimal() and name.strip()) or int(number) in meant:
+            raise RecipeError(
+                f"--name {one} does not give one label a name",
+                hint="write each as NUMBER=NAME, such as 1=liver",
+            )
+        meant[int(number)] = name.strip()
+    return Drawing(drawn_by, meant, "LABELMAP" if labelmap else "BINARY")

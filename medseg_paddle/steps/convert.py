@@ -128,12 +128,33 @@ def convert(
     )
 
 
+def files_of_series(folder: Path, wishes: Wishes) -> list[Path]:
+    """Files of the one DICOM series in a folder and below, or of the one that is wished for.
+
+    Raises
+    ------
+    DataError
+        No such folder or series, several series, or a damaged DICOM file.
+    """
+    return [one.path for one in _chosen(folder, _sorted(files_below(folder)), wishes)]
+
+
 def _require_output(output: Path, *, overwrite: bool) -> None:
     if not output.name.lower().endswith(WRITTEN_SUFFIXES):
         raise RecipeError(
             f"{output} has no ending of a format that is written",
-            hint=f"let it end in {', '.join(WRITTEN_SUFFIXES)}",
+            hint=f"let it end in {', '.join(WRITTEN_SUFFIXES)}, or in .dcm for labels as a SEG",
         )
+    require_free(output, overwrite=overwrite)
+
+
+def require_free(output: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there already, and a folder.
+
+    Raises
+    ------
+    SetupError
+    """
     # A link that leads nowhere is there, too: it would be replaced.
     if output.is_dir() or (os.path.lexists(output) and not overwrite):
         raise SetupError(f"{output} is there already", hint="name another file, or allow to --overwrite")
@@ -216,9 +237,8 @@ def _from_segmentation(path: Path, wishes: Wishes) -> Iterator[SlicedVolume]:
     with contextlib.ExitStack() as stack:
         reference: OpenSeries | None = None
         if wishes.reference is not None:
-            found = _sorted(files_below(wishes.reference))
-            chosen = _chosen(wishes.reference, found, wishes)
-            reference = stack.enter_context(open_series([one.path for one in chosen], wishes.allowed))
+            files = files_of_series(wishes.reference, wishes)
+            reference = stack.enter_context(open_series(files, wishes.allowed))
         opened = open_segmentation(
             path, reference, segments=wishes.segments or None, threshold=wishes.threshold
         )

@@ -1,0 +1,165 @@
+"""What a label's name means in SNOMED CT; nothing is coded that the name does not say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded term: the triplet of DICOM PS3.3, section 8.8.
+
+    Attributes
+    ----------
+    value, scheme, meaning : str
+        ``"SCT"`` is the scheme of SNOMED CT.
+    """
+
+    value: str
+    meaning: str
+    scheme: str = "SCT"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What a segment shows.
+
+    Attributes
+    ----------
+    category : Code
+        Of CID 7150: anatomy, something abnormal, or tissue of any kind.
+    type : Code
+        What it is.
+    side : Code or None
+        Left or right: of what it is, or of the region where there is one.
+    region : Code or None
+        In which organ something abnormal lies.
+    """
+
+    category: Code
+    type: Code
+    side: Code | None = None
+    region: Code | None = None
+
+
+_ANATOMY = Code("91723000", "Anatomical Structure")
+_ABNORMAL = Code("49755003", "Morphologically Abnormal Structure")
+_TISSUE = Code("85756007", "Tissue")
+
+# Meanings and codes are those of DICOM PS3.16; a test compares them with pydicom's copy of it.
+_ORGANS = {
+    "adrenal gland": Code("23451007", "Adrenal gland"),
+    "aorta": Code("15825003", "Aorta"),
+    "bladder": Code("89837001", "Bladder"),
+    "blood vessel": Code("59820001", "Blood Vessel"),
+    "bone": Code("272673000", "Bone"),
+    "brain": Code("12738006", "Brain"),
+    "breast": Code("76752008", "Breast"),
+    "cerebellum": Code("113305005", "Cerebellum"),
+    "colon": Code("71854001", "Colon"),
+    "duodenum": Code("38848004", "Duodenum"),
+    "esophagus": Code("32849002", "Esophagus"),
+    "femur": Code("71341001", "Femur"),
+    "gallbladder": Code("28231008", "Gallbladder"),
+    "heart": Code("80891009", "Heart"),
+    "hippocampus": Code("5366008", "Hippocampus"),
+    "inferior vena cava": Code("64131007", "Inferior vena cava"),
+    "kidney": Code("64033007", "Kidney"),
+    "left atrium": Code("82471001", "Left atrium"),
+    "left ventricle": Code("87878005", "Left ventricle"),
+    "liver": Code("10200004", "Liver"),
+    "lung": Code("39607008", "Lung"),
+    "lymph node": Code("59441001", "Lymph Node"),
+    "optic disc": Code("81016008", "Optic nerve head"),
+    "pancreas": Code("15776009", "Pancreas"),
+    "portal vein": Code("32764006", "Portal vein"),
+    "prostate": Code("41216001", "Prostate"),
+    "rectum": Code("34402009", "Rectum"),
+    "retina": Code("5665001", "Retina"),
+    "right atrium": Code("73829009", "Right atrium"),
+    "right ventricle": Code("53085002", "Right ventricle"),
+    "skin": Code("39937001", "Skin"),
+    "spinal cord": Code("2748008", "Spinal cord"),
+    "spleen": Code("78961009", "Spleen"),
+    "stomach": Code("69695003", "Stomach"),
+    "thyroid": Code("69748006", "Thyroid"),
+    "trachea": Code("44567001", "Trachea"),
+    "uterus": Code("35039007", "Uterus"),
+    "vertebra": Code("51282000", "Vertebra"),
+}
+_FINDINGS = {
+    "cyst": Code("367643001", "Cyst"),
+    "edema": Code("79654002", "Edema"),
+    "hemorrhage": Code("50960005", "Hemorrhage"),
+    "lesion": Code("52988006", "Lesion"),
+    "mass": Code("4147007", "Mass"),
+    "necrosis": Code("6574001", "Necrosis"),
+    "neoplasm": Code("108369006", "Neoplasm"),
+    "nodule": Code("27925004", "Nodule"),
+}
+_SIDES = {"left": Code("7771000", "Left"), "right": Code("24028007", "Right")}
+
+_OTHER_WORDS = {
+    "cancer": "neoplasm",  # what is malignant, no picture says
+    "haemorrhage": "hemorrhage",
+    "oedema": "edema",
+    "oesophagus": "esophagus",
+    "tumor": "neoplasm",
+    "tumour": "neoplasm",
+    "vertebrae": "vertebra",
+}
+_OTHER_NAMES = {"optic nerve head": "optic disc", "urinary bladder": "bladder", "vessel": "blood vessel"}
+_SMALL_WORDS = frozenset({"in", "of", "the"})
+_GENERIC = Concept(_TISSUE, _TISSUE)
+
+
+def concept_of(name: str) -> Concept:
+    """The coded concept of a label.
+
+    Known are common organs, common abnormal structures (``"tumour"``, ``"cyst"``), these in an organ (``"liver
+    tumour"``, ``"cyst of the left kidney"``), and sides. All else is "Tissue", which says nothing: the name
+    itself stands beside the codes wherever they are written.
+
+    Parameters
+    ----------
+    name : str
+        In English; case, ``_``, ``-`` and a plural's s do not matter.
+    """
+    words = [word for word in re.split(r"[\W_]+", name.casefold()) if word and word not in _SMALL_WORDS]
+    words = [_known(word) for word in words]
+    found = _plain(words)
+    if found is None:
+        sides = [word for word in words if word in _SIDES]
+        found = _plain([word for word in words if word not in _SIDES])
+        if found is not None and len(sides) == 1:
+            found = replace(found, side=_SIDES[sides[0]])
+        elif sides:
+            found = None
+    return found or _GENERIC
+
+
+def _known(word: str) -> str:
+    """The word that the tables have for another one."""
+    if word not in _OTHER_WORDS and word.endswith("s"):
+        single = _OTHER_WORDS.get(word[:-1], word[:-1])
+        last_words = {known.split()[-1] for known in (*_ORGANS, *_FINDINGS, *_OTHER_NAMES)}
+        return single if single in last_words else word
+    return _OTHER_WORDS.get(word, word)
+
+
+def _plain(words: list[str]) -> Concept | None:
+    organ = _organ(words)
+    if organ is not None:
+        return Concept(_ANATOMY, organ)
+    for finding, place in ((words[-1:], words[:-1]), (words[:1], words[1:])):
+        if finding and finding[0] in _FINDINGS:
+            kind, region = _FINDINGS[finding[0]], _organ(place)
+            if region is not None or not place:
+                return Concept(_ABNORMAL, kind, region=region)
+    return None
+
+
+def _organ(words: list[str]) -> Code | None:
+    name = " ".join(words)
+    return _ORGANS.get(_OTHER_NAMES.get(name, name))

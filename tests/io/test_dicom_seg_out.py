@@ -1,0 +1,383 @@
+"""Label maps written as DICOM SEG, as highdicom, pydicom and our own reader find them."""
+
+import shutil
+import subprocess
+
+import cv2
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+)
+
+from medseg_paddle.core import LabelMap, LabelSet, flip, reorient
+from medseg_paddle.errors import DataError, SetupError
+from medseg_paddle.io.dicom import load_series
+from medseg_paddle.io.dicom_seg import read_segmentation, segment_names
+from medseg_paddle.io.dicom_seg_out import Algorithm, read_reference, write_segmentation
+from medseg_paddle.io.dicom_stack import Allowed
+
+SLICES, ROWS, COLUMNS = 5, 6, 7
+LABELS = LabelSet.from_names(["background", "left kidney", "liver tumour", "structure ö"])
+MODEL = Algorithm("net", "1.2 of 3")
+
+# Axes of columns and rows; the slices are stacked along or against their cross product.
+ORIENTATIONS = {
+    "axial": (1, 0, 0, 0, 1, 0),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "feet up": (1, 0, 0, 0, -1, 0),
+    "oblique": (0.8, 0.6, 0, 0.36, -0.48, 0.8),
+}
+
+
+def image(orientation, k: int, kind=CTImageStorage, **changes) -> Dataset:
+    """Slice k of a series, 2.5 mm apart."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = kind
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = f"1.2.3.{k + 1}"
+    ds.SpecificCharacterSet = "ISO_IR 100"
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Müller^Eva", "H47", "19700102", "F"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.1", "1.2.3", "1.2.4"
+    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20250304", "0912", "S1", "A5"
+    ds.StudyDescription, ds.InstitutionName, ds.PatientAddress = "Abdomen", "Hospital", "Main Street"
+    ds.Modality = "CT" if kind != MRImageStorage else "MR"
+    across, down = np.array(orientation[:3]), np.array(orientation[3:])
+    ds.ImageOrientationPatient = list(orientation)
+    ds.ImagePositionPatient = (
+        (np.array([-10.1, 20.2, -30.3]) + 2.5 * k * np.cross(across, down)).round(4).tolist()
+    )
+    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 3
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+    ds.PixelData = np.zeros((ROWS, COLUMNS), np.int16).tobytes()
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(datasets):
+        paths = []
+        for number, ds in enumerate(datasets):
+            paths.append(tmp_path / f"image{number}.dcm")
+            ds.save_as(paths[-1], enforce_file_format=True)
+        return paths
+
+    return save
+
+
+@pytest.fixture
+def paths(save):
+    """An oblique series, its files in no order."""
+    return save([image(ORIENTATIONS["oblique"], k) for k in (3, 0, 4, 1, 2)])
+
+
+def drawn(geometry) -> LabelMap:
+    """Labels 1 and 2 in several slices, none in two of them, 3 nowhere."""
+    array = np.random.default_rng(5).integers(0, 3, geometry.shape).astype(np.uint8)
+    array[[1, 3]] = 0
+    return LabelMap(array, geometry, LABELS)
+
+
+def places(path) -> dict[tuple, set]:
+    """Each segment's voxels by their place in the patient in 1/100 mm, from the frames alone."""
+    ds = pydicom.dcmread(path)
+    frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    orientation = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    rows, columns = (float(value) for value in shared.PixelMeasuresSequence[0].PixelSpacing)
+    found: dict = {}
+    for frame, groups in zip(frames, ds.PerFrameFunctionalGroupsSequence, strict=True):
+        origin = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+        for r, c in np.argwhere(frame):
+            number = (
+                int(frame[r, c])
+                if ds.SegmentationType == "LABELMAP"
+                else int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+            )
+            place = origin + orientation[3:] * rows * r + orientation[:3] * columns * c
+            found.setdefault(number, set()).add(tuple((place * 100).round().astype(int).tolist()))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_every_voxel_lies_where_its_image_says(save, tmp_path, orientation, kind):
+    cosines = ORIENTATIONS[orientation]
+    paths = save([image(cosines, k) for k in (3, 0, 4, 1, 2)])
+    reference = read_reference(paths)
+    label_map = drawn(reference.geometry)
+    path = tmp_path / "seg.dcm"
+    assert write_segmentation(path, label_map, reference, algorithm=MODEL, kind=kind)
+    across, down = np.array(cosines[:3]), np.array(cosines[3:])
+    expected: dict = {}
+    for k, r, c in np.argwhere(label_map.array):
+        place = (
+            np.array([-10.1, 20.2, -30.3])
+            + 2.5 * k * np.cross(across, down)
+            + 0.7 * r * down
+            + 0.5 * c * across
+        )
+        expected.setdefault(int(label_map.array[k, r, c]), set()).add(
+            tuple((place * 100).round().astype(int).tolist())
+        )
+    assert places(path) == expected
+    # highdicom's reader, which gives a volume with an affine of its own.
+    volume = hd.seg.segread(path).get_volume(combine_segments=True, rescale_fractional=False)
+    geometry = reference.geometry
+    for index in np.argwhere(np.ones(volume.shape[:3])):
+        there = geometry.to_index((volume.affine @ [*index, 1])[:3]).round().astype(int)
+        assert volume.array[tuple(index)] == label_map.array[tuple(there)]
+    assert np.count_nonzero(volume.array) == np.count_nonzero(label_map.array)
+    # And our own.
+    assert (read_segmentation(path, load_series(paths)).array == label_map.array).all()
+    assert segment_names(path) == {1: "left kidney", 2: "liver tumour", 3: "structure ö"}
+
+
+def test_labels_counted_in_another_order_end_up_in_the_same_places(paths, tmp_path):
+    reference = read_reference(paths)
+    label_map = drawn(reference.geometry)
+    turned = flip(reorient(label_map, "LPS"), [1])
+    assert turned.array.shape != label_map.array.shape
+    write_segmentation(tmp_path / "a.dcm", turned, reference, algorithm=None)
+    assert (read_segmentation(tmp_path / "a.dcm", load_series(paths)).array == label_map.array).all()
+
+
+def test_frames_refer_to_the_image_that_they_lie_on_and_empty_ones_are_left_out(paths, tmp_path):
+    reference = read_reference(paths)
+    write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=MODEL)
+    ds = pydicom.dcmread(tmp_path / "a.dcm")
+    images = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, paths)}
+    seen = set()
+    for groups in ds.PerFrameFunctionalGroupsSequence:
+        (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+        place = images[source.ReferencedSOPInstanceUID].ImagePositionPatient
+        assert list(groups.PlanePositionSequence[0].ImagePositionPatient) == list(place)
+        seen.add(
+            (
+                int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber),
+                source.ReferencedSOPInstanceUID,
+            )
+        )
+    assert seen == {(number, f"1.2.3.{k}") for number in (1, 2) for k in (1, 3, 5)}
+    (series,) = ds.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == "1.2.3"
+    assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} == set(images)
+    assert ds.FrameOfReferenceUID == "1.2.4"
+    assert (ds.SeriesInstanceUID, ds.StudyInstanceUID) != ("1.2.3", "1.2.1")
+    assert ds.StudyInstanceUID == "1.2.1"
+
+
+def test_segments_are_coded_coloured_tracked_and_say_who_drew_them(paths, tmp_path):
+    reference = read_reference(paths)
+    write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=MODEL)
+    kidney, tumour, other = pydicom.dcmread(tmp_path / "a.dcm").SegmentSequence
+    (kind,) = kidney.SegmentedPropertyTypeCodeSequence
+    assert (kind.CodeValue, kind.CodingSchemeDesignator) == ("64033007", "SCT")
+    assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert tumour.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Neoplasm"
+    assert tumour.AnatomicRegionSequence[0].CodeMeaning == "Liver"
+    assert other.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tissue"
+    assert (other.SegmentLabel, other.TrackingID) == ("structure ö", "structure ö")
+    assert len({one.TrackingUID for one in (kidney, tumour, other)}) == 3
+    for one in (kidney, tumour, other):
+        assert (one.SegmentAlgorithmType, one.SegmentAlgorithmName) == ("AUTOMATIC", "net")
+        (algorithm,) = one.SegmentationAlgorithmIdentificationSequence
+        assert (algorithm.AlgorithmVersion, algorithm.AlgorithmFamilyCodeSequence[0].CodeMeaning) == (
+            "1.2 of 3",
+            "Artificial Intelligence",
+        )
+    # (230, 159, 0) as OpenCV has it, in DICOM's 16-bit scale (PS3.3, C.10.7.1.1).
+    color = cv2.cvtColor(np.array([[[230, 159, 0]]], np.float32) / 255, cv2.COLOR_RGB2Lab)[0, 0]
+    lightness, a, b = np.array(kidney.RecommendedDisplayCIELabValue) / 65535
+    assert (lightness * 100, a * 255 - 128, b * 255 - 128) == pytest.approx(tuple(color), abs=0.3)
+    write_segmentation(tmp_path / "b.dcm", drawn(reference.geometry), reference, algorithm=None)
+    by_hand = pydicom.dcmread(tmp_path / "b.dcm").SegmentSequence[0]
+    assert by_hand.SegmentAlgorithmType == "MANUAL"
+    assert "SegmentAlgorithmName" not in by_hand
+
+
+def test_of_the_header_patient_and_study_are_repeated_and_nothing_else(paths, tmp_path):
+    reference = read_reference(paths)
+    write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=MODEL)
+    ds = pydicom.dcmread(tmp_path / "a.dcm")
+    assert (str(ds.PatientName), ds.PatientID, ds.PatientBirthDate, ds.PatientSex) == (
+        "Müller^Eva",
+        "H47",
+        "19700102",
+        "F",
+    )
+    assert (ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber) == ("20250304", "0912", "S1", "A5")
+    assert ds.StudyDescription == "Abdomen"
+    data = (tmp_path / "a.dcm").read_bytes()
+    assert b"Hospital" not in data
+    assert b"Main Street" not in data
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")  # of pydicom, on what this test writes
+def test_values_that_are_none_are_left_empty(save, tmp_path):
+    bad = {"PatientBirthDate": "19701332", "PatientSex": "X", "StudyTime": "99"}
+    reference = read_reference(save([image(ORIENTATIONS["axial"], k, **bad) for k in range(SLICES)]))
+    write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=None)
+    ds = pydicom.dcmread(tmp_path / "a.dcm")
+    assert [ds[keyword].value or "" for keyword in bad] == ["", "", ""]
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_nothing_found_is_a_segmentation_too(paths, tmp_path, kind):
+    reference = read_reference(paths)
+    nothing = LabelMap(np.zeros(reference.geometry.shape, np.uint8), reference.geometry, LABELS)
+    assert not write_segmentation(tmp_path / "a.dcm", nothing, reference, algorithm=MODEL, kind=kind)
+    ds = pydicom.dcmread(tmp_path / "a.dcm")
+    assert ds.NumberOfFrames == (3 if kind == "BINARY" else 1)
+    assert not ds.pixel_array.any()
+    assert len(ds.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == SLICES
+    assert not read_segmentation(tmp_path / "a.dcm", load_series(paths)).array.any()
+    assert segment_names(tmp_path / "a.dcm") == {1: "left kidney", 2: "liver tumour", 3: "structure ö"}
+
+
+def enhanced(order) -> Dataset:
+    """One object of many frames, which hold the slices `order`."""
+    ds = image(ORIENTATIONS["oblique"], 0, EnhancedCTImageStorage)
+    positions = {k: image(ORIENTATIONS["oblique"], k).ImagePositionPatient for k in order}
+    measures, orientation, values = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = ds.PixelSpacing, ds.SliceThickness
+    orientation.ImageOrientationPatient = ds.ImageOrientationPatient
+    values.RescaleSlope, values.RescaleIntercept, values.RescaleType = 1, 0, "HU"
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        del ds[keyword]
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    shared.PixelValueTransformationSequence = [values]
+    ds.SharedFunctionalGroupsSequence = [shared]
+    ds.PerFrameFunctionalGroupsSequence = []
+    for k in order:
+        place, frame = Dataset(), Dataset()
+        place.ImagePositionPatient = positions[k]
+        frame.PlanePositionSequence = [place]
+        ds.PerFrameFunctionalGroupsSequence.append(frame)
+    ds.NumberOfFrames = len(order)
+    ds.PixelData = np.zeros((len(order), ROWS, COLUMNS), np.int16).tobytes()
+    return ds
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_frames_of_a_multi_frame_object_are_referred_to_by_number(save, tmp_path, is_empty):
+    order = [3, 0, 4, 1, 2]
+    paths = save([enhanced(order)])
+    reference = read_reference(paths)
+    label_map = drawn(reference.geometry)
+    label_map.array[:] *= not is_empty
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL)
+    assert (read_segmentation(tmp_path / "a.dcm", load_series(paths)).array == label_map.array).all()
+    for groups in pydicom.dcmread(tmp_path / "a.dcm").PerFrameFunctionalGroupsSequence:
+        (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+        k = order[source.ReferencedFrameNumber - 1]
+        assert list(groups.PlanePositionSequence[0].ImagePositionPatient) == list(
+            image(ORIENTATIONS["oblique"], k).ImagePositionPatient
+        )
+
+
+def refused(call, *words):
+    with pytest.raises(DataError) as caught:
+        call()
+    assert all(word in caught.value.message for word in words)
+    assert caught.value.hint
+    assert "Müller" not in caught.value.message
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"FrameOfReferenceUID": ""}, "no FrameOfReferenceUID"),
+        ({"StudyInstanceUID": "../x"}, "no StudyInstanceUID"),
+        ({"SOPClassUID": "1.2.3.4.5"}, "cannot be referred to"),
+    ],
+)
+def test_a_series_that_nothing_can_refer_to_is_refused(save, tmp_path, change, words):
+    paths = save([image(ORIENTATIONS["axial"], k, **change) for k in range(SLICES)])
+
+    def write():
+        reference = read_reference(paths)
+        write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=None)
+
+    refused(write, words)
+    assert not list(tmp_path.glob("*a.dcm*"))
+
+
+def test_resampled_slices_and_parts_of_objects_are_refused(save, tmp_path):
+    uneven = save([image(ORIENTATIONS["axial"], k) for k in (0, 1, 2, 4)])
+    refused(lambda: read_reference(uneven), "gap")
+    refused(lambda: read_reference(uneven, Allowed(fill_gaps=True)), "no straight, even grid")
+    two = [enhanced([0, 1]), enhanced([2, 3])]
+    two[1].file_meta.MediaStorageSOPInstanceUID = two[1].SOPInstanceUID = "1.2.3.77"
+    refused(lambda: read_reference(save(two)), "multi-frame")
+    studies = [image(ORIENTATIONS["axial"], k, StudyInstanceUID=f"1.2.{k}") for k in range(2)]
+    refused(lambda: read_reference(save(studies)), "StudyInstanceUID")
+
+
+def test_labels_that_do_not_fit_are_refused(paths, tmp_path):
+    reference = read_reference(paths)
+    geometry, target = reference.geometry, tmp_path / "a.dcm"
+
+    def write(array, grid, labels=LABELS):
+        return lambda: write_segmentation(target, LabelMap(array, grid, labels), reference, algorithm=None)
+
+    array = drawn(geometry).array
+    moved = geometry.affine.copy()
+    moved[:3, 3] += moved[:3, 2] / 2
+    refused(write(array, type(geometry)(geometry.shape, moved)), "do not share their voxels")
+    wider = type(geometry)((SLICES + 1, ROWS, COLUMNS), geometry.affine)
+    outside = np.zeros(wider.shape, np.uint8)
+    outside[-1, 2, 2:4] = 1
+    refused(write(outside, wider), "2 labelled voxels lie beyond")
+    refused(write(array + np.uint8(9), geometry), "label 11")
+    for name in ("x" * 65, "a\\b"):
+        refused(
+            write(array, geometry, LabelSet.from_names(["background", "a", "b", name])), "label 3", "name"
+        )
+    assert not target.exists()
+
+
+def test_a_place_that_cannot_be_written_is_said(paths, tmp_path):
+    reference = read_reference(paths)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SetupError):
+        write_segmentation(tmp_path / "file" / "a.dcm", drawn(reference.geometry), reference, algorithm=None)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
+@pytest.mark.parametrize("is_empty", [False, True])
+@pytest.mark.parametrize("kind", [CTImageStorage, MRImageStorage])
+def test_dciodvfy_finds_no_error(save, tmp_path, kind, is_empty):
+    """Of BINARY; its version of 2022 does not know the newer class of label maps."""
+    changes = {"PatientName": "Doe^Eva", "SpecificCharacterSet": "ISO_IR 100"}
+    paths = save([image(ORIENTATIONS["oblique"], k, kind, **changes) for k in range(SLICES)])
+    reference = read_reference(paths)
+    label_map = drawn(reference.geometry)
+    label_map.array[:] *= not is_empty
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL)
+    said = subprocess.run(["dciodvfy", tmp_path / "a.dcm"], capture_output=True, text=True, check=False)
+    assert not [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
+
+
+def test_real_series_get_their_labels_back(real_data, tmp_path):
+    paths = sorted((real_data / "ct_liver_seg" / "ct").glob("*.dcm"))
+    reference, series = read_reference(paths), load_series(paths)
+    assert (reference.geometry.affine == series.volume.geometry.affine).all()
+    truth = read_segmentation(real_data / "ct_liver_seg" / "seg" / "liver.dcm", series)
+    label_map = LabelMap(truth.array, truth.geometry, LabelSet.from_names(["background", "liver"]))
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL)
+    assert (read_segmentation(tmp_path / "a.dcm", series).array == truth.array).all()
