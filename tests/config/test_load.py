@@ -82,6 +82,7 @@ def test_every_shipped_recipe_loads_and_says_what_it_is_for() -> None:
         "unet_optic_disc",
         "unet_lung_ct",
         "unet_isbi2012",
+        "unet_nuclei",
         "simple_unet",
     } <= set(names)
     for path in shipped_recipes():
