@@ -52,13 +52,6 @@ def _require_a_schedule_that_can_be_followed(recipe: Recipe) -> None:
             at=("lr_scheduler", "type"),
             hint="add a `val_dataset`, or take another schedule",
         )
-    warm_up = getattr(schedule, "warmup_iters", None) or 0
-    if warm_up >= recipe.iters:
-        raise inconsistent(
-            f"a warm-up of {warm_up} iterations never comes to its learning rate in {recipe.iters}",
-            at=("lr_scheduler", "warmup_iters"),
-            hint="write more `iters`, or a shorter warm-up",
-        )
     if isinstance(schedule, OneCycleLR):
         steps = schedule.total_steps or recipe.iters
         if schedule.phase_pct * steps <= 1:

@@ -83,7 +83,7 @@ if moment.isdecimal():
         return call
 
     def replaced(*words, hooks, **options):
-        names = ("before_iteration", "after_step", "loss", "forward", "evaluate", "save")
+        names = ("before_iteration", "after_step", "loss", "evaluate", "save")
         counting = {name: counted(getattr(hooks, name)) for name in names}
         return run_train(*words, hooks=replace(hooks, **counting), **options)
 

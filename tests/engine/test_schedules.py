@@ -197,10 +197,6 @@ def test_a_plateau_counts_validations_so_their_interval_stays(disc_recipe_file: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            "type: StepDecay, learning_rate: 0.1, step_size: 5, warmup_iters: 20",
-            "a warm-up of 20 iterations never comes to its learning rate in 20",
-        ),
         ("type: OneCycleLR, max_learning_rate: 0.1, phase_pct: 0.04", "goes up in 0.04 of 20 iterations"),
         (
             "type: OneCycleLR, max_learning_rate: 0.1, three_phase: true, phase_pct: 0.5",
