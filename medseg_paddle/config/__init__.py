@@ -1,6 +1,6 @@
 """Recipes: what a run depends on, read from YAML and checked without loading Paddle."""
 
-from medseg_paddle.config.load import Draft, change_recipe, draft_recipe, dump_recipe, load_recipe
+from medseg_paddle.config.load import Draft, as_recipe, change_recipe, draft_recipe, dump_recipe, load_recipe
 from medseg_paddle.config.recipe import ExportSpec, InferenceSpec, Recipe
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "ExportSpec",
     "InferenceSpec",
     "Recipe",
+    "as_recipe",
     "change_recipe",
     "draft_recipe",
     "dump_recipe",

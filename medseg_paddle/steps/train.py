@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.config.duration import seconds
 from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.core import Case, LabelSet
@@ -104,12 +104,8 @@ def train(
     RecipeError, DataError, ModelError, SetupError
         Before anything is trained; a full disk also later.
     """
-    if isinstance(recipe, Recipe) and overrides:
-        raise RecipeError(
-            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
-        )
     end_at = math.inf if max_time is None else time.monotonic() + seconds(max_time, "--max-time")
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     processes = processes_wanted(nproc, devices)
