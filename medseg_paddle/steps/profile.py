@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg_paddle.config import Recipe, as_recipe
-from medseg_paddle.engine.cpu import available_cores, maths_threads
+from medseg_paddle.core.cores import available_cores
+from medseg_paddle.engine.cpu import maths_threads
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.files import new_folder, write_text

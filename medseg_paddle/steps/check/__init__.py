@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from medseg_paddle.config import Recipe, as_recipe
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.preprocess.shift import Fit, SetFit
 from medseg_paddle.steps.check.displacement import judge_displacement
 from medseg_paddle.steps.check.facts import Facts, examine
