@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from medseg_paddle.config.base import Probability, Spec, inconsistent
+from medseg_paddle.config.transforms_3d import RandomVolumeIntensity, RandomVolumePatch
 
 Size = tuple[PositiveInt, PositiveInt]
 Number = TypeVar("Number", int, float)
@@ -416,7 +417,7 @@ Transform = Annotated[
     | RandomCenterCrop | ScalePadding | RandomNoise | RandomBlur | RandomRotation | RandomScaleAspect
     | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | RandomGaussianBlur
     | RandomLowResolution | RandomChannelDrop | RandomCutout | RandomHistogramMatch | RandomFourierStyle
-    | StandardizeImage | ElasticDeformation,
+    | StandardizeImage | ElasticDeformation | RandomVolumePatch | RandomVolumeIntensity,
     Field(discriminator="type"),
 ]  # fmt: skip
 
