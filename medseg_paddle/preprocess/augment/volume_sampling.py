@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,41 +88,49 @@ class Placement:
         strides = (sides[1] * sides[2], sides[2], 1)
         patch = np.empty((len(image), *self.size), np.float32)
         mask = np.empty(self.size, np.uint8)
-        for k, rows, places in self._blocks(low):
+        for block, places in self._blocks(low):
             corner = np.zeros(places[0].shape, np.intp)
-            nearest = np.zeros(places[0].shape, np.intp)
+            to_nearest = np.zeros(places[0].shape, np.intp)
             shares, steps = [], []
             for place, side, stride in zip(places, sides, strides, strict=True):
                 np.clip(place, 0, side - 1, out=place)
-                nearest += np.rint(place).astype(np.intp) * stride
-                first = np.minimum(place.astype(np.intp), side - 2)
-                corner += first * stride
-                share = place - first.astype(np.float32)
+                first = np.floor(place)
+                corner += first.astype(np.intp) * stride
+                share = place - first  # of the way from the cell's first voxel to the next
                 if share.any():  # slices that are not turned against the volume's need no neighbours
+                    to_nearest += (share > 0.5) * stride
                     shares.append(share)
                     steps.append(stride)
             for channel, result in zip(values, patch, strict=True):
-                result[k, rows] = between(channel.reshape(-1), corner, steps, shares)
-            mask[k, rows] = classes.take(nearest)
+                result[block] = between(channel.reshape(-1), corner, steps, shares)
+            corner += to_nearest
+            mask[block] = classes.take(corner)
         return patch, mask
 
-    def _blocks(self, low: Span) -> Iterator[tuple[int, slice, list[NDArray[np.float32]]]]:
-        """Slice and rows of the patch, and where they lie in the part of the volume that begins at `low`."""
+    def _blocks(self, low: Span) -> Iterator[tuple[tuple[slice, slice], list[NDArray[np.float32]]]]:
+        """Slices and rows of the patch, and where they lie in the part of the volume that begins at `low`."""
         slices, rows, columns = (np.arange(side) - (side - 1) / 2 for side in self.size)
-        together = max(1, _GATHERED // self.size[2])
-        for k in range(self.size[0]):
-            for begin in range(0, self.size[1], together):
-                block = slice(begin, min(begin + together, self.size[1]))
-                places = []
-                for axis, line in enumerate(self.matrix):
-                    first = self.centre[axis] - low[axis] + line[0] * slices[k] + line[1] * rows[block]
-                    place = first.astype(np.float32)[:, None] + (line[2] * columns).astype(np.float32)
-                    if self.shift is not None:
-                        for along, moved in zip(line, self.shift[:, k, block], strict=True):
-                            if along:
-                                place += np.float32(along) * moved
-                    places.append(place)
-                yield k, block, places
+        rows_together = max(1, _GATHERED // self.size[2])
+        slices_together = max(1, rows_together // self.size[1])
+        for k, i in itertools.product(
+            range(0, self.size[0], slices_together), range(0, self.size[1], rows_together)
+        ):
+            block = slice(k, k + slices_together), slice(i, i + rows_together)
+            places = []
+            for axis, line in enumerate(self.matrix):
+                first = (
+                    self.centre[axis]
+                    - low[axis]
+                    + line[0] * slices[block[0], None]
+                    + line[1] * rows[block[1]]
+                )
+                place = first.astype(np.float32)[:, :, None] + (line[2] * columns).astype(np.float32)
+                if self.shift is not None:
+                    for along, moved in zip(line, self.shift, strict=True):
+                        if along:
+                            place += np.float32(along) * moved[block]
+                places.append(place)
+            yield block, places
 
     def _reach(self, shape: Sequence[int]) -> tuple[Span, Span]:
         """First index and end of what the patch shows; no more than one voxel beyond the volume."""
