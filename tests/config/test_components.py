@@ -12,6 +12,7 @@ from medseg_paddle.config import losses, networks, optimisation, transforms
 from medseg_paddle.config.base import Spec
 from medseg_paddle.preprocess import TRAIN_TRANSFORMS
 from medseg_paddle.preprocess.augment import Mixup
+from medseg_paddle.preprocess.augment.volume_augmentation import VOLUME_TRANSFORMS
 
 manager = pytest.importorskip(
     "medseg_paddle.engine.paddleseg_adapter", reason="PaddleSeg is not installed"
@@ -22,7 +23,7 @@ pytest.importorskip("paddleseg.optimizers")
 
 OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
 OUR_NETWORKS = {"SimpleUNet", "ScalableUNet", "EncoderUNet", "UNet3D", "ResUNet3D", "AttentionUNet3D"}
-OURS = {*TRAIN_TRANSFORMS, *OUR_NETWORKS, "RMSProp", *OUR_LOSSES}
+OURS = {*TRAIN_TRANSFORMS, *VOLUME_TRANSFORMS, *OUR_NETWORKS, "RMSProp", *OUR_LOSSES}
 
 
 def members(union: Any) -> list[type[Spec]]:
