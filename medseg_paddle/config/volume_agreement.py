@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medseg_paddle.config.base import inconsistent
 from medseg_paddle.config.datasets import ManifestDataset, TrainManifest
+from medseg_paddle.config.networks_3d import AttentionUNet3D, ResUNet3D, UNet3D, strides_of
 from medseg_paddle.config.transforms_3d import RandomVolumeIntensity, RandomVolumePatch
 from medseg_paddle.config.volume_preprocessing import VolumePreprocessing
 
@@ -131,7 +132,11 @@ def _require_multiples(
 
 def _shrink(recipe: Recipe) -> tuple[int, ...]:
     """How many times smaller the network's deepest level is, along slices, rows and columns."""
-    return tuple(math.prod(step[axis] for step in recipe.model.steps) for axis in range(3))
+    model = recipe.model
+    if not isinstance(model, (UNet3D, ResUNet3D, AttentionUNet3D)):
+        raise AssertionError("only these see volumes")
+    steps = strides_of(model.strides, model.depth)
+    return tuple(math.prod(step[axis] for step in steps) for axis in range(3))
 
 
 def _require_what_volumes_have(recipe: Recipe) -> None:
