@@ -64,11 +64,14 @@ class KeptVolume:
     image : ndarray, shape (channels, slices, rows, columns), float32
     label : ndarray, shape (slices, rows, columns), uint8
     foreground : ForegroundVoxels
+    spacing : three floats
+        mm along slices, rows and columns.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.uint8]
     foreground: ForegroundVoxels
+    spacing: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ class VolumeCache:
             "source": source,
             "counts": [int(n) for n in counts[: len(self.labels)]],
             "ignored": ignored,
+            "spacing": list(prepared.geometry.spacing),
         }
         with self.writing():
             # A note of other files that were here before must not speak for these.
@@ -213,7 +217,8 @@ class VolumeCache:
             raise self._gone(case)
         if image.dtype != np.float32 or image.shape != (self.channels, *label.shape):
             raise self._damaged(case, f"an image of {image.shape} beside a label of {label.shape}")
-        return KeptVolume(image, label, foreground)
+        one, two, three = json.loads(noted)["spacing"]
+        return KeptVolume(image, label, foreground, (one, two, three))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -159,7 +159,7 @@ class VolumeStream:
             kept = self._cache.open(case, self._facts[case.id])
             rng = np.random.default_rng([self._recipe.seed, DRAWS, position])
             images[number], labels[number] = self._augmentation.patch(
-                kept.image, kept.label, kept.foreground, rng
+                kept.image, kept.label, kept.foreground, rng, spacing=kept.spacing
             )
         return {"img": images, "label": labels}
 
