@@ -64,7 +64,7 @@ def _require_volumes(recipe: Recipe, name: str, dataset: DatasetSpec) -> None:
             raise inconsistent(
                 f"{transform.type} is for pictures; {model} sees volumes",
                 at=(name, "transforms", i),
-                hint="use VolumePreprocessing first, and in training RandomVolumePatch and RandomVolumeIntensity after it",
+                hint="use VolumePreprocessing first; in training RandomVolumePatch and RandomVolumeIntensity after it",
             )
     found = [i for i, one in enumerate(dataset.transforms) if isinstance(one, VolumePreprocessing)]
     if found != [0]:
@@ -95,7 +95,11 @@ def _require_patches(recipe: Recipe) -> None:
     ):
         raise inconsistent(
             "a network for volumes learns from patches; RandomVolumePatch stands "
-            + ("nowhere" if not any(isinstance(s, RandomVolumePatch) for s in steps) else "elsewhere, or twice"),
+            + (
+                "nowhere"
+                if not any(isinstance(s, RandomVolumePatch) for s in steps)
+                else "elsewhere, or twice"
+            ),
             at=("train_dataset", "transforms"),
             hint="write one RandomVolumePatch right after VolumePreprocessing in train_dataset",
         )
@@ -116,9 +120,7 @@ def _require_tiles(recipe: Recipe) -> None:
         _require_multiples(recipe, "inference.tile", recipe.inference.tile, ("inference", "tile"))
 
 
-def _require_multiples(
-    recipe: Recipe, what: str, size: tuple[int, ...], at: tuple[str | int, ...]
-) -> None:
+def _require_multiples(recipe: Recipe, what: str, size: tuple[int, ...], at: tuple[str | int, ...]) -> None:
     shrink = _shrink(recipe)
     for axis, side, times in zip(_AXES, size, shrink, strict=True):
         if side % times:
@@ -133,8 +135,7 @@ def _require_multiples(
 def _shrink(recipe: Recipe) -> tuple[int, ...]:
     """How many times smaller the network's deepest level is, along slices, rows and columns."""
     model = recipe.model
-    if not isinstance(model, (UNet3D, ResUNet3D, AttentionUNet3D)):
-        raise AssertionError("only these see volumes")
+    assert isinstance(model, (UNet3D, ResUNet3D, AttentionUNet3D))  # noqa: S101  (no others see volumes)
     steps = strides_of(model.strides, model.depth)
     return tuple(math.prod(step[axis] for step in steps) for axis in range(3))
 
