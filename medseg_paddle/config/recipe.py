@@ -20,6 +20,7 @@ from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.config.search import SearchSpec, value_at
 from medseg_paddle.config.selection import EarlyStopping, Selection
 from medseg_paddle.config.transforms import DeterministicTransform, Normalize, StandardizeImage
+from medseg_paddle.config.volume_preprocessing import VolumePreprocessing
 from medseg_paddle.core import LabelSet, Split
 
 CpuKernels = Literal["auto", "onednn", "paddle"]
@@ -138,6 +139,11 @@ class Recipe(Spec):
     search: SearchSpec | None = Field(None, description="which values `medseg search` tries")
 
     @property
+    def dimensions(self) -> int:
+        """Of space, that the network sees: 2 of a picture, 3 of a volume."""
+        return self.model.dimensions
+
+    @property
     def num_classes(self) -> int:
         """Classes, the background included."""
         assert self.model.num_classes is not None  # noqa: S101  (filled in by _agree)
@@ -165,7 +171,8 @@ class Recipe(Spec):
         scored = self.val_dataset or self.test_dataset
         if scored is not None:
             return scored.transforms
-        return tuple(t for t in self.train_dataset.transforms if isinstance(t, (Normalize, StandardizeImage)))
+        kinds = (Normalize, StandardizeImage, VolumePreprocessing)
+        return tuple(t for t in self.train_dataset.transforms if isinstance(t, kinds))
 
     @property
     def preprocessing_specs(self) -> list[dict[str, Any]]:
