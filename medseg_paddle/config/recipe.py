@@ -253,7 +253,6 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _require_parts_that_agree(self) -> Recipe:
         require_agreement(self)
-        dimensions = getattr(self.model, "dimensions", 2)
-        self.inference.require_dimensions(dimensions)
-        require_rules_that_fit(self.postprocessing, self.labels, dimensions)
+        self.inference.require_dimensions(self.dimensions)
+        require_rules_that_fit(self.postprocessing, self.labels, self.dimensions)
         return self

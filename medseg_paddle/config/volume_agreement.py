@@ -95,7 +95,11 @@ def _require_patches(recipe: Recipe) -> None:
     ):
         raise inconsistent(
             "a network for volumes learns from patches; RandomVolumePatch stands "
-            + ("nowhere" if not any(isinstance(s, RandomVolumePatch) for s in steps) else "elsewhere, or twice"),
+            + (
+                "nowhere"
+                if not any(isinstance(s, RandomVolumePatch) for s in steps)
+                else "elsewhere, or twice"
+            ),
             at=("train_dataset", "transforms"),
             hint="write one RandomVolumePatch right after VolumePreprocessing in train_dataset",
         )
@@ -116,9 +120,7 @@ def _require_tiles(recipe: Recipe) -> None:
         _require_multiples(recipe, "inference.tile", recipe.inference.tile, ("inference", "tile"))
 
 
-def _require_multiples(
-    recipe: Recipe, what: str, size: tuple[int, ...], at: tuple[str | int, ...]
-) -> None:
+def _require_multiples(recipe: Recipe, what: str, size: tuple[int, ...], at: tuple[str | int, ...]) -> None:
     shrink = _shrink(recipe)
     for axis, side, times in zip(_AXES, size, shrink, strict=True):
         if side % times:

@@ -74,7 +74,9 @@ class VolumeInterpolation(Spec):
     """How intensities are resampled to `spacing`."""
 
     kind: InterpolationKind = Field("cubic", description="interpolation; `cubic` is a B-spline")
-    across: InterpolationKind = Field("linear", description="in place of `kind` along the axis of thick slices")
+    across: InterpolationKind = Field(
+        "linear", description="in place of `kind` along the axis of thick slices"
+    )
     anisotropy: float = Field(
         3.0, ge=1, description="slices are thick from so many times the least spacing on"
     )

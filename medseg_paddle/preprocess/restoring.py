@@ -99,6 +99,7 @@ def restored_slabs(
                 found = np.empty((classes, stop - done, *along.shape[1:]), np.float32)
                 for sampler, values in zip(samplers, found, strict=True):
                     sampler.slices(done, stop, values)
+                np.clip(found, 0, 1, out=found)  # blending and interpolation round, 1 to 1.0000001
                 yield _back(found, (done, stop), along.shape, way.order, flips)
                 done = stop
             kept = min((first for first, end in needs[done:] if end), default=arrived)

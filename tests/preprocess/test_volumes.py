@@ -78,9 +78,7 @@ def test_a_volume_that_knows_its_positions_keeps_them_there_and_back(
     back = made.restore_probabilities(coded[None].astype(np.float32))[0]
     # Where the source is coarser they are smoothed, which bends a line towards the ends that it repeats.
     coarse = geometry.transposed(geometry.turn_to(codes)[0]).spacing
-    reach = [
-        7 if ours < theirs else 0 for ours, theirs in zip(made.geometry.spacing, coarse, strict=True)
-    ]
+    reach = [7 if ours < theirs else 0 for ours, theirs in zip(made.geometry.spacing, coarse, strict=True)]
     middle = np.zeros(made.geometry.shape, bool)
     middle[tuple(slice(less, side - less) for less, side in zip(reach, middle.shape, strict=True))] = True
     clamped = _within(made.geometry, middle, positions(geometry))
