@@ -63,7 +63,7 @@ class FillHoles:
 
 Rule = Threshold | KeepLargest | RemoveSmall | FillHoles
 
-_RULES: dict[str, type] = {rule.__name__: rule for rule in (Threshold, KeepLargest, RemoveSmall, FillHoles)}
+_RULES: dict[str, type[Any]] = {rule.__name__: rule for rule in (Threshold, KeepLargest, RemoveSmall, FillHoles)}
 
 
 def rules_from_specs(specs: Sequence[Mapping[str, Any]], labels: LabelSet) -> tuple[Rule, ...]:
@@ -79,7 +79,7 @@ def rules_from_specs(specs: Sequence[Mapping[str, Any]], labels: LabelSet) -> tu
         values = dict(spec)
         if values.get("classes") is not None:
             values["classes"] = tuple(values["classes"])
-        rule = spec_of.build(values, _RULES)
+        rule: Rule = spec_of.build(values, _RULES)
         _indices(rule, labels)
         rules.append(rule)
     return tuple(rules)
