@@ -233,7 +233,11 @@ class VolumeCache:
         except NoLocksError:
             raise
         except (SetupError, OSError) as error:
-            said = error.message if isinstance(error, SetupError) else f"{self.folder} cannot be written: {error}"
+            said = (
+                error.message
+                if isinstance(error, SetupError)
+                else f"{self.folder} cannot be written: {error}"
+            )
             raise SetupError(
                 said,
                 hint=f"preprocessed volumes are kept in {self.root / FOLDER}: make room there, or let it be written; "
@@ -283,7 +287,6 @@ class VolumeCache:
     def _write(path: Path, array: NDArray[Any]) -> None:
         with whole_file(path) as temporary, temporary.open("xb") as stream:
             np.save(stream, array)
-
 
     def _gone(self, case: Case) -> DataError:
         return DataError(

@@ -139,9 +139,7 @@ def score_cases(
         come when their volume is complete.
     """
     rules = require_rules_for(cases, recipe, labels)
-    scorer = _Scorer(
-        forward, recipe, labels, rules, counts, probabilities=probabilities, surfaces=surfaces
-    )
+    scorer = _Scorer(forward, recipe, labels, rules, counts, probabilities=probabilities, surfaces=surfaces)
     if recipe.dimensions == 3:
         for case in cases:
             yield scorer.volume(case)

@@ -63,7 +63,9 @@ class FillHoles:
 
 Rule = Threshold | KeepLargest | RemoveSmall | FillHoles
 
-_RULES: dict[str, type[Any]] = {rule.__name__: rule for rule in (Threshold, KeepLargest, RemoveSmall, FillHoles)}
+_RULES: dict[str, type[Any]] = {
+    rule.__name__: rule for rule in (Threshold, KeepLargest, RemoveSmall, FillHoles)
+}
 
 
 def rules_from_specs(specs: Sequence[Mapping[str, Any]], labels: LabelSet) -> tuple[Rule, ...]:
@@ -152,7 +154,7 @@ def cleaned(
     """
     if not looks_at_parts(rules):
         return array
-    found = array.copy()
+    found = np.array(array)
     for rule in rules:
         if isinstance(rule, Threshold):
             continue

@@ -199,7 +199,7 @@ def _scored_cases(run: Run, split: Split) -> Sequence[Case]:
     if spec is None:
         raise RecipeError(f"the recipe of {run.path} has no {split} set", hint=_WITHOUT_A_TEST_SET)
     try:
-        return load_cases(spec)
+        return load_cases(spec, run.recipe.dimensions)
     except DataError as error:
         if split != "test" or run.recipe.test_dataset is not None or not Path(spec.dataset_root).is_dir():
             raise
@@ -215,7 +215,7 @@ def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
         if spec is None:
             continue
         if Path(spec.dataset_root).is_dir():
-            learned[name] = load_cases(spec)
+            learned[name] = load_cases(spec, run.recipe.dimensions)
         else:
             complete = False
             warn(
