@@ -57,8 +57,9 @@ def evaluate(
 
     Writes ``cases.csv`` (a row per case and class), ``summary.json``, ``masks/`` (of whole volumes NIfTI, on the
     grid of the image) and, for the first cases, ``overlays/`` (image, truth, prediction). Slices of a volume
-    count as one case; its overlay is the slice with the most foreground, of a whole volume an axial one. Surfaces are those of whole volumes where the data set
-    says how their slices lie, see :class:`medseg_paddle.metrics.Distances`.
+    count as one case; its overlay is the slice with the most foreground, of a whole volume an axial one.
+    Surfaces are those of whole volumes where the data set says how their slices lie, see
+    :class:`medseg_paddle.metrics.Distances`.
 
     Parameters
     ----------
@@ -76,8 +77,8 @@ def evaluate(
         In place of the recipe's.
     overrides : sequence of str
         ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``postprocessing``, ``device``,
-        ``cpu_kernels``, ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is; ``summary.json`` says
-        what was used.
+        ``cpu_kernels``, ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is;
+        ``summary.json`` says what was used.
 
     Raises
     ------
