@@ -182,8 +182,7 @@ def _train(
         require_same_files(run, read_beside(recipe))
     elif writes:
         Run.require_free(folder, overwrite=overwrite)
-    if member is None:
-        ready_volumes(recipe, splits["train"])
+    ready_volumes(recipe, splits["train"])
     if processes is not None:
         held.close()  # for the first of those that it starts
         with TrainingProgress(recipe, None) as bar:
