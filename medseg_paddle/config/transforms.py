@@ -22,6 +22,7 @@ from pydantic import (
 
 from medseg_paddle.config.base import Ordered, Probability, Spec, inconsistent
 from medseg_paddle.config.transforms_3d import RandomVolumeIntensity, RandomVolumePatch
+from medseg_paddle.config.volume_preprocessing import VolumePreprocessing
 
 Size = tuple[PositiveInt, PositiveInt]
 
@@ -402,12 +403,12 @@ Transform = Annotated[
     | RandomCenterCrop | ScalePadding | RandomNoise | RandomBlur | RandomRotation | RandomScaleAspect
     | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | RandomGaussianBlur
     | RandomLowResolution | RandomChannelDrop | RandomCutout | RandomHistogramMatch | RandomFourierStyle
-    | StandardizeImage | ElasticDeformation | RandomVolumePatch | RandomVolumeIntensity,
+    | StandardizeImage | ElasticDeformation | VolumePreprocessing | RandomVolumePatch | RandomVolumeIntensity,
     Field(discriminator="type"),
 ]  # fmt: skip
 
 DeterministicTransform = Annotated[
-    Normalize | Resize | ResizeByLong | ResizeByShort | Padding | StandardizeImage,
+    Normalize | Resize | ResizeByLong | ResizeByShort | Padding | StandardizeImage | VolumePreprocessing,
     Field(discriminator="type"),
 ]
 

@@ -35,13 +35,16 @@ from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.provenance import provenance, surroundings
 from medseg_paddle.steps.together import Processes, processes_wanted, train_together
 from medseg_paddle.steps.train_progress import TrainingProgress, Watch, stopped_early
+from medseg_paddle.steps.volumes import ready_volumes
 
 if TYPE_CHECKING:
     from medseg_paddle.engine.data import Survey
     from medseg_paddle.steps.member import Member, RemoteListener
 
 # What comes after the training.
-_LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset", "surface_tolerance"})
+_LATER_USE = frozenset(
+    {"description", "prepare", "inference", "postprocessing", "export", "test_dataset", "surface_tolerance"}
+)
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
@@ -175,6 +178,7 @@ def _train(
         require_same_files(run, read_beside(recipe))
     elif writes:
         Run.require_free(folder, overwrite=overwrite)
+    ready_volumes(recipe, splits["train"])
     if processes is not None:
         held.close()  # for the first of those that it starts
         with TrainingProgress(recipe, None) as bar:
@@ -244,9 +248,9 @@ def _train(
 
 def _checked(recipe: Recipe) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
     """The images of each split, the classes, and the one that chooses; what can be told from their names is right."""
-    splits = {"train": load_cases(recipe.train_dataset)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
     if recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
@@ -340,9 +344,10 @@ def _require_same_training(run: Run, wanted: Recipe) -> None:
     if wanted.selection.metric == "nsd":
         free -= {"surface_tolerance"}
     changed = [key for key in _changed(run, wanted) if key not in free]
-    if "inference" in _changed(run, wanted) and run.history():
+    predicted = [key for key in ("inference", "postprocessing") if key in _changed(run, wanted)]
+    if predicted and run.history():
         raise RecipeError(
-            f"{run.path} was validated with another inference; its scores could not be compared with later ones",
+            f"{run.path} was validated with another {predicted[0]}; its scores could not be compared with later ones",
             hint="give the change to `medseg evaluate` and `medseg export` with --set; the run stays as it is",
         )
     if changed:
