@@ -128,7 +128,7 @@ def labels_on(reference: Reference, label_map: LabelMap) -> NDArray[Any]:
             f"{lost} labelled voxels lie beyond the series",
             hint="send the missing slices of the series, or cut the labels to it",
         )
-    for number in (int(found.min()), int(found.max())):  # before the cast, which would make 1 of 257
+    for number in (int(found.max()), int(found.min())):  # before the cast, which would make 1 of 257
         if not 0 <= number < len(label_map.labels):
             raise DataError(
                 f"a voxel has label {number}, and the labels end at {len(label_map.labels) - 1}",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.core import LabelMap, LabelSet, Volume
+from medseg_paddle.core.concepts import uncoded
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.dicom_made import Algorithm
 from medseg_paddle.io.dicom_reference import read_reference
@@ -113,6 +114,10 @@ def convert_to_segmentation(
         for number, value in enumerate(values, start=1)
         if value != number
     ]
+    unknown = uncoded(label_map.labels.names[1:])
+    if unknown:
+        listed = ", ".join(f"'{name}'" for name in unknown)
+        notes.append(f"no SNOMED code is known for {listed}: written as 'Tissue', with the name beside it")
     if not is_found:
         notes.append("no voxel is labelled: the segments are written with one empty frame")
     geometry = reference.geometry
