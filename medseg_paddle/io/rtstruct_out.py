@@ -30,7 +30,7 @@ from medseg_paddle.io.dicom_made import (
 from medseg_paddle.io.dicom_reference import Reference, image_headers, labels_on
 from medseg_paddle.io.files import whole_file
 
-# DICOM PS3.3, C.8.8.5.4: "Detached Study Management", retired, and still the class that a study is named by here.
+# "Detached Study Management", retired, and still the class that a structure set names a study by.
 _STUDY_CLASS = UID("1.2.840.10008.3.1.2.3.1")
 _CONTOUR_DATA = Tag("ContourData")
 _OF_PATIENT_AND_STUDY = (
