@@ -28,7 +28,8 @@ TILTED = [1, 0, 0, 0, 0.96, -0.28]  # rows down the patient's back, turned about
 
 def make(position, values=None, **changes) -> Dataset:
     values = np.arange(ROWS * COLUMNS) if values is None else np.asarray(values)
-    return ct_image(values.reshape(ROWS, COLUMNS), position=position, **changes)
+    values = values.reshape(ROWS, COLUMNS) if values.ndim == 1 else values
+    return ct_image(values, position=position, **changes)
 
 
 def save(folder, *slices):

@@ -35,7 +35,7 @@ def ct(z, values=None, **changes) -> Dataset:
     own |= {"StudyInstanceUID": "1.2.1", "SeriesNumber": 1, "InstanceNumber": 1}
     own |= {"BitsStored": 12, "HighBit": 11, "RescaleIntercept": -1024}
     return ct_image(
-        values.reshape(ROWS, COLUMNS),
+        values.reshape(ROWS, COLUMNS) if values.ndim == 1 else values,
         position=(-10 - 0.6 * z, 20 + 0.8 * z, 30),
         orientation=(0.8, 0.6, 0, 0, 0, -1),
         signed=False,
