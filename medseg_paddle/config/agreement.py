@@ -23,6 +23,7 @@ from medseg_paddle.config.transforms import (
     StandardizeImage,
     Transform,
 )
+from medseg_paddle.config.volume_agreement import require_one_kind_of_image
 from medseg_paddle.core import SPLITS
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_modes(recipe)
     _require_one_fold(recipe)
     _require_honest_scores(recipe)
+    require_one_kind_of_image(recipe)
     _require_intensities_before_normalize(recipe)
     _require_whole_images_to_standardize(recipe)
     _require_one_preprocessing(recipe)

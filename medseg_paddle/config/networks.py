@@ -11,19 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from medseg_paddle.config.base import Channels, Spec, inconsistent
+from medseg_paddle.config.base import Spec
+from medseg_paddle.config.networks_3d import AttentionUNet3D, ResUNet3D, UNet3D
+from medseg_paddle.config.networks_base import ModelSpec, require_levels_to_supervise
 
 
-class _ModelSpec(Spec):
-    num_classes: Annotated[int, Field(ge=2, le=256)] | None = Field(
-        None, description="classes, the background included; taken from the data set where absent"
-    )
-    in_channels: Channels | None = Field(
-        None, description="channels of the images; taken from the data set where absent"
-    )
-
-
-class _PretrainedSpec(_ModelSpec):
+class _PretrainedSpec(ModelSpec):
     pretrained: str | None = Field(None, description="local file of weights to start from; never fetched")
 
 
@@ -44,7 +37,7 @@ class UNetPlusPlus(_PretrainedSpec):
     is_ds: bool = Field(True, description="average the outputs of all decoders")
 
 
-class UNet3Plus(_ModelSpec):
+class UNet3Plus(ModelSpec):
     """PaddleSeg's UNet 3+."""
 
     type: Literal["UNet3Plus"]
@@ -75,14 +68,14 @@ class U2Netp(_PretrainedSpec):
     type: Literal["U2Netp"]
 
 
-class SimpleUNet(_ModelSpec):
+class SimpleUNet(ModelSpec):
     """Ours: a two-level U-Net to learn and test with."""
 
     type: Literal["SimpleUNet"]
     width: PositiveInt = Field(16, description="channels of the first level")
 
 
-class ScalableUNet(_ModelSpec):
+class ScalableUNet(ModelSpec):
     """Ours: a U-Net of any width and depth."""
 
     type: Literal["ScalableUNet"]
@@ -101,13 +94,7 @@ class ScalableUNet(_ModelSpec):
 
     @model_validator(mode="after")
     def _require_levels_to_supervise(self) -> ScalableUNet:
-        if self.deep_supervision >= self.depth:
-            raise inconsistent(
-                f"deep_supervision {self.deep_supervision} of a decoder of {self.depth} level(s), one of which "
-                "gives the segmentation",
-                at=("deep_supervision",),
-                hint=f"write at most {self.depth - 1}",
-            )
+        require_levels_to_supervise(self.deep_supervision, self.depth)
         return self
 
 
@@ -128,7 +115,7 @@ class Backbone(Spec):
     )
 
 
-class EncoderUNet(_ModelSpec):
+class EncoderUNet(ModelSpec):
     """Ours: a U-Net whose way down is one of PaddleSeg's backbones."""
 
     type: Literal["EncoderUNet"]
@@ -149,6 +136,9 @@ Model = Annotated[
     | U2Netp
     | SimpleUNet
     | ScalableUNet
-    | EncoderUNet,
+    | EncoderUNet
+    | UNet3D
+    | ResUNet3D
+    | AttentionUNet3D,
     Field(discriminator="type"),
 ]

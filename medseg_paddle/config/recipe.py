@@ -10,14 +10,17 @@ from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.alignment import Alignment
 from medseg_paddle.config.base import Spec, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
+from medseg_paddle.config.inference import InferenceSpec, with_tile_of_the_patch
 from medseg_paddle.config.initialise import Freeze, Initialise
 from medseg_paddle.config.losses import Loss
 from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Optimizer, Schedule
+from medseg_paddle.config.postprocessing import PostprocessingRule, require_rules_that_fit
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.config.search import SearchSpec, value_at
 from medseg_paddle.config.selection import EarlyStopping, Selection
 from medseg_paddle.config.transforms import DeterministicTransform, Normalize, StandardizeImage
+from medseg_paddle.config.volume_preprocessing import VolumePreprocessing
 from medseg_paddle.core import LabelSet, Split
 
 CpuKernels = Literal["auto", "onednn", "paddle"]
@@ -27,31 +30,6 @@ class ValidationOptions(Spec):
     """PaddleSeg's `test_config`: what the evaluations during training do."""
 
     auc_roc: bool = Field(False, description="also measure the area under the ROC curve (slower)")
-
-
-class InferenceSpec(Spec):
-    """How an image larger than a patch is predicted; the same in validation, evaluation and the bundle."""
-
-    mode: Literal["whole", "tiles"] = Field(
-        "whole", description="the image at once, or overlapping tiles; above 1536 x 1536 pixels always tiles"
-    )
-    tile: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="height and width of a tile")
-    overlap: Annotated[float, Field(ge=0, le=0.95)] = Field(
-        0.5, description="share that neighbouring tiles share"
-    )
-    divisor: PositiveInt = Field(16, description="sides are padded to a multiple of this many pixels")
-
-    @model_validator(mode="after")
-    def _require_tiles_that_fit_the_network(self) -> InferenceSpec:
-        """The rule of `preprocess.tiling.InferencePlan`, which a recipe would break only after training."""
-        if self.mode == "tiles" and any(side % self.divisor for side in self.tile):
-            fitting = [-(-side // self.divisor) * self.divisor for side in self.tile]
-            raise inconsistent(
-                f"inference.tile {list(self.tile)} is no multiple of inference.divisor {self.divisor}",
-                at=("tile",),
-                hint=f"use {fitting}",
-            )
-        return self
 
 
 class ExportSpec(Spec):
@@ -154,8 +132,16 @@ class Recipe(Spec):
     )
 
     inference: InferenceSpec = Field(InferenceSpec(), description="how whole images are predicted")
+    postprocessing: tuple[PostprocessingRule, ...] = Field(
+        (), description="ours: what is done to the answer, in this order, before it is scored or given out"
+    )
     export: ExportSpec = Field(ExportSpec(), description="what an exported model must fulfil")
     search: SearchSpec | None = Field(None, description="which values `medseg search` tries")
+
+    @property
+    def dimensions(self) -> int:
+        """Of space, that the network sees: 2 of a picture, 3 of a volume."""
+        return self.model.dimensions
 
     @property
     def num_classes(self) -> int:
@@ -185,13 +171,19 @@ class Recipe(Spec):
         scored = self.val_dataset or self.test_dataset
         if scored is not None:
             return scored.transforms
-        return tuple(t for t in self.train_dataset.transforms if isinstance(t, (Normalize, StandardizeImage)))
+        kinds = (Normalize, StandardizeImage, VolumePreprocessing)
+        return tuple(t for t in self.train_dataset.transforms if isinstance(t, kinds))
 
     @property
     def preprocessing_specs(self) -> list[dict[str, Any]]:
         """The same as plain mappings, without PaddleSeg's keys that have one allowed value or concern labels."""
         fixed = {"keep_ratio", "size_divisor", "label_padding_value"}
         return [t.model_dump(exclude=fixed) for t in self.preprocessing]
+
+    @property
+    def postprocessing_specs(self) -> list[dict[str, Any]]:
+        """The rules for the answer as plain mappings."""
+        return [rule.model_dump(mode="json") for rule in self.postprocessing]
 
     @property
     def learning_rate_key(self) -> str:
@@ -220,6 +212,11 @@ class Recipe(Spec):
         ):
             return None
         return self.val_dataset.model_copy(update={"mode": "test"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _predict_in_tiles_of_the_patch(cls, data: Any) -> Any:
+        return with_tile_of_the_patch(data)
 
     @model_validator(mode="before")
     @classmethod
@@ -256,4 +253,6 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _require_parts_that_agree(self) -> Recipe:
         require_agreement(self)
+        self.inference.require_dimensions(self.dimensions)
+        require_rules_that_fit(self.postprocessing, self.labels, self.dimensions)
         return self

@@ -22,6 +22,8 @@ from pydantic import (
 )
 
 from medseg_paddle.config.base import Probability, Spec, inconsistent
+from medseg_paddle.config.transforms_3d import RandomVolumeIntensity, RandomVolumePatch
+from medseg_paddle.config.volume_preprocessing import VolumePreprocessing
 
 Size = tuple[PositiveInt, PositiveInt]
 Number = TypeVar("Number", int, float)
@@ -416,12 +418,12 @@ Transform = Annotated[
     | RandomCenterCrop | ScalePadding | RandomNoise | RandomBlur | RandomRotation | RandomScaleAspect
     | RandomDistort | RandomAffine | RandomAffinePatch | RandomIntensity | RandomGaussianBlur
     | RandomLowResolution | RandomChannelDrop | RandomCutout | RandomHistogramMatch | RandomFourierStyle
-    | StandardizeImage | ElasticDeformation,
+    | StandardizeImage | ElasticDeformation | VolumePreprocessing | RandomVolumePatch | RandomVolumeIntensity,
     Field(discriminator="type"),
 ]  # fmt: skip
 
 DeterministicTransform = Annotated[
-    Normalize | Resize | ResizeByLong | ResizeByShort | Padding | StandardizeImage,
+    Normalize | Resize | ResizeByLong | ResizeByShort | Padding | StandardizeImage | VolumePreprocessing,
     Field(discriminator="type"),
 ]
 

@@ -15,7 +15,7 @@ from paddle import nn
 from medseg_paddle.config import Recipe
 from medseg_paddle.config.base import component_arguments
 from medseg_paddle.config.networks import Model
-from medseg_paddle.engine import encoders  # noqa: F401  (registers EncoderUNet with the manager)
+from medseg_paddle.engine import encoders, networks_3d  # noqa: F401  (register networks with the manager)
 from medseg_paddle.engine.blocks import double_convolution, resized
 from medseg_paddle.engine.paddleseg_adapter import manager
 from medseg_paddle.engine.precision import MixedPrecision, auto_cast

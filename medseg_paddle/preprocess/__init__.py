@@ -11,6 +11,7 @@ from medseg_paddle.preprocess.intensity import (
     foreground_values,
 )
 from medseg_paddle.preprocess.interpolation import Interpolation
+from medseg_paddle.preprocess.postprocessing import Rule, rules_from_specs
 from medseg_paddle.preprocess.regions import body_mask, nonzero_mask, roi_box
 from medseg_paddle.preprocess.resampling import (
     most_probable,
@@ -18,7 +19,7 @@ from medseg_paddle.preprocess.resampling import (
     resample_labels,
     resample_probabilities,
 )
-from medseg_paddle.preprocess.segment import segment
+from medseg_paddle.preprocess.segment import forecast, labels_of, segment, segment_volume
 from medseg_paddle.preprocess.tiling import Forward, InferencePlan, predict_tiled
 from medseg_paddle.preprocess.volumes import PreparedVolume, VolumePreprocessing
 
@@ -34,11 +35,14 @@ __all__ = [
     "Normalization",
     "PreparedVolume",
     "Preprocessing",
+    "Rule",
     "VolumePreprocessing",
     "ZScore",
     "body_mask",
+    "forecast",
     "foreground_indices",
     "foreground_values",
+    "labels_of",
     "most_probable",
     "nonzero_mask",
     "predict_tiled",
@@ -46,5 +50,7 @@ __all__ = [
     "resample_labels",
     "resample_probabilities",
     "roi_box",
+    "rules_from_specs",
     "segment",
+    "segment_volume",
 ]

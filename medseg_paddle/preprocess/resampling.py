@@ -32,8 +32,8 @@ from medseg_paddle.preprocess.slabs import (
     slabs,
 )
 
-_PARALLEL = 1e-4  # voxels that the axes of two grids may drift apart: less than what is lost to float32
-_LINEAR = Interpolation(kind="linear", across="linear")
+PARALLEL = 1e-4  # voxels that the axes of two grids may drift apart: less than what is lost to float32
+LINEAR = Interpolation(kind="linear", across="linear")
 
 
 def resample(
@@ -76,10 +76,10 @@ def resample(
         A voxel is not finite; `onto` reaches beyond the volume and no `fill` is named; the two have nothing in common
         or lie in two frames of reference.
     """
-    _require_cover(volume.geometry, onto, fill)
+    require_cover(volume.geometry, onto, fill)
     way = interpolation or Interpolation()
     result = np.empty(onto.shape, np.float32)
-    with _pool(threads) as pool:
+    with threads_pool(threads) as pool:
         sampler = _sampler(volume.array, volume.geometry, onto, way, read=read, fill=fill or 0.0, pool=pool)
         for start, stop in slabs(onto.shape):
             sampler.slices(start, stop, result[start:stop])
@@ -106,10 +106,10 @@ def resample_labels(
     LabelMap
         Of the type it had; no label that was not there.
     """
-    _require_cover(label_map.geometry, onto, 0)
+    require_cover(label_map.geometry, onto, 0)
     source = label_map.array
     result = np.empty(onto.shape, source.dtype)
-    with _pool(threads) as pool:
+    with threads_pool(threads) as pool:
         if vote:
             values = np.unique(np.append(source.dtype.type(0), np.unique(source)))  # background lies beyond
             samplers = [
@@ -117,7 +117,7 @@ def resample_labels(
                     source,
                     label_map.geometry,
                     onto,
-                    _LINEAR,
+                    LINEAR,
                     read=_is(value),
                     fill=float(value == 0),
                     pool=pool,
@@ -150,9 +150,9 @@ def resample_probabilities(
         Large: :func:`most_probable` makes the label map without it.
     """
     _require_classes(probabilities, on)
-    _require_cover(on, onto, 0)
+    require_cover(on, onto, 0)
     result = np.empty((len(probabilities), *onto.shape), np.float32)
-    with _pool(threads) as pool:
+    with threads_pool(threads) as pool:
         for sampler, whole in zip(_class_samplers(probabilities, on, onto, pool), result, strict=True):
             for start, stop in slabs(onto.shape):
                 sampler.slices(start, stop, whole[start:stop])
@@ -181,14 +181,14 @@ def most_probable(
         uint8, uint16 beyond 256 classes.
     """
     _require_classes(probabilities, on)
-    _require_cover(on, onto, 0)
+    require_cover(on, onto, 0)
     if len(labels.labels) != len(probabilities):
         raise DataError(
             f"probabilities of {len(probabilities)} classes, and {len(labels.labels)} labels",
             hint="they must come from the same model",
         )
     result = np.empty(onto.shape, np.uint8 if len(probabilities) <= 256 else np.uint16)
-    with _pool(threads) as pool:
+    with threads_pool(threads) as pool:
         samplers = _class_samplers(probabilities, on, onto, pool)
         for (start, stop), winner in _winners(samplers, onto.shape, pool):
             result[start:stop] = winner
@@ -206,7 +206,7 @@ def _sampler(
     pool: Executor,
 ) -> Sampler:
     found = align(source, target)
-    if found.drift > _PARALLEL:
+    if found.drift > PARALLEL:
         kinds = way.kinds(source.spacing, target.spacing)
         kind = next(kind for kind in ("nearest", "linear", "cubic") if kind in kinds)
         matrix, offset = index_map(source, target)
@@ -223,7 +223,7 @@ def _sampler(
         )
     return Separable(
         array.transpose(found.order),
-        _places(found.scale, found.offset, target.shape),
+        places_along(found.scale, found.offset, target.shape),
         kinds=way.kinds([source.spacing[axis] for axis in found.order], target.spacing),
         smoothing=tuple(deviation(abs(scale)) if way.antialias else 0.0 for scale in found.scale),
         read=read,
@@ -236,7 +236,7 @@ def _class_samplers(
     probabilities: NDArray[Any], on: Geometry, onto: Geometry, pool: Executor
 ) -> Iterator[Sampler]:
     for number, array in enumerate(probabilities):
-        yield _sampler(array, on, onto, _LINEAR, read=as_float, fill=float(number == 0), pool=pool)
+        yield _sampler(array, on, onto, LINEAR, read=as_float, fill=float(number == 0), pool=pool)
 
 
 def _winners(
@@ -269,9 +269,9 @@ def _nearest(
     array: NDArray[Any], source: Geometry, target: Geometry, out: NDArray[Any], pool: Executor
 ) -> None:
     found = align(source, target)
-    if found.drift <= _PARALLEL:
+    if found.drift <= PARALLEL:
         nearest_slices(
-            array.transpose(found.order), _places(found.scale, found.offset, target.shape), out, pool
+            array.transpose(found.order), places_along(found.scale, found.offset, target.shape), out, pool
         )
         return
     matrix, offset = index_map(source, target)
@@ -284,9 +284,10 @@ def _nearest(
     list(pool.map(one, range(len(out))))
 
 
-def _places(
+def places_along(
     scale: tuple[float, ...], offset: tuple[float, ...], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], ...]:
+    """Where in a source the slices, rows and columns of a grid lie whose axes are parallel to the source's."""
     return tuple(
         first + step * np.arange(length, dtype=np.float64)
         for step, first, length in zip(scale, offset, shape, strict=True)
@@ -298,12 +299,13 @@ def _is(value: int) -> Read:
 
 
 @contextlib.contextmanager
-def _pool(threads: int | None) -> Iterator[Executor]:
+def threads_pool(threads: int | None) -> Iterator[Executor]:
+    """Threads that resample, as many as there are processors unless told otherwise."""
     with ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="resampling") as pool:
         yield pool
 
 
-def _require_cover(source: Geometry, target: Geometry, fill: float | None) -> None:
+def require_cover(source: Geometry, target: Geometry, fill: float | None) -> None:
     """Refuse a target that lies elsewhere, or one that reaches beyond the source where nobody said what is there."""
     matrix, offset = index_map(source, target)
     places = np.round(corners(target.shape) @ matrix.T + offset, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol, cast
 
 import cv2
@@ -50,6 +51,49 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, shape[0])
 
 
+class Passing:
+    """A volume whose slices come once, in their order, and go when they are not needed any more.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the whole volume.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self._first = 0
+        self._kept: Plane = np.empty((0, *shape[1:]), np.float32)
+        self._came: Plane = self._kept
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: int | slice) -> Plane:
+        """Slices that are there; a copy of those that came at different times."""
+        if not isinstance(key, slice):
+            return self[key : key + 1][0]
+        start, stop, border = key.start - self._first, key.stop - self._first, len(self._kept)
+        if start < 0 or stop > border + len(self._came):
+            raise IndexError(f"slices {key.start} to {key.stop} are gone or did not come yet")
+        if stop <= border:
+            return self._kept[start:stop]
+        if start >= border:
+            return self._came[start - border : stop - border]
+        return np.concatenate([self._kept[start:], self._came[: stop - border]])
+
+    def put(self, came: Plane) -> None:
+        """Take the next slices, shape (n, rows, columns); not copied before :meth:`keep`."""
+        self._came = came
+
+    def keep(self, first: int) -> None:
+        """Copy those from slice `first` on that are there, and let go of what came."""
+        end = self._first + len(self._kept) + len(self._came)
+        first = min(max(first, self._first), end)
+        self._kept = np.array(self[first:end])
+        self._first, self._came = first, self._kept[:0]
+
+
 class Separable:
     """Resampling along one axis after the other, to a grid whose axes are parallel to the old ones.
 
@@ -57,7 +101,7 @@ class Separable:
 
     Parameters
     ----------
-    planes : ndarray, shape (d, h, w)
+    planes : ndarray or Passing, shape (d, h, w)
         The source, its axes in the order of the new grid's.
     index : three ndarrays, float64
         Where in the source the slices, rows and columns of the new grid lie.
@@ -72,7 +116,7 @@ class Separable:
 
     def __init__(
         self,
-        planes: NDArray[Any],
+        planes: NDArray[Any] | Passing,
         index: tuple[NDArray[np.float64], ...],
         *,
         kinds: tuple[Kind, ...],
@@ -91,11 +135,22 @@ class Separable:
         self._beyond = [~inside(places, length) for length, places in zip(planes.shape, index, strict=True)]
         self._enlarges = len(index[1]) * len(index[2]) > planes.shape[1] * planes.shape[2]
         # Values that need no work are combined where they lie.
-        self._in_place = (
-            self._enlarges and read is as_float and planes.dtype == np.float32 and planes.flags.c_contiguous
-        )
-        self._held: NDArray[np.float32] = planes if self._in_place else np.empty((0, 0, 0), np.float32)
+        self._in_place = False
+        self._held: NDArray[np.float32] = np.empty((0, 0, 0), np.float32)
+        if isinstance(planes, np.ndarray) and planes.dtype == np.float32 and planes.flags.c_contiguous:
+            self._in_place = self._enlarges and read is as_float
+            self._held = planes if self._in_place else self._held
         self._which = np.empty(0, np.intp)
+
+    def needs(self) -> list[tuple[int, int]]:
+        """Of each slice of the new grid, the first slice of the source that it is made of, and the end of these.
+
+        Where the new slice lies beyond the source there are none, and both are 0.
+        """
+        rows, taken = self._across.indptr, self._across.indices
+        return [
+            (int(taken[a:b].min()), int(taken[a:b].max()) + 1) if b > a else (0, 0) for a, b in pairwise(rows)
+        ]
 
     def slices(self, start: int, stop: int, out: Plane) -> None:
         """Write slices `start` up to `stop` of the new grid to `out`, shape (stop - start, rows, columns)."""

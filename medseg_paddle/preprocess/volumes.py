@@ -109,30 +109,46 @@ class VolumePreprocessing:
             "interpolation": _plain(self.interpolation),
         }
 
-    def forward(self, volume: Volume, *, threads: int | None = None) -> PreparedVolume:
+    def forward(self, volume: Volume | Sequence[Volume], *, threads: int | None = None) -> PreparedVolume:
         """Bring a volume to the network's grid and scale.
 
         Parameters
         ----------
-        volume : Volume
-            Of any type and direction; is not changed.
+        volume : Volume, or a sequence of Volume
+            Of any type and direction; is not changed. Several are the channels of one image, on one grid: the part
+            that is kept is the smallest box around the region in all of them together, and each is normalised by
+            itself.
         threads : int, optional
             As many as there are processors, unless told otherwise.
 
         Raises
         ------
         DataError
-            The volume has no such region, is in other units than the normalisation needs, is blank or not finite.
+            The volume has no such region, is in other units than the normalisation needs, is blank or not finite, or
+            the channels do not lie on one grid.
         """
-        turned = reorient(volume, self.axes)
+        channels = [volume] if isinstance(volume, Volume) else list(volume)
+        source = _one_grid(channels)
+        turned = [reorient(channel, self.axes) for channel in channels]
         if self.crop != "none":
-            mask = body_mask(turned) if self.crop == "body" else nonzero_mask(turned)
-            turned = crop(turned, Box.around(mask, margin_voxels(turned.geometry, self.margin_mm)))
-        grid = turned.geometry if self.spacing is None else turned.geometry.respaced(self.spacing)
-        read = as_float if self.normalization is None else self.normalization.fit(turned)
-        resampled = resample(turned, grid, interpolation=self.interpolation, read=read, threads=threads)
-        units = volume.units if self.normalization is None else "arbitrary"
-        return PreparedVolume(Volume(resampled.array, grid, units), volume.geometry)
+            box = Box.around(self._region(turned), margin_voxels(turned[0].geometry, self.margin_mm))
+            turned = [crop(channel, box) for channel in turned]
+        kept = turned[0].geometry
+        grid = kept if self.spacing is None else kept.respaced(self.spacing)
+        array = np.empty((len(turned), *grid.shape), np.float32)
+        for channel, plane in zip(turned, array, strict=True):
+            read = as_float if self.normalization is None else self.normalization.fit(channel)
+            plane[...] = resample(
+                channel, grid, interpolation=self.interpolation, read=read, threads=threads
+            ).array
+        return PreparedVolume(array, grid, source)
+
+    def _region(self, channels: Sequence[Volume]) -> NDArray[np.bool_]:
+        find = body_mask if self.crop == "body" else nonzero_mask
+        mask = find(channels[0])
+        for channel in channels[1:]:
+            mask |= find(channel)
+        return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,18 +159,20 @@ class PreparedVolume:
 
     Attributes
     ----------
-    volume : Volume
-        float32 on the network's grid, whose geometry says where that lies in the patient.
+    array : ndarray, shape (channels, *geometry.shape), float32
+    geometry : Geometry
+        The network's grid: where the array's voxels lie in the patient.
     source : Geometry
         The grid that the volume came on.
     """
 
-    volume: Volume
+    array: NDArray[np.float32]
+    geometry: Geometry
     source: Geometry
 
     def labels(self, label_map: LabelMap, *, vote: bool = False, threads: int | None = None) -> LabelMap:
         """A label map of the source on the network's grid, to learn from; see :func:`resample_labels`."""
-        return resample_labels(label_map, self.volume.geometry, vote=vote, threads=threads)
+        return resample_labels(label_map, self.geometry, vote=vote, threads=threads)
 
     def restore_labels(self, label_map: LabelMap, *, threads: int | None = None) -> LabelMap:
         """A label map of the network's grid on the source's, each voxel as the nearest one.
@@ -173,26 +191,43 @@ class PreparedVolume:
 
         Parameters
         ----------
-        probabilities : ndarray, shape (classes, *volume.array.shape), floating point
+        probabilities : ndarray, shape (classes, *geometry.shape), floating point
             Background first; may be memory-mapped.
         labels : LabelSet
         threads : int, optional
         """
-        return most_probable(probabilities, self.volume.geometry, self.source, labels, threads=threads)
+        return most_probable(probabilities, self.geometry, self.source, labels, threads=threads)
 
     def restore_probabilities(
         self, probabilities: NDArray[Any], *, threads: int | None = None
     ) -> NDArray[np.float32]:
         """Probabilities on the source's grid, shape (classes, *source.shape), float32: large."""
-        return resample_probabilities(probabilities, self.volume.geometry, self.source, threads=threads)
+        return resample_probabilities(probabilities, self.geometry, self.source, threads=threads)
 
     def _require_grid(self, geometry: Geometry) -> None:
-        mine = self.volume.geometry
-        if geometry.shape != mine.shape or not np.allclose(geometry.affine, mine.affine, rtol=0, atol=1e-3):
+        if not _is_same(geometry, self.geometry):
             raise DataError(
                 "the label map does not lie on the grid that the volume was brought to",
                 hint="give the labels of this volume, on its own grid",
             )
+
+
+def _one_grid(channels: Sequence[Volume]) -> Geometry:
+    if not channels:
+        raise DataError("an image without a channel", hint="name at least one file per image")
+    first = channels[0].geometry
+    for number, channel in enumerate(channels[1:], start=2):
+        if not _is_same(channel.geometry, first):
+            raise DataError(
+                f"channel {number} of an image does not lie where channel 1 lies: {channel.geometry.shape} voxels and "
+                f"{first.shape}, or another place or direction",
+                hint="resample the channels to one grid, as `medseg prepare` with `volumes: whole` asks for",
+            )
+    return first
+
+
+def _is_same(one: Geometry, other: Geometry) -> bool:
+    return one.shape == other.shape and np.allclose(one.affine, other.affine, rtol=0, atol=1e-3)
 
 
 def _checked_spacing(spacing: Any) -> tuple[float | None, float | None, float | None]:

@@ -68,22 +68,20 @@ def test_a_volume_that_knows_its_positions_keeps_them_there_and_back(
         interpolation=Interpolation("linear", antialias=False),
     )  # fmt: skip
     made = way.forward(Volume(place, geometry, "HU"))
-    assert made.volume.geometry.axis_codes == codes or spacing is not None
-    assert (made.volume.units, made.volume.geometry.frame_of_reference) == ("HU", "1.2.3")
+    assert made.geometry.axis_codes == codes or spacing is not None
+    assert made.geometry.frame_of_reference == "1.2.3"
     # On the network's grid, away from the edge of what was coded:
-    deep = _within(geometry, inner, positions(made.volume.geometry))
-    coded = positions(made.volume.geometry)[..., axis] + 2000
-    assert made.volume.array[deep] == pytest.approx(coded[deep], abs=2e-3)
+    deep = _within(geometry, inner, positions(made.geometry))
+    coded = positions(made.geometry)[..., axis] + 2000
+    assert made.array[0][deep] == pytest.approx(coded[deep], abs=2e-3)
     # And back: probabilities that hold the position, as a network would that knows where it is.
     back = made.restore_probabilities(coded[None].astype(np.float32))[0]
     # Where the source is coarser they are smoothed, which bends a line towards the ends that it repeats.
     coarse = geometry.transposed(geometry.turn_to(codes)[0]).spacing
-    reach = [
-        7 if ours < theirs else 0 for ours, theirs in zip(made.volume.geometry.spacing, coarse, strict=True)
-    ]
-    middle = np.zeros(made.volume.array.shape, bool)
+    reach = [7 if ours < theirs else 0 for ours, theirs in zip(made.geometry.spacing, coarse, strict=True)]
+    middle = np.zeros(made.geometry.shape, bool)
     middle[tuple(slice(less, side - less) for less, side in zip(reach, middle.shape, strict=True))] = True
-    clamped = _within(made.volume.geometry, middle, positions(geometry))
+    clamped = _within(made.geometry, middle, positions(geometry))
     assert back[clamped] == pytest.approx((positions(geometry)[..., axis] + 2000)[clamped], abs=2e-3)
     assert back.shape == SHAPE
 
@@ -108,7 +106,7 @@ def test_without_another_spacing_labels_come_back_as_they_were(geometry, codes, 
     labels.array[:3] = 0
     made = VolumePreprocessing(axes=codes, crop=region).forward(Volume(array, geometry))
     there = made.labels(labels)
-    assert there.array.shape == made.volume.array.shape
+    assert there.array.shape == made.geometry.shape
     one_hot = np.stack([there.array == 0, there.array == 1]).astype(np.float32)
     for back in (made.restore_labels(there), made.restore(one_hot, LABELS)):
         assert np.array_equal(back.array, labels.array)
@@ -119,7 +117,7 @@ def test_without_another_spacing_labels_come_back_as_they_were(geometry, codes, 
 @given(grids(), st.tuples(*[st.floats(0.6, 2.5)] * 3))
 def test_the_networks_grid_covers_the_same_ground(geometry, spacing):
     volume = Volume(np.ones(SHAPE), geometry)
-    made = VolumePreprocessing(axes=geometry.axis_codes, spacing=spacing).forward(volume).volume
+    made = VolumePreprocessing(axes=geometry.axis_codes, spacing=spacing).forward(volume)
     for ours, corner in zip(edges(made.geometry), edges(geometry), strict=True):
         assert ours == pytest.approx(corner, abs=1e-8)
 
@@ -130,7 +128,7 @@ def test_a_ball_comes_back_with_its_volume_and_centre():
     centre = np.array([29.0, 30.0, 37.0])
     inside = np.linalg.norm(positions(geometry) - centre, axis=-1) < 15
     made = VolumePreprocessing(axes="IPR", spacing=(2, 1.1, 1.1)).forward(Volume(inside, geometry))
-    near = np.clip((15.5 - np.linalg.norm(positions(made.volume.geometry) - centre, axis=-1)), 0, 1)
+    near = np.clip((15.5 - np.linalg.norm(positions(made.geometry) - centre, axis=-1)), 0, 1)
     back = made.restore(np.stack([1 - near, near]).astype(np.float32), LABELS)
     found = positions(geometry)[back.array == 1]
     assert found.mean(axis=0) == pytest.approx(centre, abs=0.1)
@@ -142,8 +140,7 @@ def test_intensities_are_clipped_before_they_are_interpolated():
     array = np.full((3, 20, 20), 40, np.int16)
     array[:, 10, 10] = 30000  # a clip of metal: a spline through it would ring by thousands of HU
     way = VolumePreprocessing(axes="LPS", spacing=(1, 0.5, 0.5), normalization=HuWindow(40, 400))
-    made = way.forward(Volume(array, geometry, "HU")).volume
-    assert made.units == "arbitrary"
+    made = way.forward(Volume(array, geometry, "HU"))
     assert (made.array.min(), made.array.max()) == pytest.approx((0.5, 1), abs=0.15)
     assert array.max() == 30000
 
@@ -163,8 +160,8 @@ def test_the_body_of_a_ct():
     assert np.array_equal(body_mask(volume), expected)
     sagittal = volume.transposed((2, 0, 1))  # the same body, stored otherwise
     assert np.array_equal(body_mask(sagittal), expected.transpose(2, 0, 1))
-    made = VolumePreprocessing(crop="body", margin_mm=3).forward(volume).volume
-    assert made.array.shape == (3, 16, 21)
+    made = VolumePreprocessing(crop="body", margin_mm=3).forward(volume)
+    assert made.array.shape == (1, 3, 16, 21)
     with pytest.raises(DataError, match="Hounsfield units"):
         body_mask(Volume(array, geometry))
 
@@ -219,6 +216,36 @@ def test_a_description_in_json_makes_the_same(way):
 def test_a_description_that_makes_no_sense_is_refused(spec, message):
     with pytest.raises(RecipeError, match=message):
         VolumePreprocessing.from_spec(spec)
+
+
+def test_channels_are_cropped_together_and_normalised_each_by_itself():
+    geometry = Geometry((6, 7, 8), np.eye(4))
+    rng = np.random.default_rng(3)
+    first, second = np.zeros((6, 7, 8)), np.zeros((6, 7, 8))
+    first[1:3, 2:4, 3:5] = rng.uniform(5, 9, (2, 2, 2))
+    second[2:5, 3:6, 1:4] = rng.uniform(100, 900, (3, 3, 3))
+    volumes = [Volume(one, geometry) for one in (first, second)]
+    made = VolumePreprocessing("LPS", crop="nonzero", normalization=ZScore()).forward(volumes)
+    assert made.array.shape == (2, 4, 4, 4)
+    assert made.geometry.to_lps(np.zeros(3)) == pytest.approx(geometry.to_lps(np.array([1, 2, 1])))
+    for channel, stored in zip(made.array, (first, second), strict=True):
+        part = stored[1:5, 2:6, 1:5]
+        assert channel == pytest.approx((part - part.mean()) / part.std(), abs=1e-5)
+    alone = VolumePreprocessing("LPS", crop="nonzero", normalization=ZScore()).forward(volumes[0])
+    assert alone.array.shape == (1, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Geometry((6, 7, 9), np.eye(4)), Geometry((6, 7, 8), np.diag([1, 1, -1, 1.0]))],
+    ids=["size", "direction"],
+)
+def test_channels_that_lie_elsewhere_are_refused(other):
+    volumes = [Volume(np.ones(grid.shape), grid) for grid in (Geometry((6, 7, 8), np.eye(4)), other)]
+    with pytest.raises(DataError, match="channel 2 of an image does not lie where channel 1 lies"):
+        VolumePreprocessing().forward(volumes)
+    with pytest.raises(DataError, match="without a channel"):
+        VolumePreprocessing().forward([])
 
 
 def test_labels_of_another_grid_are_not_restored():
