@@ -198,8 +198,9 @@ class Pace:
 def pace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """See :class:`Pace`; for trainings without processes that load images."""
     from medseg_paddle.engine import training
+    from medseg_paddle.engine.data import TrainingStream
 
-    batch, run_train = training.TrainingStream.batch, training.run_train
+    batch, run_train = TrainingStream.batch, training.run_train
     paces: list[Pace] = []
 
     def loading(stream: Any, positions: Sequence[int], *rest: Any) -> Any:
@@ -222,7 +223,7 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         paced = replace(hooks, before_iteration=before, after_step=step)
         return run_train(*words, hooks=paced, iters=iters, **options)
 
-    monkeypatch.setattr(training.TrainingStream, "batch", loading)
+    monkeypatch.setattr(TrainingStream, "batch", loading)
     monkeypatch.setattr(training, "run_train", training_at_pace)
 
     def set_pace(*, slow_loading: bool, longer: float = 0) -> None:

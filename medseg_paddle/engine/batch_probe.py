@@ -44,17 +44,18 @@ def _probe(folder: Path) -> dict[str, Any]:
     start_paddle()
     import paddle
 
-    from medseg_paddle.engine.data import TrainingStream, require_stackable, survey, targets_of
+    from medseg_paddle.engine.data import targets_of
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.finders import try_out
+    from medseg_paddle.engine.streams import require_stackable, survey, training_stream
     from medseg_paddle.io.cases import load_cases
     from medseg_paddle.io.decoded import DecodedImages
 
     chosen = set_device(recipe.device, recipe.precision)
     free = None if chosen == "cpu" else _free_on_gpu(int(chosen.partition(":")[2]))
     _limit_growth(order["limit"])
-    cases = load_cases(recipe.train_dataset)
-    stream = TrainingStream(cases, recipe)
+    cases = load_cases(recipe.train_dataset, recipe.dimensions)
+    stream = training_stream(cases, recipe)
     used = {
         stream.case_at(place).id: stream.case_at(place) for place in range(order["steps"] * recipe.batch_size)
     }

@@ -16,7 +16,6 @@ import paddle
 from medseg_paddle.engine.alignment import DomainAlignment
 from medseg_paddle.engine.checkpoints import CheckpointWriter, StatefulPart, restore
 from medseg_paddle.engine.dashboard import Dashboard
-from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.divergence import DivergenceGuard
 from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached
@@ -28,6 +27,7 @@ from medseg_paddle.engine.precision import LossScaler, mixed_precision, training
 from medseg_paddle.engine.randomness import GlobalGenerators, seed_iteration
 from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.running_loss import RunningLoss
+from medseg_paddle.engine.streams import AnyStream
 from medseg_paddle.engine.validation import Validation
 from medseg_paddle.io.files import sync_file
 from medseg_paddle.run import Run
@@ -44,7 +44,7 @@ class Course:
     reached : Reached
         How far that is.
     model, optimizer
-    stream : TrainingStream
+    stream : TrainingStream or VolumeStream
     validation : Validation
     dashboard : Dashboard or None
         None on processes that write nothing.
@@ -72,7 +72,7 @@ class Course:
         reached: Reached,
         model: paddle.nn.Layer,
         optimizer: Any,
-        stream: TrainingStream,
+        stream: AnyStream,
         validation: Validation,
         dashboard: Dashboard | None,
         log: TextIO,

@@ -29,8 +29,9 @@ class Survey:
     """What the labels of a data set hold: pixels per class, those ignored left out, and the sizes of the images."""
 
     pixels: tuple[int, ...]
+    """Of whole volumes, voxels."""
     sizes: frozenset[tuple[int, int]]
-    """Rows and columns, those of the images without labels included."""
+    """Rows and columns, those of the images without labels included; empty of whole volumes, which patches are cut of."""
     only_ignored: tuple[Path, ...] = ()
     """Labels with ignored pixels and none of a class."""
     holds_foreground: tuple[bool, ...] = ()
@@ -178,7 +179,7 @@ def batch_bytes(recipe: Recipe, found: Survey) -> int:
     mixed = recipe.train_dataset.mixup is not None
     label = np.dtype(np.int64) if mixed else label_dtype(recipe.ignore_index)
     images = 4 * recipe.in_channels * _images_of_a_batch(recipe)
-    return pixels * (images + label.itemsize * recipe.batch_size) + _ROUNDING
+    return pixels * (images + label.itemsize * recipe.batch_size) + ROUNDING
 
 
 def _images_of_a_batch(recipe: Recipe) -> int:
@@ -186,7 +187,7 @@ def _images_of_a_batch(recipe: Recipe) -> int:
     return recipe.batch_size * (1 if recipe.alignment is None else 2)
 
 
-_ROUNDING = 256  # arrays of a batch begin at round addresses
+ROUNDING = 256  # arrays of a batch begin at round addresses
 
 
 def label_dtype(ignore_index: int) -> np.dtype[Any]:
@@ -212,10 +213,11 @@ def _unlabelled(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 # What is drawn with one seed: 0 is the order of the images, 3 what the network draws (`randomness`).
-_DRAWS, _MIXTURES, _TARGET_ORDER, _TARGET_DRAWS = 1, 2, 4, 5
+DRAWS, _MIXTURES, _TARGET_ORDER, _TARGET_DRAWS = 1, 2, 4, 5
 
 
-def _anywhere(_name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+def anywhere(_name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array of its own."""
     return np.empty(shape, dtype)
 
 
@@ -287,7 +289,7 @@ class TrainingStream:
         batch = self.batch([position])
         return {"img": batch["img"][0], "label": batch["label"][0].astype(np.int64)}
 
-    def batch(self, positions: Sequence[int], allocate: Allocate = _anywhere) -> dict[str, NDArray[Any]]:
+    def batch(self, positions: Sequence[int], allocate: Allocate = anywhere) -> dict[str, NDArray[Any]]:
         """Images and labels of several positions.
 
         Parameters
@@ -312,7 +314,7 @@ class TrainingStream:
         start = positions[0] // size * size
         others = [start + (position - start + mixing.step) % size for position in positions]
         absent = [position for position in others if position not in positions]
-        more = self._loaded(absent, _anywhere, np.dtype(np.int64)) if absent else {}
+        more = self._loaded(absent, anywhere, np.dtype(np.int64)) if absent else {}
         places = [(*positions, *absent).index(position) for position in others]
         for name, values in batch.items():
             every = np.concatenate([values, more[name]]) if absent else values
@@ -354,7 +356,7 @@ class TrainingStream:
         return self._mixup.draw(np.random.default_rng([self._recipe.seed, _MIXTURES, number]), size)
 
     def _augmented(self, position: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        return self._changed(self.case_at(position), [self._recipe.seed, _DRAWS, position])
+        return self._changed(self.case_at(position), [self._recipe.seed, DRAWS, position])
 
     def _changed(
         self, case: Case, seeds: Sequence[int], *, labels: bool = True

@@ -12,7 +12,7 @@ import paddle
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.data import Survey, TrainingStream, batch_bytes
+from medseg_paddle.engine.data import Survey
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.interruption import Stopped
@@ -22,6 +22,7 @@ from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, LoadingFailed, ru
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
 from medseg_paddle.engine.precision import mixed_precision, training_in_bf16
 from medseg_paddle.engine.randomness import seed_everything
+from medseg_paddle.engine.streams import batch_bytes, training_stream
 from medseg_paddle.engine.training import build_alignment, loop_arguments, set_up
 from medseg_paddle.io.decoded import DecodedImages
 
@@ -97,7 +98,7 @@ def try_out(
         try:
             run_train(
                 model,
-                TrainingStream(cases, recipe, decoded, found),
+                training_stream(cases, recipe, decoded, found),
                 cases=len(cases),
                 batch_bytes=batch_bytes(recipe, found),
                 hooks=hooks,

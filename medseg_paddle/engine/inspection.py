@@ -8,21 +8,20 @@ import paddle
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.data import (
-    Survey,
-    TrainingStream,
-    balanced_weights,
-    batch_bytes,
-    require_stackable,
-    survey,
-    targets_of,
-)
+from medseg_paddle.engine.data import Survey, balanced_weights, targets_of
 from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.initialise import initialise
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import build_model
 from medseg_paddle.engine.optimizers import build_optimizer
 from medseg_paddle.engine.shared_memory import require_shared_memory
+from medseg_paddle.engine.streams import (
+    batch_bytes,
+    require_stackable,
+    survey,
+    survey_scored,
+    training_stream,
+)
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.decoded import DecodedImages
 
@@ -82,10 +81,10 @@ def inspect(
     require_shared_memory(batch_bytes(recipe, found), recipe.num_workers)
     _require_foreground(found, f"the training set ({len(train)} images)")
     _doubt(found, "training", recipe, listener)
-    TrainingStream(train, recipe, decoded, found)
+    training_stream(train, recipe, decoded, found)
     balanced_weights(recipe, found)
     if val:
-        scored = survey(val, recipe, listener.surveyed)
+        scored = survey_scored(val, recipe, listener.surveyed)
         _require_foreground(scored, f"the validation set ({len(val)} images)")
         if scored_class is not None and not scored.pixels[scored_class]:
             raise DataError(

@@ -33,7 +33,7 @@ Allocate = Callable[[str, tuple[int, ...], Any], NDArray[Any]]
 
 
 class Stream(Protocol):
-    """What serves images: :class:`medseg_paddle.engine.data.TrainingStream`."""
+    """What serves images; see :func:`medseg_paddle.engine.streams.training_stream`."""
 
     def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, NDArray[Any]]:
         """Return the batch of these positions, in arrays from `allocate`."""

@@ -20,7 +20,7 @@ from medseg_paddle.engine.course import Course
 from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
 from medseg_paddle.engine.dashboard import Dashboard
-from medseg_paddle.engine.data import Survey, TrainingStream, balanced_weights, batch_bytes
+from medseg_paddle.engine.data import Survey, balanced_weights
 from medseg_paddle.engine.ending import Ending
 from medseg_paddle.engine.event_log import Reached, cut_log
 from medseg_paddle.engine.freezing import Freezing
@@ -33,6 +33,7 @@ from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.randomness import seed_everything
 from medseg_paddle.engine.ranks import ALONE, Ranks
+from medseg_paddle.engine.streams import batch_bytes, training_stream
 from medseg_paddle.engine.validation import Validation
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
@@ -98,7 +99,7 @@ def fit(
             ending.callback(run.tidy_checkpoints)
         log = ending.enter_context((run.log if ranks.first else Path(os.devnull)).open("a", encoding="utf-8"))
         model, freezing, alignment, optimizer = _to_train(run, log, checkpoint, ranks)
-        stream = TrainingStream(train_cases, recipe, decoded, found)
+        stream = training_stream(train_cases, recipe, decoded, found)
         dashboard = None
         if ranks.first:
             with contextlib.redirect_stdout(log):  # VisualDL says that the file of a resumed run is there
@@ -113,7 +114,8 @@ def fit(
             "cpu_kernels": set_up(model, own, device),
             "processes": ranks.count,
             "images": len(train_cases),
-            "images_decoded": len(decoded),
+            # Preprocessed volumes are mapped as they are.
+            "images_decoded": len(train_cases) if recipe.dimensions == 3 else len(decoded),
             "shortage": decoded.shortage,
         }
         log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")

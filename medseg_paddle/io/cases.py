@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from medseg_paddle.config.datasets import DatasetSpec, EvalList, EvalManifest, TrainList, TrainManifest
@@ -12,13 +13,20 @@ from medseg_paddle.errors import DataError
 from medseg_paddle.io.volumes import is_volume
 
 
-def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
+def load_cases(spec: DatasetSpec, dimensions: int = 2) -> tuple[Case, ...]:
     """The cases of the split that ``spec.mode`` names, in the file's order.
+
+    Parameters
+    ----------
+    spec : DatasetSpec
+    dimensions : {2, 3}
+        What is wanted: pictures, slices among them, or whole volumes; ``Recipe.dimensions`` says what a network sees.
 
     Raises
     ------
     DataError
-        The folder, the list, the fold or a file in it is missing, or a line is not understood.
+        The folder, the list, the fold or a file in it is missing, a line is not understood, or the data set holds
+        whole volumes where pictures are wanted, or the other way round.
     """
     root = Path(spec.dataset_root)
     if not root.is_dir():
@@ -35,12 +43,7 @@ def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
         origin = str(path)
     if not cases:
         raise DataError(f"{origin}: no image in it", hint="prepare the data with images in this split")
-    volume = next((case.image for case in cases if is_volume(case.image)), None)
-    if volume is not None:
-        raise DataError(
-            f"{origin} holds whole volumes, such as {volume.name}; networks of this version learn slices",
-            hint="prepare the data again with `volumes: slices` and a `window`",
-        )
+    _require_dimensions(cases, dimensions, origin)
     missing = [
         p for case in cases for p in (case.image, case.label, case.roi) if p is not None and not p.is_file()
     ]
@@ -51,6 +54,22 @@ def load_cases(spec: DatasetSpec) -> tuple[Case, ...]:
             hint="correct the list or `dataset_root`, or prepare the data again",
         )
     return cases
+
+
+def _require_dimensions(cases: Sequence[Case], dimensions: int, origin: str) -> None:
+    other = next((case.image for case in cases if is_volume(case.image) != (dimensions == 3)), None)
+    if other is None:
+        return
+    if dimensions == 3:
+        raise DataError(
+            f"{origin} holds pictures, such as {other.name}; the network sees whole volumes",
+            hint="prepare the data again with `volumes: whole` and without a `window`, or use a network for pictures",
+        )
+    raise DataError(
+        f"{origin} holds whole volumes, such as {other.name}; the network sees pictures, and learns slices",
+        hint="prepare the data again with `volumes: slices` and a `window`, or use a network for volumes, such as "
+        "UNet3D",
+    )
 
 
 def labels_of(spec: DatasetSpec) -> LabelSet | None:

@@ -82,6 +82,18 @@ def read_nifti_channels(path: Path) -> tuple[Volume, ...]:
     return tuple(grey_volume(path, one, geometry) for one in array)
 
 
+def nifti_grid(path: Path) -> tuple[Geometry, int]:
+    """Where the voxels of a NIfTI file lie and how many channels it has, by its header alone.
+
+    Raises
+    ------
+    DataError
+        As for :func:`read_nifti_channels`, but for its values.
+    """
+    image = _opened(path, most_axes=4)
+    return _geometry(image, path), image.shape[3] if len(image.shape) == 4 else 1
+
+
 def read_label_nifti(path: Path) -> Volume:
     """Read a label volume's indices as they are stored; uint8 or uint16.
 

@@ -284,15 +284,15 @@ def linear_plane(values: Plane, matrix: Matrix, first: Matrix, out: Plane) -> No
             shares.append((places - low).astype(np.float32))
             corner += low * strides[axis]
             steps.append(strides[axis] if length > 1 else 0)
-        out[rows] = _between(flat, corner, steps, shares)
+        out[rows] = between(flat, corner, steps, shares)
 
 
-def _between(flat: Plane, corner: NDArray[np.intp], steps: list[int], shares: list[Plane]) -> Plane:
+def between(flat: Plane, corner: NDArray[np.intp], steps: list[int], shares: list[Plane]) -> Plane:
     """The value within a cell of voxels, whose first corner and steps along the axes are given."""
     if not steps:
         return flat.take(corner, mode="clip")
-    here = _between(flat, corner, steps[1:], shares[1:])
-    there = _between(flat[steps[0] :], corner, steps[1:], shares[1:])
+    here = between(flat, corner, steps[1:], shares[1:])
+    there = between(flat[steps[0] :], corner, steps[1:], shares[1:])
     there -= here
     there *= shares[0]
     there += here

@@ -24,6 +24,7 @@ from medseg_paddle.errors import MedsegError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.files import write_text
 from medseg_paddle.io.memory import free_memory
+from medseg_paddle.steps.volumes import ready_volumes
 
 _MB = 10**6
 _USED = 0.9
@@ -124,7 +125,8 @@ def batch_find(
     recipe = as_recipe(recipe, overrides)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
-    load_cases(recipe.train_dataset)  # what is missing is told before anything is started
+    # What is missing is told before anything is started.
+    ready_volumes(recipe, load_cases(recipe.train_dataset, recipe.dimensions))
     smallest = _smallest(recipe, at_most)
     search = _Search(recipe, memory_mb, told)
     if not search.probe(smallest).fits:

@@ -21,6 +21,7 @@ from medseg_paddle.steps.checks import (
 )
 from medseg_paddle.steps.progress import TrainingBar
 from medseg_paddle.steps.train import new_run
+from medseg_paddle.steps.volumes import ready_volumes
 
 # So many that one which was saved amid others is still there when the training was asked to end.
 _CHECKPOINTS_KEPT = 4
@@ -134,15 +135,16 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
             "keep_checkpoint_max": max(recipe.keep_checkpoint_max, _CHECKPOINTS_KEPT),
         }
     )
-    splits = {"train": load_cases(recipe.train_dataset)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
     if keep and recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
         require_apart(splits["val"], {"train": splits["train"]}, "val")
         require_unseen_pictures(recipe, splits["val"])
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
     Run.require_free(folder, overwrite=False)
+    ready_volumes(recipe, splits["train"])
     start_paddle()
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.inspection import inspect

@@ -19,6 +19,7 @@ from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.files import require_writable, whole_file, write_text
 from medseg_paddle.steps.progress import ProgressBar
+from medseg_paddle.steps.volumes import ready_volumes
 
 _FEWEST = 10  # iterations that say anything
 _SMOOTHING = 0.03  # of the iterations, standard deviation
@@ -105,13 +106,15 @@ def lr_find(
     plot = Path("outputs") / f"{recipe.name}-lr.png" if output is None else Path(output)
     if plot.suffix.lower() != ".png":
         raise RecipeError(f"--output {plot} is no PNG", hint="name a file that ends in .png")
-    cases = load_cases(recipe.train_dataset)
+    cases = load_cases(recipe.train_dataset, recipe.dimensions)
     require_writable(plot.parent)
+    ready_volumes(recipe, cases)
 
     start_paddle()
-    from medseg_paddle.engine.data import balanced_weights, require_stackable, survey, targets_of
+    from medseg_paddle.engine.data import balanced_weights, targets_of
     from medseg_paddle.engine.device import set_device
     from medseg_paddle.engine.finders import try_out
+    from medseg_paddle.engine.streams import require_stackable, survey
 
     chosen = set_device(device or recipe.device, recipe.precision)
     rates = [float(rate) for rate in np.geomspace(lowest, highest, iterations)]

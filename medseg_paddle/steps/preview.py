@@ -120,6 +120,11 @@ def preview(
     RecipeError, DataError, SetupError
     """
     resolved = as_recipe(recipe, overrides)
+    if resolved.dimensions == 3:
+        raise RecipeError(
+            f"{resolved.model.type} learns patches of volumes, and preview draws pictures",
+            hint="look at the volumes themselves in a viewer; there is no preview of their patches yet",
+        )
     # The sheet is of images with labels; the others of a batch would be loaded for nothing.
     resolved = resolved.model_copy(update={"alignment": None})
     everything = load_cases(resolved.train_dataset)

@@ -35,6 +35,7 @@ from medseg_paddle.steps.progress import say
 from medseg_paddle.steps.provenance import provenance, surroundings
 from medseg_paddle.steps.together import Processes, processes_wanted, train_together
 from medseg_paddle.steps.train_progress import TrainingProgress, Watch, stopped_early
+from medseg_paddle.steps.volumes import ready_volumes
 
 if TYPE_CHECKING:
     from medseg_paddle.engine.data import Survey
@@ -175,6 +176,8 @@ def _train(
         require_same_files(run, read_beside(recipe))
     elif writes:
         Run.require_free(folder, overwrite=overwrite)
+    if member is None:
+        ready_volumes(recipe, splits["train"])
     if processes is not None:
         held.close()  # for the first of those that it starts
         with TrainingProgress(recipe, None) as bar:
@@ -244,9 +247,9 @@ def _train(
 
 def _checked(recipe: Recipe) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
     """The images of each split, the classes, and the one that chooses; what can be told from their names is right."""
-    splits = {"train": load_cases(recipe.train_dataset)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
     if recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)

@@ -12,6 +12,7 @@ from medseg_paddle.config import losses, networks, optimisation, transforms
 from medseg_paddle.config.base import Spec
 from medseg_paddle.preprocess import TRAIN_TRANSFORMS
 from medseg_paddle.preprocess.augment import Mixup
+from medseg_paddle.preprocess.augment.volume_augmentation import VOLUME_TRANSFORMS
 
 manager = pytest.importorskip(
     "medseg_paddle.engine.paddleseg_adapter", reason="PaddleSeg is not installed"
@@ -21,7 +22,15 @@ pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
 OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
-OURS = {*TRAIN_TRANSFORMS, "SimpleUNet", "ScalableUNet", "EncoderUNet", "RMSProp", *OUR_LOSSES}
+OURS = {
+    *TRAIN_TRANSFORMS,
+    *VOLUME_TRANSFORMS,
+    "SimpleUNet",
+    "ScalableUNet",
+    "EncoderUNet",
+    "RMSProp",
+    *OUR_LOSSES,
+}
 
 
 def members(union: Any) -> list[type[Spec]]:

@@ -21,6 +21,7 @@ import pytest
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine import training, validation
+from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks
 from medseg_paddle.errors import DataError, SetupError
@@ -181,15 +182,15 @@ def test_a_run_that_loses_a_loader_process_keeps_all_it_has_learned(
 def test_an_image_that_is_lost_amid_a_training_costs_nothing_that_was_learned(
     disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, read = training.TrainingStream.batch, []
+    batch, read = TrainingStream.batch, []
 
-    def lose(stream: training.TrainingStream, positions: Any, *rest: Any) -> Any:
+    def lose(stream: TrainingStream, positions: Any, *rest: Any) -> Any:
         read.append(positions)
         if len(read) == 9:
             raise DataError("scan.png is cut off", hint="copy it again")
         return batch(stream, positions, *rest)
 
-    monkeypatch.setattr(training.TrainingStream, "batch", lose)
+    monkeypatch.setattr(TrainingStream, "batch", lose)
     with pytest.raises(DataError, match="cut off"):
         train(disc_recipe_file, output=tmp_path / "run", overrides=["num_workers=0"])
     assert "iter_8" in saved(tmp_path / "run")
@@ -382,6 +383,7 @@ def test_a_second_signal_ends_the_process_at_once(number: int) -> None:
     program = f"""
 import os, time
 from medseg_paddle.engine.dashboard import Dashboard
+from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.interruption import StopSignals
 with StopSignals() as stop, stop.deferred():
     for _ in range(2):

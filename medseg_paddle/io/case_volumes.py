@@ -1,0 +1,88 @@
+"""Whole volumes of a prepared data set: all channels of an image, and its labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medseg_paddle.core import Case, LabelMap, LabelSet, Volume
+from medseg_paddle.errors import DataError
+from medseg_paddle.io.nifti import NIFTI_SUFFIXES, read_nifti_channels
+from medseg_paddle.io.volumes import read_label_volume, read_volume
+
+_SHOWN = 5  # values in a message
+
+
+def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
+    """The channels of a case's image, on one grid.
+
+    Parameters
+    ----------
+    case : Case
+        Of a data set that was prepared with ``volumes: whole``.
+    channels : int
+        How many the network takes.
+
+    Returns
+    -------
+    tuple of Volume
+        float32, in the units that the data set notes of the case; in ``"unknown"`` ones where it notes none.
+
+    Raises
+    ------
+    DataError
+        As for :func:`~medseg_paddle.io.volumes.read_volume`, or there are more or fewer channels.
+    """
+    several = case.image.name.lower().endswith(NIFTI_SUFFIXES)
+    volumes = read_nifti_channels(case.image) if several else (read_volume(case.image),)
+    if len(volumes) != channels:
+        raise DataError(
+            f"{case.image} has {len(volumes)} channel(s), the network takes {channels}",
+            hint=f"write `img_channels: {len(volumes)}` in the data sets, or prepare them again",
+        )
+    units = "unknown" if case.slicing is None else case.slicing.units
+    return tuple(Volume(one.array, one.geometry, units) for one in volumes)
+
+
+def read_case_labels(case: Case, image: Volume, labels: LabelSet, ignore_index: int) -> LabelMap:
+    """The labels of a case, on the grid of its image.
+
+    Parameters
+    ----------
+    case : Case
+    image : Volume
+        A channel of its image.
+    labels : LabelSet
+    ignore_index : int
+        A value that may occur, too.
+
+    Returns
+    -------
+    LabelMap
+        uint8.
+
+    Raises
+    ------
+    DataError
+        There is none, it is unreadable, lies elsewhere than its image, or holds a value that is no class.
+    """
+    if case.label is None:
+        raise DataError(
+            f"{case.image} has no label", hint="training and evaluation need a label for every image"
+        )
+    found = read_label_volume(case.label)
+    one, other = found.geometry, image.geometry
+    if one.shape != other.shape or not np.allclose(one.affine, other.affine, rtol=0, atol=1e-3):
+        raise DataError(
+            f"{case.label} does not lie on the grid of its image: {one.shape} voxels and {other.shape}, or another "
+            "place or direction",
+            hint="prepare the data again; a shifted label would teach the wrong place",
+        )
+    counts = np.bincount(found.array.reshape(-1))
+    wrong = [int(v) for v in np.flatnonzero(counts) if v >= len(labels) and v != ignore_index]
+    if wrong:
+        listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in wrong[:_SHOWN])
+        raise DataError(
+            f"{case.label}: label value {listed} for {len(labels)} classes (0..{len(labels) - 1})",
+            hint="correct num_classes, or map the values: `medseg prepare` with `label_map: {255: 1}`",
+        )
+    return LabelMap(found.array.astype(np.uint8, copy=False), image.geometry, labels)
