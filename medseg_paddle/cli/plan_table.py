@@ -17,7 +17,6 @@ def plan_table(planned: PlannedRecipe) -> Table:
     plan = planned.plan
     cases, network = plan.data.cases, plan.network
     voxels, mm = (np.array([getattr(case, name) for case in cases]) for name in ("shape", "spacing"))
-    named = [rule for rule in planned.recipe.postprocessing]
     found = [
         ("training volumes", f"{len(cases)}, {plan.data.channels} channel(s), units {plan.data.units}"),
         ("voxels", _range(voxels)),
@@ -34,7 +33,7 @@ def plan_table(planned: PlannedRecipe) -> Table:
         ("mirrored axes", ", ".join(map(str, plan.mirror))),
         (
             "after the network",
-            f"keep the largest part: {', '.join(plan.whole_classes)}" if named else "nothing",
+            f"keep the largest part: {', '.join(plan.whole_classes)}" if plan.whole_classes else "nothing",
         ),
         (
             "memory, forecast",

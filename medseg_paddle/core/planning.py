@@ -114,8 +114,8 @@ def topology(spacing: Millimetres, patch: Triple) -> Topology:
     """How a network goes down from a patch.
 
     Each step halves every axis whose spacing is by then less than twice the least one, until fewer than 8 voxels are
-    left of it; a single axis is halved from 12 voxels on. A kernel has 3 voxels along an axis from the level on where its
-    spacing is less than twice the least one, and 1 before; at the deepest level always 3.
+    left of it; a single axis is halved from 12 voxels on. A kernel has 3 voxels along an axis from the level on where
+    its spacing is less than twice the least one, and 1 before; at the deepest level always 3.
     """
     current, sides = list(spacing), list(patch)
     strides: list[Triple] = []

@@ -128,16 +128,16 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the one who planned should know before training."""
-        found = []
-        if self.intensities is None and min(case.lowest for case in self.data.cases) <= _LIKE_AIR:
+        found, lowest = [], min(case.lowest for case in self.data.cases)
+        if self.intensities is None and lowest <= _LIKE_AIR:
             found.append(
-                f"values go down to {min(case.lowest for case in self.data.cases):g}, as in CT, but the data set does not "
-                "say that they are Hounsfield units; if they are, prepare it again with `units: HU`"
+                f"values go down to {lowest:g}, as in CT, but the data set does not say that they are "
+                "Hounsfield units; if they are, prepare it again with `units: HU`"
             )
         if self.seconds is not None and self.seconds * self.iters > 3600 * self.hours:
             found.append(
-                f"{self.iters} iterations take longer than {self.hours:g} hours on this CPU; a GPU is the better place, or "
-                "a smaller --memory, which makes smaller patches"
+                f"{self.iters} iterations take longer than {self.hours:g} hours on this CPU; a GPU is the better "
+                "place, or a smaller --memory, which makes smaller patches"
             )
         return tuple(found)
 
@@ -258,7 +258,7 @@ def _whole_classes(data: DataFacts) -> tuple[str, ...]:
 
 
 def _iterations(seconds: float | None, hours: float) -> int:
-    """As many as the time allows, rounded down to 1, 2 or 5 and zeros: what is estimated roughly is not told exactly."""
+    """As many as the time allows, rounded down to 1, 2 or 5 and zeros: an estimate is no exact number."""
     if seconds is None:
         return NNUNET_ITERS
     possible = int(3600 * hours / seconds)

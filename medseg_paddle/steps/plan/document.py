@@ -31,8 +31,8 @@ def recipe_text(plan: Plan) -> str:
         YAML with a comment above each value that was chosen.
     """
     head = (
-        f"Planned by `medseg plan` from {len(plan.data.cases)} training volumes of {plan.data.root.as_posix()}; nothing "
-        "of its validation and test set was read. The rules are nnU-Net's (Isensee et al. 2021, "
+        f"Planned by `medseg plan` from {len(plan.data.cases)} training volumes of {plan.data.root.as_posix()}; "
+        "nothing of its validation and test set was read. The rules are nnU-Net's (Isensee et al. 2021, "
         "https://doi.org/10.1038/s41592-020-01008-z) where nothing else is said. Every value may be changed: "
         "`medseg recipe check` tells whether they still fit each other."
     )
@@ -113,8 +113,8 @@ def _why_spacing(plan: Plan) -> str:
     if plan.coarse is None:
         return "The median of each axis."
     return (
-        f"The median of each axis, but for {_DIRECTIONS[plan.coarse]}, which lie more than {THICK:g} times farther apart "
-        "and are less than a third as many: the 10th percentile there, since the median would blur the finer volumes."
+        f"The median of each axis, but for {_DIRECTIONS[plan.coarse]}, which lie more than {THICK:g} times farther "
+        "apart and are less than a third as many: the 10th percentile there, or finer volumes would be blurred."
     )
 
 
@@ -129,8 +129,8 @@ def _patches(plan: Plan) -> Iterator[Line]:
             )
     else:
         how = (
-            f"The median volume has {shape} voxels at this spacing. From {_times(network.first)} on, the axis that is the "
-            f"longest in comparison was shortened until a batch of 2 fitted the memory: {share:.0%} of the median volume."
+            f"The median volume has {shape} voxels at this spacing. From {_times(network.first)} on, the axis that is "
+            f"the longest in comparison was shortened until a batch of 2 fitted the memory: {share:.0%} of that volume."
         )
     sides = f" Multiples of {_times(network.topology.divisors)}, which the network divides them by."
     yield Line("type", "RandomVolumePatch")
@@ -154,8 +154,8 @@ def _why_mirror(plan: Plan) -> str:
             "a mirrored volume would show at the other."
         )
     return (
-        "All axes, as nnU-Net. No class names a side; take 2 out (left and right) where a side matters all the same, "
-        "such as a liver or a heart that must lie on its own."
+        "All axes, as nnU-Net: no class names a side. Take 2 (left and right) out where a side tells a class all the "
+        "same, as with one kidney of two."
     )
 
 
@@ -174,15 +174,15 @@ def _model(plan: Plan) -> Iterator[Line]:
     why = f"Channels of the first level, doubled at each below; nnU-Net's {WIDTHS['gpu']}."
     if plan.machine.device == "cpu":
         why = (
-            f"Channels of the first level, doubled at each below. nnU-Net has {WIDTHS['gpu']}; half as many are a quarter "
-            "of the work, and on a CPU time is what lacks."
+            f"Channels of the first level, doubled at each below. nnU-Net has {WIDTHS['gpu']}; half as many are a "
+            "quarter of the work, and on a CPU time is what lacks."
         )
     yield Line("width", plan.width, why)
     yield Line("max_width", MAX_WIDTH, "nnU-Net's limit of the channels.")
     yield Line(
         "depth",
         network.depth,
-        f"Steps down, until fewer than {2 * LEAST_SIDE} voxels are left of each axis of the patch, or 12 of a single one.",
+        f"Steps down, until fewer than {2 * LEAST_SIDE} voxels are left of each axis of the patch, or 12 of one alone.",
     )
     yield Line(
         "strides",
@@ -192,8 +192,8 @@ def _model(plan: Plan) -> Iterator[Line]:
     yield Line(
         "kernels",
         [list(kernel) for kernel in network.kernels],
-        "3 voxels along an axis from where its spacing is less than twice the finest one, 1 before: across thick slices "
-        "neighbours are not near. The deepest level always has 3.",
+        "3 voxels along an axis from where its spacing is less than twice the finest one, 1 before: across thick "
+        "slices neighbours are far. The deepest level always has 3.",
     )
     yield Line(
         "deep_supervision",
@@ -268,17 +268,20 @@ def _why_batch_dice(plan: Plan) -> str:
 
 def _why_iters(plan: Plan) -> str:
     if plan.seconds is None:
-        return f"nnU-Net's {NNUNET_ITERS:,}. How long they take on this GPU is not estimated: `medseg profile` measures it."
+        return f"nnU-Net's {NNUNET_ITERS:,}. Their time on a GPU is not estimated; `medseg profile` measures it."
     takes = plan.seconds * plan.iters / 3600
     one = (
         f"about {_three(plan.seconds)} s each, estimated within a factor of two; `medseg profile` measures it"
     )
     if takes > plan.hours:
         return (
-            f"{LEAST_ITERS} at least, though they take about {_three(takes)} hours on this CPU ({one}). A GPU, or smaller "
-            "patches by a smaller `--memory`, would be better."
+            f"{LEAST_ITERS} at least, though they take about {_three(takes)} hours on this CPU ({one}). A GPU, or "
+            "smaller patches by a smaller `--memory`, would be better."
         )
-    return f"About {_three(takes)} of the {plan.hours:g} hours that `--hours` gives ({one}). nnU-Net makes {NNUNET_ITERS:,}, on a GPU."
+    return (
+        f"About {_three(takes)} of the {plan.hours:g} hours that `--hours` gives ({one}). nnU-Net makes "
+        f"{NNUNET_ITERS:,}, on a GPU."
+    )
 
 
 def _after_training(plan: Plan) -> Iterator[Line]:
@@ -286,7 +289,7 @@ def _after_training(plan: Plan) -> Iterator[Line]:
     why = (
         "As in training: the mean over the mirror images, each axis twice the time."
         if mirror
-        else f"nnU-Net averages over mirror images; {list(plan.mirror)} would take {2 ** len(plan.mirror)} times as long."
+        else f"nnU-Net averages over mirror images; {list(plan.mirror)} takes {2 ** len(plan.mirror)} times as long."
     )
     inference = (
         Line("mode", "tiles"),
@@ -300,8 +303,8 @@ def _after_training(plan: Plan) -> Iterator[Line]:
         lines = (Line("type", "KeepLargest"), Line("classes", list(plan.whole_classes)))
         rules = [Item(lines)]
         why = (
-            f"In each of the {len(plan.data.cases)} training cases these classes are one part. nnU-Net keeps such a rule "
-            "only where it made the scores of a cross-validation better: compare them with and without it."
+            f"In each of the {len(plan.data.cases)} training cases these classes are one part. nnU-Net keeps such a "
+            "rule only where it made the scores of a cross-validation better: compare them with and without it."
         )
     yield Line("postprocessing", rules, why)
 
