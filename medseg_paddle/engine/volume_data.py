@@ -116,8 +116,7 @@ class VolumeStream:
         self._cache = VolumeCache.of(recipe)
         self._facts: dict[str, VolumeFacts] = {case.id: self._cache.facts(case) for case in self._cases}
         self._augmentation = VolumeAugmentation.from_specs(
-            [one.model_dump() for one in recipe.train_dataset.transforms[1:]],
-            ignore_index=recipe.ignore_index,
+            [one.model_dump() for one in recipe.train_dataset.transforms[1:]], ignore_index=recipe.ignore_index
         )
         self._order = order_of(
             recipe.train_dataset.sampling,
