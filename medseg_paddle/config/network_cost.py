@@ -15,7 +15,7 @@ from medseg_paddle.config.networks_3d import (
 )
 
 # Of `training_memory`; float32 has 4 bytes, and some values are kept twice for a while.
-_LIBRARIES = 557e6
+_LIBRARIES = 555e6
 _BYTES_PER_VALUE = 5.3
 _BYTES_PER_PARAMETER = 12
 
@@ -33,6 +33,7 @@ class NetworkCost:
     widest : int
         Values of the largest input of a convolution.
     parameters : int
+        Those of convolutions; norms and biases have few.
     multiplications : int
         Of a forward pass; the two of a backward pass take twice as many.
     """
@@ -115,6 +116,7 @@ class _Count:
             self._convolution(level, width, width, kernel)
         if level <= model.deep_supervision:
             classes = model.num_classes or 2
+            self.parameters += width * classes
             self.multiplications += self._voxels[level] * width * classes
             self._keep(level, 3 * classes)  # logits, their probabilities, the truth of each class
 

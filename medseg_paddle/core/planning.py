@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,6 +222,6 @@ def _rounded(mm: float) -> float:
     return float(f"{mm:.4g}")
 
 
-def _triple(values: object) -> Triple:
-    one, two, three = values  # type: ignore[attr-defined]
-    return int(one), int(two), int(three)
+def _triple(values: Iterable[int]) -> Triple:
+    one, two, three = values
+    return one, two, three

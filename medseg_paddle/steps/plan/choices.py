@@ -264,5 +264,5 @@ def _iterations(seconds: float | None, hours: float) -> int:
     possible = int(3600 * hours / seconds)
     if possible < LEAST_ITERS:
         return LEAST_ITERS
-    power = 10 ** int(math.log10(possible))
+    power: int = 10 ** int(math.log10(possible))
     return min(NNUNET_ITERS, max(lead * power for lead in (1, 2, 5) if lead * power <= possible))

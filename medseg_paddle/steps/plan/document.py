@@ -79,7 +79,7 @@ def _preprocessing(plan: Plan) -> Iterator[Line]:
     if plan.intensities is not None:
         yield Line("crop", "none", "CT: a value of 0 is water, and nothing to crop by.")
         found = plan.intensities
-        lines = (
+        ranged = (
             Line("type", "ForegroundRange"),
             Line(
                 "low",
@@ -91,7 +91,7 @@ def _preprocessing(plan: Plan) -> Iterator[Line]:
             Line("std", _four(found.std), "Their standard deviation."),
         )
         why = "CT: Hounsfield units mean the same in every patient, so all volumes are treated alike."
-        yield Line("normalization", lines, why)
+        yield Line("normalization", ranged, why)
         return
     kept = f"the box around what is not 0 holds {plan.kept:.0%} of the voxels of the median volume"
     yield Line("crop", "nonzero", f"What is 0 around the image is no image; {kept}.")
