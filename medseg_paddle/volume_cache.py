@@ -178,7 +178,7 @@ class VolumeCache:
             found = ForegroundVoxels.of(label, self.ignore_index)
             note = {_FACTS: np.array(json.dumps(facts)), **found.arrays}
             with whole_file(self._path(_NOTES, case)) as temporary, temporary.open("xb") as stream:
-                np.savez(stream, **note)
+                np.savez(stream, **note)  # type: ignore[arg-type]  # one of its own words is a bool
 
     def facts(self, case: Case) -> VolumeFacts:
         """What is noted of a case that is there.
@@ -233,7 +233,11 @@ class VolumeCache:
         except NoLocksError:
             raise
         except (SetupError, OSError) as error:
-            said = error.message if isinstance(error, SetupError) else f"{self.folder} cannot be written: {error}"
+            said = (
+                error.message
+                if isinstance(error, SetupError)
+                else f"{self.folder} cannot be written: {error}"
+            )
             raise SetupError(
                 said,
                 hint=f"preprocessed volumes are kept in {self.root / FOLDER}: make room there, or let it be written; "
@@ -284,7 +288,6 @@ class VolumeCache:
         with whole_file(path) as temporary, temporary.open("xb") as stream:
             np.save(stream, array)
 
-
     def _gone(self, case: Case) -> DataError:
         return DataError(
             f"the preprocessed volume of case {case.id} in {self.folder} is not there any more, or its source has "
@@ -327,6 +330,6 @@ def _is_same(path: Path, noted: dict[str, Any]) -> bool:
         found = path.stat()
         if found.st_size != noted["size"]:
             return False
-        return found.st_mtime_ns == noted["mtime_ns"] or sha256(path) == noted["sha256"]
+        return bool(found.st_mtime_ns == noted["mtime_ns"] or sha256(path) == noted["sha256"])
     except OSError:
         return False

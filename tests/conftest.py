@@ -1,4 +1,4 @@
-"""What several tests work on: a small data set of bright discs, and the real public data where it is."""
+"""What several tests work on: small data sets of bright discs and balls, and the real public data where it is."""
 
 from __future__ import annotations
 
@@ -93,6 +93,108 @@ model:
   type: SimpleUNet
   width: 4
 """
+
+
+def write_balls(root: Path) -> Path:
+    """A data set of whole volumes: noise with a brighter ball as class 1; slices of 2 mm, stored in several ways."""
+    import nibabel as nib
+
+    from medseg_paddle.config.prepare import PrepareSpec
+    from medseg_paddle.core import LabelSet
+    from medseg_paddle.steps.dataset import write_dataset
+
+    rng = np.random.default_rng(0)
+    source = root / "source"
+    source.mkdir(parents=True)
+    for number in range(6):
+        shape = (
+            20 + number % 3,
+            18,
+            10,
+        )  # i, j, k of NIfTI: to the patient's right or left, back or front, head
+        far = np.indices(shape) - rng.integers((7, 7, 4), (13, 11, 6))[:, None, None, None]
+        ball = ((far * np.array([1, 1, 2])[:, None, None, None]) ** 2).sum(axis=0) < 25
+        image = (rng.integers(1, 60, shape) + 90 * ball).astype(np.int16)
+        affine = np.diag([-1.0 if number % 2 else 1.0, -1.0, 2.0, 1.0])
+        name = f"{'train' if number < 4 else 'val'}{number}"
+        for what, array in (("image", image), ("label", ball.astype(np.uint8))):
+            nib.save(nib.Nifti1Image(array, affine), source / f"{name}_{what}.nii.gz")
+    spec = PrepareSpec.model_validate(
+        {
+            "reader": "volumes",
+            "volumes": "whole",
+            "key": r"(train\d|val\d)",
+            "sets": [
+                {"split": split, "images": f"{split}*_image.nii.gz", "labels": f"{split}*_label.nii.gz"}
+                for split in ("train", "val")
+            ],
+        }
+    )
+    labels = LabelSet.from_names(("background", "ball"))
+    write_dataset(spec, source=source, destination=root / "balls", labels=labels, name="balls", workers=1)
+    return root / "balls"
+
+
+VOLUME_RECIPE = """\
+name: balls
+labels: [background, ball]
+batch_size: 2
+iters: 6
+save_interval: 3
+log_iters: 1
+overlays: 1
+model_graph: false
+device: cpu
+train_dataset:
+  type: Manifest
+  dataset_root: {root}
+  img_channels: 1
+  mode: train
+  transforms:
+    - {{type: VolumePreprocessing, spacing: [2, 1, 1], normalization: {{type: ZScore}}}}
+    - {{type: RandomVolumePatch, size: [8, 16, 16], mirror: [2]}}
+    - {{type: RandomVolumeIntensity}}
+val_dataset:
+  type: Manifest
+  dataset_root: {root}
+  img_channels: 1
+  mode: val
+  transforms:
+    - {{type: VolumePreprocessing, spacing: [2, 1, 1], normalization: {{type: ZScore}}}}
+optimizer:
+  type: AdamW
+lr_scheduler:
+  type: PolynomialDecay
+  learning_rate: 0.01
+loss:
+  types:
+    - type: CrossEntropyLoss
+  coef: [1]
+model:
+  type: UNet3D
+  width: 4
+  depth: 2
+"""
+
+
+@pytest.fixture
+def balls(tmp_path: Path) -> Path:
+    """Folder of a small data set of whole volumes: four to learn from, two to validate on."""
+    return write_balls(tmp_path)
+
+
+@pytest.fixture
+def ball_recipe_file(tmp_path: Path, balls: Path) -> Path:
+    """A recipe that trains on :func:`balls` in seconds."""
+    path = tmp_path / "balls.yml"
+    path.write_text(VOLUME_RECIPE.format(root=balls))
+    return path
+
+
+@pytest.fixture
+def ball_recipe(ball_recipe_file: Path) -> Recipe:
+    """See :func:`ball_recipe_file`."""
+    return load_recipe(ball_recipe_file)
 
 
 @pytest.fixture(scope="session")

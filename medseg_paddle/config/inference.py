@@ -124,8 +124,6 @@ def _patch_size(recipe: Any) -> list[int] | None:
     for transform in transforms if isinstance(transforms, list | tuple) else ():
         if isinstance(transform, Mapping) and transform.get("type") == _PATCH:
             size = transform.get("size")
-            fits = (
-                isinstance(size, list | tuple) and len(size) == 3 and all(type(side) is int for side in size)
-            )
-            return list(size) if fits else None
+            if isinstance(size, list | tuple) and len(size) == 3 and all(type(side) is int for side in size):
+                return list(size)
     return None

@@ -12,9 +12,8 @@ from medseg_paddle.config.base import Spec, did_you_mean, inconsistent
 Connectivity = Literal["faces", "corners"]
 _Classes = Annotated[tuple[str, ...], Field(min_length=1)]
 _ALL = Field(None, description="names of the classes, each by itself; all but the background where absent")
-_CONNECTED = Field(
-    "corners",
-    description="neighbours that hang together: those across a face (in a picture, an edge), or across a corner too",
+_CONNECTED = (
+    "neighbours that hang together: those across a face (in a picture, an edge), or across a corner too"
 )
 
 
@@ -39,7 +38,7 @@ class KeepLargest(Spec):
     together: bool = Field(
         False, description="the classes as one: a tumour at the edge of the liver is a part of the liver"
     )
-    connectivity: Connectivity = _CONNECTED
+    connectivity: Connectivity = Field("corners", description=_CONNECTED)
 
 
 class RemoveSmall(Spec):
@@ -51,7 +50,7 @@ class RemoveSmall(Spec):
     pixels: PositiveInt | None = Field(
         None, description="least size in a picture that is no slice of a volume"
     )
-    connectivity: Connectivity = _CONNECTED
+    connectivity: Connectivity = Field("corners", description=_CONNECTED)
 
     @model_validator(mode="after")
     def _require_one_size(self) -> RemoveSmall:

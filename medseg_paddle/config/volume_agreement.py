@@ -64,7 +64,7 @@ def _require_volumes(recipe: Recipe, name: str, dataset: DatasetSpec) -> None:
             raise inconsistent(
                 f"{transform.type} is for pictures; {model} sees volumes",
                 at=(name, "transforms", i),
-                hint="use VolumePreprocessing first, and in training RandomVolumePatch and RandomVolumeIntensity after it",
+                hint="use VolumePreprocessing first; in training RandomVolumePatch and RandomVolumeIntensity after it",
             )
     found = [i for i, one in enumerate(dataset.transforms) if isinstance(one, VolumePreprocessing)]
     if found != [0]:
@@ -135,8 +135,7 @@ def _require_multiples(recipe: Recipe, what: str, size: tuple[int, ...], at: tup
 def _shrink(recipe: Recipe) -> tuple[int, ...]:
     """How many times smaller the network's deepest level is, along slices, rows and columns."""
     model = recipe.model
-    if not isinstance(model, (UNet3D, ResUNet3D, AttentionUNet3D)):
-        raise AssertionError("only these see volumes")
+    assert isinstance(model, (UNet3D, ResUNet3D, AttentionUNet3D))  # noqa: S101  (no others see volumes)
     steps = strides_of(model.strides, model.depth)
     return tuple(math.prod(step[axis] for step in steps) for axis in range(3))
 

@@ -84,7 +84,7 @@ class VolumeInterpolation(Spec):
 
 
 class VolumePreprocessing(Spec):
-    """Ours: bring a whole volume to the network's grid: turn, crop, normalise, resample; first, and in all data sets."""
+    """Ours: bring a whole volume to the network's grid (turn, crop, normalise, resample); first in all data sets."""
 
     type: Literal["VolumePreprocessing"]
     axes: str = Field(

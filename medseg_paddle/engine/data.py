@@ -31,7 +31,7 @@ class Survey:
     pixels: tuple[int, ...]
     """Of whole volumes, voxels."""
     sizes: frozenset[tuple[int, int]]
-    """Rows and columns, those of the images without labels included; empty of whole volumes, which patches are cut of."""
+    """Rows and columns, those of the images without labels included; none of whole volumes: patches are cut of them."""
     only_ignored: tuple[Path, ...] = ()
     """Labels with ignored pixels and none of a class."""
     holds_foreground: tuple[bool, ...] = ()

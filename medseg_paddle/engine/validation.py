@@ -19,7 +19,7 @@ from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import ForwardFunction
 from medseg_paddle.engine.precision import mixed_precision
 from medseg_paddle.engine.ranks import ALONE, Ranks
-from medseg_paddle.engine.scoring import Scored, score_cases, surfaces_of
+from medseg_paddle.engine.scoring import Scored, require_rules_for, score_cases, surfaces_of
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
@@ -70,6 +70,7 @@ class Validation:
         on_score: Sequence[Callable[[int, float], None]] = (),
     ) -> None:
         self._run, self._cases, self._labels = run, cases, labels
+        require_rules_for(cases, run.recipe, labels)  # before an hour of training, not after
         self._dashboard, self._listener = dashboard, listener
         self.iteration, self._trained, self._stop = first_iter, trained, stop
         self._log, self._ranks = log, ranks
@@ -132,7 +133,13 @@ class Validation:
         own = shares(self._cases, self._ranks.count)[self._ranks.rank]
         stopped = False
         for scored in score_cases(
-            forward, own, recipe, counts, probabilities=self._with_auc, surfaces=surfaces
+            forward,
+            own,
+            recipe,
+            counts,
+            labels=self._labels,
+            probabilities=self._with_auc,
+            surfaces=surfaces,
         ):
             stopped = self._stop.wanted
             if stopped:  # scored anew when the run is resumed
@@ -141,7 +148,7 @@ class Validation:
             if group in drawn:
                 former = shown.get(group)
                 if former is None or _foreground(scored) > _foreground(former):
-                    shown[group] = replace(scored, image=scored.image.astype(np.uint8))
+                    shown[group] = replace(scored, image=scored.image.astype(np.uint8), volume=None)
         if any(self._ranks.any_of(stopped)):
             raise Stopped
         found = self._ranks.from_all((counts, shown, surfaces))

@@ -116,7 +116,8 @@ class VolumeStream:
         self._cache = VolumeCache.of(recipe)
         self._facts: dict[str, VolumeFacts] = {case.id: self._cache.facts(case) for case in self._cases}
         self._augmentation = VolumeAugmentation.from_specs(
-            [one.model_dump() for one in recipe.train_dataset.transforms[1:]], ignore_index=recipe.ignore_index
+            [one.model_dump() for one in recipe.train_dataset.transforms[1:]],
+            ignore_index=recipe.ignore_index,
         )
         self._order = order_of(
             recipe.train_dataset.sampling,
@@ -166,6 +167,5 @@ class VolumeStream:
 
 def _patch(recipe: Recipe) -> RandomVolumePatch:
     found = recipe.train_dataset.transforms[1]
-    if not isinstance(found, RandomVolumePatch):
-        raise AssertionError("the recipe was checked for it")
+    assert isinstance(found, RandomVolumePatch)  # noqa: S101  (the recipe was checked for it)
     return found

@@ -43,6 +43,27 @@ class LegendEntry:
     dashed: bool = False
 
 
+def with_square_pixels(
+    plane: NDArray[Any], spacing: tuple[float, float], *, nearest: bool = False
+) -> NDArray[Any]:
+    """A slice whose pixels are as high as they are wide, so that a patient looks like one: coarser sides get more.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (H, W), uint8 or uint16
+    spacing : tuple of float
+        mm along rows and columns; less than a twentieth of difference is left as it is.
+    nearest : bool
+        Repeat pixels, as labels need it, in place of interpolating.
+    """
+    finer = min(spacing)
+    if max(spacing) < 1.05 * finer:
+        return plane
+    height, width = (max(1, round(side * mm / finer)) for side, mm in zip(plane.shape, spacing, strict=True))
+    way = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(plane, (width, height), interpolation=way), dtype=plane.dtype)
+
+
 def draw_overlay(
     image: NDArray[np.uint8],
     labels: NDArray[Any],

@@ -49,6 +49,8 @@ class ClassScores:
         exists or probabilities were not given for all pixels.
     truth_pixels, predicted_pixels : int
         TP + FN and TP + FP.
+    truth_ml, predicted_ml : float
+        The same as volumes in ml; NaN where a pixel's volume is not known, as of a picture.
     hd95, assd, nsd : float
         See :class:`medseg_paddle.metrics.surface.SurfaceScores`; of the first two less is better. NaN if surfaces were
         not compared, or the class is absent in truth and prediction.
@@ -68,6 +70,8 @@ class ClassScores:
     hd95: float = math.nan
     assd: float = math.nan
     nsd: float = math.nan
+    truth_ml: float = math.nan
+    predicted_ml: float = math.nan
 
     def without_surfaces(self) -> ClassScores:
         """These scores, as if surfaces had not been compared."""
@@ -85,15 +89,17 @@ class CaseCounts:
     ----------
     num_classes : int
         Background included.
+    voxel_ml : float, optional
+        Volume that a pixel stands for.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, voxel_ml: float | None = None) -> None:
         if num_classes < 2:
             raise ValueError(f"at least background and one class are needed, got {num_classes}")
         self.num_classes = num_classes
+        self._voxel_ml = voxel_ml
         self._confusion = np.zeros((num_classes, num_classes), np.int64)  # [truth, prediction]
         self._histograms: NDArray[np.int64] | None = None  # [foreground class, is it the truth, bin]
-        self._all_with_probabilities = True
 
     def add(
         self,
@@ -103,15 +109,16 @@ class CaseCounts:
         roi: NDArray[np.bool_] | None = None,
         ignore_index: int | None = 255,
     ) -> None:
-        """Count one image.
+        """Count one image, or a part of a volume.
 
         Parameters
         ----------
-        truth, prediction : ndarray, shape (H, W), integer
+        truth, prediction : ndarray, shape (H, W) or (D, H, W), integer
             Class of every pixel.
-        probabilities : ndarray, shape (num_classes, H, W), optional
-            Of every class, 0..1; without it, for one image of the case, there is no AUC.
-        roi : ndarray, shape (H, W), bool, optional
+        probabilities : ndarray, shape (num_classes, *truth.shape), optional
+            Of every class, 0..1. They can be counted by :meth:`add_probabilities` as well; there is an AUC if they
+            were for all pixels.
+        roi : ndarray, of the same shape, bool, optional
             Pixels outside are not scored.
         ignore_index : int or None
             Pixels that have this value in `truth` are not scored.
@@ -121,15 +128,44 @@ class CaseCounts:
         DataError
             Sizes differ, or a label is not below `num_classes`.
         """
-        expected = {
-            "prediction": (prediction.shape, truth.shape),
-            "probabilities": (
-                None if probabilities is None else probabilities.shape,
-                None if probabilities is None else (self.num_classes, *truth.shape),
-            ),
-            "region of interest": (None if roi is None else roi.shape, None if roi is None else truth.shape),
-        }
-        for name, (found, wanted) in expected.items():
+        scored = self._scored(truth, roi, ignore_index, prediction=(prediction.shape, truth.shape))
+        truth_of = self._valid(truth[scored], "truth")
+        prediction_of = self._valid(prediction[scored], "prediction")
+        # All is checked before anything is counted: an error leaves the counts as they were.
+        if probabilities is not None:
+            self.add_probabilities(truth, probabilities, roi, ignore_index)
+        pairs = np.bincount(truth_of * self.num_classes + prediction_of, minlength=self.num_classes**2)
+        self._confusion += pairs.reshape(self.num_classes, self.num_classes)
+
+    def add_probabilities(
+        self,
+        truth: NDArray[np.integer],
+        probabilities: NDArray[np.floating],
+        roi: NDArray[np.bool_] | None = None,
+        ignore_index: int | None = 255,
+    ) -> None:
+        """Count the probabilities of an image or of a part of it, for the AUC; parameters and errors as of :meth:`add`.
+
+        The image's labels need not be counted in the same parts.
+        """
+        scored = self._scored(
+            truth, roi, ignore_index, probabilities=(probabilities.shape, (self.num_classes, *truth.shape))
+        )
+        truth_of = self._valid(truth[scored], "truth")
+        histograms = self._histograms_of(truth_of, probabilities[1:, scored])
+        self._histograms = histograms if self._histograms is None else self._histograms + histograms
+
+    def _scored(
+        self,
+        truth: NDArray[np.integer],
+        roi: NDArray[np.bool_] | None,
+        ignore_index: int | None,
+        **shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    ) -> NDArray[np.bool_]:
+        """Which pixels are scored; `shapes` are those found and wanted of what is to be counted."""
+        if roi is not None:
+            shapes = {**shapes, "region of interest": (roi.shape, truth.shape)}
+        for name, (found, wanted) in shapes.items():
             if found != wanted:
                 raise DataError(
                     f"the {name} has shape {found}, the truth of shape {truth.shape} needs {wanted}",
@@ -138,20 +174,7 @@ class CaseCounts:
         scored = np.ones(truth.shape, np.bool_) if roi is None else roi.astype(np.bool_)
         if ignore_index is not None:
             scored &= truth != ignore_index
-        truth_of = self._valid(truth[scored], "truth")
-        prediction_of = self._valid(prediction[scored], "prediction")
-        # All is checked before anything is counted: an error leaves the counts as they were.
-        histograms = (
-            None if probabilities is None else self._histograms_of(truth_of, probabilities[1:, scored])
-        )
-        pairs = np.bincount(truth_of * self.num_classes + prediction_of, minlength=self.num_classes**2)
-        self._confusion += pairs.reshape(self.num_classes, self.num_classes)
-        if histograms is None:
-            self._all_with_probabilities = False
-        elif self._histograms is None:
-            self._histograms = histograms
-        else:
-            self._histograms += histograms
+        return scored
 
     def scores(self) -> tuple[ClassScores, ...]:
         """Scores of every foreground class, in index order, over all that was added."""
@@ -200,12 +223,14 @@ class CaseCounts:
             auc=self._auc(label),
             truth_pixels=present,
             predicted_pixels=predicted,
+            truth_ml=math.nan if self._voxel_ml is None else present * self._voxel_ml,
+            predicted_ml=math.nan if self._voxel_ml is None else predicted * self._voxel_ml,
         )
 
     def _auc(self, label: int) -> float:
         """Area under the ROC curve as the Mann-Whitney statistic (Hanley and McNeil, Radiology 1982)."""
-        if self._histograms is None or not self._all_with_probabilities:
-            return math.nan
+        if self._histograms is None or self._histograms[0].sum() != self._confusion.sum():
+            return math.nan  # some pixels came without
         negatives, positives = self._histograms[label - 1].astype(np.float64)
         below = np.cumsum(negatives) - negatives
         wins = float(np.sum(positives * (below + negatives / 2)))

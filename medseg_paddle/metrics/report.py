@@ -19,6 +19,7 @@ from medseg_paddle.metrics.surface_cases import Distances, Surfaces
 MEAN = "mean"
 """Name of the summary over all foreground classes."""
 
+_LATER = ("truth_ml", "predicted_ml")  # evaluations of earlier versions lack them
 TABLE_HEADER = ("class", "", *METRICS)
 """Column titles of :meth:`Report.table_rows`."""
 
@@ -140,6 +141,7 @@ class Report:
             scores: dict[str, Any] = {
                 field.name: math.nan if entry[field.name] is None else entry[field.name]
                 for field in fields(ClassScores)
+                if field.name in entry or field.name not in _LATER
             }
             rows.append(Row(entry["case"], entry["class"], ClassScores(**scores)))
         distances = content["distances"]
@@ -159,10 +161,13 @@ class Report:
         return self.summary[MEAN]["dice"].mean
 
     def to_csv(self) -> str:
-        """One line per case and class, an empty field where a score is NaN; the last one is the distances' unit."""
+        """One line per case and class, an empty field where a score is NaN; the last one is the distances' unit.
+
+        The volumes in ml stand where a voxel's volume is known.
+        """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("case", "class", *METRICS, "truth_pixels", "predicted_pixels", "unit"))
+        writer.writerow(("case", "class", *METRICS, "truth_pixels", "predicted_pixels", *_LATER, "unit"))
         for row in self.rows:
             values = (getattr(row.scores, metric) for metric in METRICS)
             writer.writerow(
@@ -172,6 +177,10 @@ class Report:
                     *("" if math.isnan(value) else f"{value:.6f}" for value in values),
                     row.scores.truth_pixels,
                     row.scores.predicted_pixels,
+                    *(
+                        "" if math.isnan(ml) else f"{ml:.4f}"
+                        for ml in (row.scores.truth_ml, row.scores.predicted_ml)
+                    ),
                     "" if self.distances is None else self.distances.unit,
                 )
             )

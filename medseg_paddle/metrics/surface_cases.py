@@ -43,7 +43,7 @@ class Distances:
         """For cases that are scored together."""
         known = all(case.slicing is not None for case in cases)
         whole = known and any(len(slices) > 1 for slices in _groups(cases).values())
-        whole = whole and all(_is_whole(slices) for slices in _groups(cases).values())
+        whole = whole and all(is_whole(slices) for slices in _groups(cases).values())
         return cls("mm" if known else "pixels", "volumes" if whole else "pictures", tolerance)
 
     def measure(self, metric: str) -> str:
@@ -72,12 +72,20 @@ class Surfaces:
         Of ``nsd``.
     ignore_index : int
         Pixels that have this value in the truth are not scored.
+    volumes : bool
+        Whole volumes will be added, by :meth:`add_volume`.
     """
 
     def __init__(
-        self, cases: Sequence[Case], *, num_classes: int, tolerance: float, ignore_index: int = 255
+        self,
+        cases: Sequence[Case],
+        *,
+        num_classes: int,
+        tolerance: float,
+        ignore_index: int = 255,
+        volumes: bool = False,
     ) -> None:
-        self.distances = Distances.of(cases, tolerance)
+        self.distances = Distances("mm", "volumes", tolerance) if volumes else Distances.of(cases, tolerance)
         self._num_classes, self._ignore_index = num_classes, ignore_index
         self._missing = Counter(case.group for case in cases)
         self._slices: dict[str, dict[int, NDArray[np.integer]]] = {}  # group: place: truth and prediction
@@ -139,6 +147,32 @@ class Surfaces:
                 volume[:, place] = slices.pop(place)
             self._score(case.group, volume, (within.spacing, *case.slicing.spacing))
 
+    def add_volume(
+        self,
+        case: Case,
+        truth: NDArray[np.integer],
+        prediction: NDArray[np.integer],
+        spacing: Sequence[float],
+    ) -> None:
+        """Take a whole volume; voxels to be ignored are treated as by :meth:`add`.
+
+        Parameters
+        ----------
+        case : Case
+        truth, prediction : ndarray, shape (slices, rows, columns), integer
+        spacing : sequence of float
+            mm along slices, rows and columns.
+        """
+        both = np.stack([truth, prediction])
+        both[:, truth == self._ignore_index] = 0
+        # Along an axis of one voxel there are no neighbours, and not all of the volume is border.
+        thick = [axis for axis, side in enumerate(truth.shape) if side > 1]
+        self._score(
+            case.group,
+            both.reshape(2, *(truth.shape[axis] for axis in thick)),
+            [spacing[axis] for axis in thick],
+        )
+
     def scores(self, group: str) -> tuple[SurfaceScores, ...]:
         """Scores of every foreground class of a whole case, in index order, over all that was added."""
         return tuple(_mean(of_class) for of_class in zip(*self._scores[group], strict=True))
@@ -161,7 +195,7 @@ def _groups(cases: Sequence[Case]) -> dict[str, list[Case]]:
     return found
 
 
-def _is_whole(slices: Sequence[Case]) -> bool:
+def is_whole(slices: Sequence[Case]) -> bool:
     """Whether these are all slices of one volume, each once, on one grid."""
     cut = [case.slicing for case in slices if case.slicing is not None]
     places = [one.within.place for one in cut if one.within is not None]

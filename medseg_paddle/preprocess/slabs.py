@@ -72,7 +72,7 @@ class Passing:
     def __getitem__(self, key: int | slice) -> Plane:
         """Slices that are there; a copy of those that came at different times."""
         if not isinstance(key, slice):
-            return self[key : key + 1][0]
+            return np.asarray(self[key : key + 1][0])
         start, stop, border = key.start - self._first, key.stop - self._first, len(self._kept)
         if start < 0 or stop > border + len(self._came):
             raise IndexError(f"slices {key.start} to {key.stop} are gone or did not come yet")

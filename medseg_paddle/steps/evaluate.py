@@ -15,6 +15,7 @@ from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.files import new_folder, write_text
 from medseg_paddle.io.images import write_image, write_label
+from medseg_paddle.io.nifti import write_label_nifti
 from medseg_paddle.io.overlay import draw_comparison
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
@@ -35,7 +36,7 @@ from medseg_paddle.steps.provenance import fingerprint_of
 _CASES = "cases.csv"
 SUMMARY = "summary.json"
 # What of a recipe an evaluation reads that the training did not; the last for the test only.
-_MAY_CHANGE = ("inference", "device", "cpu_kernels", "surface_tolerance", "test_dataset")
+_MAY_CHANGE = ("inference", "postprocessing", "device", "cpu_kernels", "surface_tolerance", "test_dataset")
 _WITHOUT_A_TEST_SET = (
     "score the validation set with --split val, or name held-out images with "
     "--set 'test_dataset={type: ..., dataset_root: ..., mode: test, transforms: [...]}'"
@@ -54,10 +55,11 @@ def evaluate(
 ) -> Report:
     """Score a run, or several that answer together, on whole cases, in their own size.
 
-    Writes ``cases.csv`` (a row per case and class), ``summary.json``, ``masks/`` and, for the first
-    cases, ``overlays/`` (image, truth, prediction). Slices of a volume count as one case; its
-    overlay is the slice with the most foreground. Surfaces are those of whole volumes where the data set
-    says how their slices lie, see :class:`medseg_paddle.metrics.Distances`.
+    Writes ``cases.csv`` (a row per case and class), ``summary.json``, ``masks/`` (of whole volumes NIfTI, on the
+    grid of the image) and, for the first cases, ``overlays/`` (image, truth, prediction). Slices of a volume
+    count as one case; its overlay is the slice with the most foreground, of a whole volume an axial one.
+    Surfaces are those of whole volumes where the data set says how their slices lie, see
+    :class:`medseg_paddle.metrics.Distances`.
 
     Parameters
     ----------
@@ -74,9 +76,9 @@ def evaluate(
     device : str, optional
         In place of the recipe's.
     overrides : sequence of str
-        ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``device``, ``cpu_kernels``,
-        ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is; ``summary.json`` says
-        what was used.
+        ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``postprocessing``, ``device``,
+        ``cpu_kernels``, ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is;
+        ``summary.json`` says what was used.
 
     Raises
     ------
@@ -120,10 +122,13 @@ def evaluate(
         ProgressBar(f"evaluating {split}", len(cases)) as bar,
     ):
         for done, scored in enumerate(
-            score_cases(forward, cases, recipe, counts, surfaces=surfaces), start=1
+            score_cases(forward, cases, recipe, counts, labels=labels, surfaces=surfaces), start=1
         ):
             case = scored.case
-            write_label(new / "masks" / f"{case.id}.png", scored.prediction)
+            if scored.volume is None:
+                write_label(new / "masks" / f"{case.id}.png", scored.prediction)
+            else:
+                write_label_nifti(new / "masks" / f"{case.id}.nii.gz", scored.volume)
             pixels = int(np.count_nonzero(scored.truth))
             if pixels > most.get(case.group, -1) and (case.group in most or len(most) < overlays):
                 most[case.group] = pixels
@@ -156,6 +161,7 @@ def evaluate(
             "compared_with_training_data": compared,
             "device": chosen,
             "inference": recipe.inference.model_dump(mode="json"),
+            "postprocessing": recipe.postprocessing_specs,
             "inference_as_in_validation": _as_validated(recipe, trained),
             "changed": list(overrides),
         }
@@ -183,7 +189,10 @@ def _as_validated(recipe: Recipe, members: Sequence[Run]) -> bool | None:
     """Whether images are predicted as for the scores that chose the checkpoints; None where there were none."""
     if not all(member.history() for member in members):
         return None
-    return all(recipe.inference == member.recipe.inference for member in members)
+    return all(
+        recipe.inference == member.recipe.inference and recipe.postprocessing == member.recipe.postprocessing
+        for member in members
+    )
 
 
 def _scored_cases(run: Run, split: Split) -> Sequence[Case]:
@@ -191,7 +200,7 @@ def _scored_cases(run: Run, split: Split) -> Sequence[Case]:
     if spec is None:
         raise RecipeError(f"the recipe of {run.path} has no {split} set", hint=_WITHOUT_A_TEST_SET)
     try:
-        return load_cases(spec)
+        return load_cases(spec, run.recipe.dimensions)
     except DataError as error:
         if split != "test" or run.recipe.test_dataset is not None or not Path(spec.dataset_root).is_dir():
             raise
@@ -207,7 +216,7 @@ def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
         if spec is None:
             continue
         if Path(spec.dataset_root).is_dir():
-            learned[name] = load_cases(spec)
+            learned[name] = load_cases(spec, run.recipe.dimensions)
         else:
             complete = False
             warn(

@@ -206,7 +206,9 @@ def _with_lists_of_its_own(recipe: Recipe) -> Manifest:
     return Manifest(
         name=recipe.name,
         labels=recipe.label_set,
-        splits={split: load_cases(spec, recipe.dimensions) for split, spec in specs.items() if spec is not None},
+        splits={
+            split: load_cases(spec, recipe.dimensions) for split, spec in specs.items() if spec is not None
+        },
         root=Path(recipe.train_dataset.dataset_root),
     )
 

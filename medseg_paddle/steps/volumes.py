@@ -56,9 +56,10 @@ def ready_volumes(recipe: Recipe, cases: Sequence[Case], *, workers: int | None 
         cache.begin()
         count = min(len(missing), _suited_workers(cache, missing) if workers is None else workers)
         make = partial(_make, cache=cache, threads=None if count == 1 else 1)
-        with ProgressBar("preprocessing", len(missing)) as bar, contextlib.closing(
-            in_order(make, missing, workers=count, name=_name)
-        ) as made:
+        with (
+            ProgressBar("preprocessing", len(missing)) as bar,
+            contextlib.closing(in_order(make, missing, workers=count, name=_name)) as made,
+        ):
             for done, case in enumerate(missing, start=1):
                 next(made)
                 bar.update(done, case.id)

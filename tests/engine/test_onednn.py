@@ -137,6 +137,28 @@ def test_the_layers_of_a_u_net_are_paddles(inputs: int, outputs: int, kernel: in
     require_agreement(layer, paddle.randn([2, inputs, side, side]), paddle.randn([2, outputs, side, side]))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "stride", "padding"),
+    [
+        (1, 16, (3, 3, 3), (1, 1, 1), (1, 1, 1)),
+        (4, 16, (3, 3, 3), (1, 1, 1), (1, 1, 1)),
+        (16, 24, (3, 3, 3), (2, 2, 2), (1, 1, 1)),
+        (16, 6, (5, 3, 3), (1, 2, 2), (2, 1, 1)),
+        (8, 8, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        (8, 8, (3, 3, 3), (1, 1, 1), (2, 0, 1, 1, 1, 1)),
+    ],
+)
+def test_the_layers_of_a_u_net_of_volumes_are_paddles(inputs, outputs, kernel, stride, padding) -> None:
+    layer = nn.Conv3D(inputs, outputs, kernel, stride=stride, padding=padding)
+    x = paddle.randn([2, inputs, 7, 12, 9])
+    # Something larger first: what it leaves in the buffers is not taken for zeros.
+    larger = paddle.full([2, inputs, 12, 15, 13], 1e6)
+    values_and_gradients(accelerate(copy.deepcopy(layer)), larger)
+    with paddle.no_grad():
+        dy = paddle.randn(layer(x).shape)
+    require_agreement(layer, x, dy)
+
+
 def test_a_gradient_that_lies_oddly_in_memory_is_taken() -> None:
     plain = nn.Conv2D(4, 4, 3, padding=1)
     dy = paddle.randn([2, 4, 7, 9]).transpose([0, 1, 3, 2])

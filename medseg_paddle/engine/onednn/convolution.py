@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from medseg_paddle.engine.onednn.kernels import (
     BIAS,
@@ -17,6 +18,7 @@ from medseg_paddle.engine.onednn.kernels import (
     TRAINING,
     WEIGHTS,
     Kernel,
+    PaddedPassage,
     Passage,
     contiguous_strides,
     pointer_or_null,
@@ -25,6 +27,8 @@ from medseg_paddle.engine.onednn.library import Handle, Library, dimensions
 from medseg_paddle.engine.onednn.runtime import Workspace
 
 _DIRECT, _TRANSPOSED_DIRECT = 1, 10
+_VOLUME = 5  # axes of an array of volumes
+_FEW_CHANNELS = 2
 
 
 @dataclass(frozen=True)
@@ -108,18 +112,7 @@ class Convolution:
         self._x, self._y = self._plain(shape.x), self._plain(shape.y)
         self._w_shape, self._w = self._plain_weights()
         self._b = self._plain((shape.out_channels,)) if shape.bias else None
-        # oneDNN takes a result that is larger than it need be for padding that is less.
-        after = [p - e for p, e in zip(shape.after, shape.extra, strict=True)]
-        dilates = [d - 1 for d in shape.dilation]
-        self._geometry = tuple(map(dimensions, (shape.stride, dilates, shape.before, after)))
-        self._description = self._describe(
-            "forward",
-            TRAINING,
-            self._algorithm,
-            *self._free("x", "w"),
-            pointer_or_null(self._b),
-            *self._free("y"),
-        )
+        self._description = self._describe_forward(shape)
         given = {} if self._b is None else {BIAS: self._b}
         self._forward = Kernel(library, workspace, self._description, (SRC, WEIGHTS, DST), given)
         layouts = self._forward.layouts
@@ -127,7 +120,7 @@ class Convolution:
         self._into_w = self._passage(self._w, layouts[WEIGHTS], "weights")
         self._from_y = self._passage(self._y, layouts[DST], "out")
         self._source_gradient: tuple[Kernel, Passage, Passage, Passage] | None = None
-        self._weight_gradient: tuple[Kernel, Passage, Passage, Passage] | None = None
+        self._weight_gradient: tuple[Kernel, Passage, Passage | PaddedPassage, Passage] | None = None
 
     def prepare_backward(self, *, source: bool, weights: bool) -> None:
         """Make sure that the gradients can be computed.
@@ -139,7 +132,7 @@ class Convolution:
         """
         if source and self._source_gradient is None:
             description = self._describe(
-                "backward_data", self._algorithm, *self._free("x", "w", "y"), hint=self._description
+                "backward_data", self.shape, self._free("x", "w", "y"), hint=self._description
             )
             kernel = Kernel(self._library, self._workspace, description, (DIFF_SRC, WEIGHTS, DIFF_DST))
             self._source_gradient = (
@@ -149,22 +142,33 @@ class Convolution:
                 self._passage(self._x, kernel.layouts[DIFF_SRC], "out"),
             )
         if weights and self._weight_gradient is None:
-            description = self._describe(
-                "backward_weights",
-                self._algorithm,
-                *self._free("x", "w"),
-                pointer_or_null(self._b),
-                *self._free("y"),
-                hint=self._description,
+            self._weight_gradient = self._make_weight_gradient()
+
+    def _make_weight_gradient(self) -> tuple[Kernel, Passage, Passage | PaddedPassage, Passage]:
+        shape, bare = self.shape, _without_slices_of_padding(self.shape)
+        description = self._describe_weight_gradient(shape, self._description)
+        if bare is not None and _unfolds(self._library, description):
+            # Without AVX-512 there is no other kernel for padded slices; it takes up to four times as long as one
+            # for a volume that brings them with it.
+            description = self._describe_weight_gradient(bare, self._describe_forward(bare))
+        else:
+            bare = None
+        given = {} if self._b is None else {DIFF_BIAS: self._b}
+        kernel = Kernel(self._library, self._workspace, description, (SRC, DIFF_WEIGHTS, DIFF_DST), given)
+        into_x: Passage | PaddedPassage
+        if bare is None:
+            into_x = self._passage(self._x, kernel.layouts[SRC], "out")
+        else:
+            begin = (0, 0, shape.before[0], 0, 0)
+            into_x = PaddedPassage(
+                self._library, self._workspace, self._x, kernel.layouts[SRC], shape.x, begin, "out"
             )
-            given = {} if self._b is None else {DIFF_BIAS: self._b}
-            kernel = Kernel(self._library, self._workspace, description, (SRC, DIFF_WEIGHTS, DIFF_DST), given)
-            self._weight_gradient = (
-                kernel,
-                self._passage(self._y, kernel.layouts[DIFF_DST], "in"),
-                self._passage(self._x, kernel.layouts[SRC], "out"),
-                self._passage(self._w, kernel.layouts[DIFF_WEIGHTS], "weights"),
-            )
+        return (
+            kernel,
+            self._passage(self._y, kernel.layouts[DIFF_DST], "in"),
+            into_x,
+            self._passage(self._w, kernel.layouts[DIFF_WEIGHTS], "weights"),
+        )
 
     def forward(self, x: int, w: int, b: int | None, y: int) -> None:
         """Compute the result at address `y`."""
@@ -194,16 +198,38 @@ class Convolution:
             kernel.run(addresses)
             from_dw.deliver(dw)
 
-    def _describe(
-        self, what: str, *arguments: Handle | int | ctypes.c_void_p, hint: Handle | None = None
-    ) -> Handle:
-        ending = (self._library.attributes,) if hint is None else (hint, self._library.attributes)
-        return self._library.primitive_description(
-            f"{self._kind}_{what}", *arguments, *self._geometry, *ending
+    def _describe_forward(self, shape: Shape) -> Handle:
+        return self._describe(
+            "forward",
+            shape,
+            [*self._free("x", "w", x=shape.x), pointer_or_null(self._b), *self._free("y")],
+            purpose=(TRAINING,),
         )
 
-    def _free(self, *names: str) -> list[Handle]:
-        shapes = {"x": self.shape.x, "w": self._w_shape, "y": self.shape.y}
+    def _describe_weight_gradient(self, shape: Shape, forward: Handle) -> Handle:
+        arrays = [*self._free("x", "w", x=shape.x), pointer_or_null(self._b), *self._free("y")]
+        return self._describe("backward_weights", shape, arrays, hint=forward)
+
+    def _describe(
+        self,
+        what: str,
+        shape: Shape,
+        arrays: Sequence[Handle | ctypes.c_void_p],
+        *,
+        purpose: tuple[int, ...] = (),
+        hint: Handle | None = None,
+    ) -> Handle:
+        # oneDNN takes a result that is larger than it need be for padding that is less.
+        after = [p - e for p, e in zip(shape.after, shape.extra, strict=True)]
+        dilates = [d - 1 for d in shape.dilation]
+        geometry = map(dimensions, (shape.stride, dilates, shape.before, after))
+        ending = (self._library.attributes,) if hint is None else (hint, self._library.attributes)
+        return self._library.primitive_description(
+            f"{self._kind}_{what}", *purpose, self._algorithm, *arrays, *geometry, *ending
+        )
+
+    def _free(self, *names: str, x: tuple[int, ...] | None = None) -> list[Handle]:
+        shapes = {"x": x or self.shape.x, "w": self._w_shape, "y": self.shape.y}
         return [self._library.free_description(shapes[name]) for name in names]
 
     def _plain(self, shape: tuple[int, ...]) -> Handle:
@@ -225,3 +251,25 @@ class Convolution:
 
     def _passage(self, plain: Handle, wanted: Handle, role: str) -> Passage:
         return Passage(self._library, self._workspace, plain, wanted, role)
+
+
+def _without_slices_of_padding(shape: Shape) -> Shape | None:
+    """The same convolution of a volume that brings the slices of zeros at its ends with it.
+
+    None where it has none, and of few channels, where it takes longer.
+    """
+    padded = len(shape.x) == _VOLUME and shape.before[0] + shape.after[0] > 0
+    if shape.transposed or not padded or shape.x[1] <= _FEW_CHANNELS:
+        return None
+    slices = shape.x[2] + shape.before[0] + shape.after[0]
+    return replace(
+        shape,
+        x=(*shape.x[:2], slices, *shape.x[3:]),
+        before=(0, *shape.before[1:]),
+        after=(0, *shape.after[1:]),
+    )
+
+
+def _unfolds(library: Library, description: Handle) -> bool:
+    """Whether the library would unfold the image and multiply matrices."""
+    return "gemm" in library.implementation(description)

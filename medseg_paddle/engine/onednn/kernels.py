@@ -102,7 +102,7 @@ class Passage:
         self._plain, self._wanted, self._role = plain, wanted, role
         self.is_direct = library.equal(plain, wanted)
         self._size = library.size(wanted)
-        self._into = None if self.is_direct else self._reorder(plain, wanted)
+        self._into = None if self.is_direct else reorder(library, workspace, plain, wanted)
         self._out: Kernel | None = None
 
     def leads_where(self, other: Passage) -> bool:
@@ -126,21 +126,56 @@ class Passage:
         if self.is_direct:
             return
         if self._out is None:
-            self._out = self._reorder(self._wanted, self._plain)
+            self._out = reorder(self._library, self._workspace, self._wanted, self._plain)
         self._out.run({SRC: self.stage(address), DST: address})
 
-    def _reorder(self, source: Handle, target: Handle) -> Kernel:
-        library = self._library
-        description = library.create(
-            "dnnl_primitive_desc",
-            "dnnl_reorder_primitive_desc_create",
-            source,
-            library.engine,
-            target,
-            library.engine,
-            library.attributes,
-        )
-        return Kernel(library, self._workspace, description, (), {SRC: source, DST: target})
+
+class PaddedPassage:
+    """The way of an array into a larger one of zeros, in the layout that a kernel wants.
+
+    Parameters
+    ----------
+    plain, wanted : Handle
+        Layouts of the array and of the larger one.
+    shape, begin : sequence of int
+        Of the array, and where in the larger one it begins.
+    role : str
+        Of the buffer for the larger one.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        workspace: Workspace,
+        plain: Handle,
+        wanted: Handle,
+        shape: Sequence[int],
+        begin: Sequence[int],
+        role: str,
+    ) -> None:
+        self._workspace, self._role, self._size = workspace, role, library.size(wanted)
+        self._into = reorder(library, workspace, plain, library.part(wanted, shape, begin))
+
+    def bring(self, address: int) -> int:
+        """Where the plain array's values are, amid zeros."""
+        target = self._workspace.address(self._role, self._size)
+        ctypes.memset(target, 0, self._size)
+        self._into.run({SRC: address, DST: target})
+        return target
+
+
+def reorder(library: Library, workspace: Workspace, source: Handle, target: Handle) -> Kernel:
+    """What brings an array from one layout to another."""
+    description = library.create(
+        "dnnl_primitive_desc",
+        "dnnl_reorder_primitive_desc_create",
+        source,
+        library.engine,
+        target,
+        library.engine,
+        library.attributes,
+    )
+    return Kernel(library, workspace, description, (), {SRC: source, DST: target})
 
 
 def pointer_or_null(handle: Handle | None) -> Handle | ctypes.c_void_p:

@@ -20,6 +20,7 @@ _CPU, _IN_ORDER, _USER_SCRATCHPAD = 1, 1, 1
 F32, ANY_FORMAT = 3, 1
 _MAX_DIMENSIONS = 12
 _OUT_OF_MEMORY, _UNIMPLEMENTED = 1, 3
+_IMPLEMENTATION = 8  # dnnl_types.h: a question
 
 
 class Unavailable(Exception):  # noqa: N818  (a state of the machine, which the caller reports)
@@ -137,6 +138,24 @@ class Library:
         """The layout that a primitive chose."""
         borrowed = ctypes.c_void_p(self._quick.dnnl_primitive_desc_query_md(primitive_description, query, 0))
         return self.create("dnnl_memory_desc", "dnnl_memory_desc_clone", borrowed)
+
+    def part(self, description: Handle, shape: Sequence[int], begin: Sequence[int]) -> Handle:
+        """An array inside another: `shape` of it, from `begin` along each axis."""
+        return self.create(
+            "dnnl_memory_desc",
+            "dnnl_memory_desc_create_submemory",
+            description,
+            dimensions(shape),
+            dimensions(begin),
+        )
+
+    def implementation(self, primitive_description: Handle) -> str:
+        """The library's name of what would compute, ``"jit:avx2"``."""
+        name = ctypes.c_char_p()
+        self._check(
+            "dnnl_primitive_desc_query", primitive_description, _IMPLEMENTATION, 0, ctypes.byref(name)
+        )
+        return (name.value or b"").decode("ascii", "replace")
 
     def equal(self, one: Handle, other: Handle) -> bool:
         """Whether two layouts are the same."""

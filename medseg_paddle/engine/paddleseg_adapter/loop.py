@@ -52,6 +52,13 @@ class LoadingFailed(Exception):  # noqa: N818  (it carries the error)
         self.error = error
 
 
+class _AllDone(Exception):  # noqa: N818  (it is no error)
+    """The last iteration is done, with its scores and its checkpoint; what is left of `train()` is not wanted.
+
+    It would count the operations of a network for pictures, and know no other.
+    """
+
+
 @dataclass(frozen=True)
 class Hooks:
     """Where we take part in `train()`.
@@ -249,6 +256,7 @@ def run_train(
         while done < iters:
             hooks.before_iteration(done + 1)
             yield _next_batch(batches, ranks)
+        raise _AllDone
 
     def loss_computation(
         logits_list: list[paddle.Tensor], labels: paddle.Tensor, **options: Any
@@ -299,18 +307,22 @@ def run_train(
             running.enter_context(_replaced(paddle.distributed, "ParallelEnv", lambda: alone))
         # Not called in fp16, where the scaler makes the step.
         running.enter_context(_with_all_gradients(optimizer, "step", model, ranks))
-        _train_module.train(
-            model,
-            stream,
-            resume_model=None if resume_from is None else str(resume_from),
-            iters=iters,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            optimizer=optimizer,
-            use_vdl=ranks.first,
-            keep_checkpoint_max=0,  # it would count those of this call only; `hooks.save` removes old ones
-            **arguments,
-        )
+        try:
+            _train_module.train(
+                model,
+                stream,
+                resume_model=None if resume_from is None else str(resume_from),
+                iters=iters,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                optimizer=optimizer,
+                use_vdl=ranks.first,
+                keep_checkpoint_max=0,  # it would count those of this call only; `hooks.save` removes old ones
+                **arguments,
+            )
+        except _AllDone:
+            if ranks.first:
+                writer.close()
         return True
     return False
 
