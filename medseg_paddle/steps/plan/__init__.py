@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.errors import SetupError
+from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.files import write_text
 from medseg_paddle.steps.plan.choices import MODELS, Plan, choose
 from medseg_paddle.steps.plan.document import recipe_text
@@ -79,7 +79,7 @@ def plan(
     root = Path(data)
     path = output or Path("outputs") / f"plan-{root.resolve().name}.yml"
     if path.suffix not in (".yml", ".yaml"):
-        raise SetupError(f"{path} is no name for a recipe", hint="let it end in .yml")
+        raise RecipeError(f"{path} is no name for a recipe", hint="let it end in .yml")
     if path.exists() and not overwrite:
         raise SetupError(f"{path} exists already", hint="choose another --output, or pass --overwrite")
     machine = this_machine(device, memory)
