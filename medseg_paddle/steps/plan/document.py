@@ -268,7 +268,9 @@ def _why_batch_dice(plan: Plan) -> str:
 
 def _why_iters(plan: Plan) -> str:
     if plan.seconds is None:
-        return f"nnU-Net's {NNUNET_ITERS:,}. Their time on a GPU is not estimated; `medseg profile` measures it."
+        return (
+            f"nnU-Net's {NNUNET_ITERS:,}. Their time on a GPU is not estimated; `medseg profile` measures it."
+        )
     takes = plan.seconds * plan.iters / 3600
     one = (
         f"about {_three(plan.seconds)} s each, estimated within a factor of two; `medseg profile` measures it"
