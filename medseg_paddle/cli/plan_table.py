@@ -53,6 +53,8 @@ def plan_table(planned: PlannedRecipe) -> Table:
 
 def _range(values: np.ndarray) -> str:
     low, middle, high = values.min(axis=0), np.median(values, axis=0), values.max(axis=0)
+    if (low == high).all():
+        return _times(low)
     return f"{_times(low)} to {_times(high)}, median {_times(middle)}"
 
 

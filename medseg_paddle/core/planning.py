@@ -193,10 +193,11 @@ def batch_size(fitting: int, patch: Triple, shape: Triple, cases: int) -> tuple[
     Returns
     -------
     tuple of int and bool
-        The number, and whether the data set limits it.
+        The number, and whether more would fit.
     """
     of_data = round(MOST_OF_DATA * cases * math.prod(shape) / math.prod(patch))
-    return max(LEAST_BATCH, min(fitting, of_data)), of_data < fitting
+    size = max(LEAST_BATCH, min(fitting, of_data))
+    return size, size < fitting
 
 
 def supervision_weights(depth: int) -> tuple[float, ...]:
