@@ -239,15 +239,15 @@ def test_the_forecast_is_what_a_training_takes(balls: Path, tmp_path: Path) -> N
     """Two configurations that the formula was not fitted to, measured in processes of their own."""
     recipe = recipe_of(balls, CPU, tmp_path)
     path = tmp_path / "planned.yml"
-    size, strides, kernels = (8, 48, 48), [[1, 2, 2], [2, 2, 2]], [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
+    size, strides, kernels = (32, 64, 64), [[1, 2, 2], [2, 2, 2]], [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
     changes = [
         f"train_dataset.transforms.1.size={list(size)}",
         f"inference.tile={list(size)}",
-        "model.width=32",
+        "model.width=8",
     ]
     changes += [f"model.strides={strides}", f"model.kernels={kernels}"]
     found = batch_find(path, overrides=changes, at_most=2)
-    words = {"width": 32, "strides": strides, "kernels": kernels, "type": "UNet3D", "depth": 2}
+    words = {"width": 8, "strides": strides, "kernels": kernels, "type": "UNet3D", "depth": 2}
     model = type(recipe.model).model_validate({**words, "num_classes": 3, "in_channels": 1})
     assert [probe.batch_size for probe in found.probes] == [1, 2]
     for probe in found.probes:
