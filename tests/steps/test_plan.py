@@ -170,7 +170,8 @@ def test_ct_goes_by_the_foreground(ct: Path, tmp_path: Path) -> None:
     """Mean and percentiles of what the classes cover, each training case counting alike; the rest is air."""
     cases = Manifest.load(ct).cases("train")
     values = [
-        np.asarray(nib.load(case.image).dataobj)[np.asarray(nib.load(case.label).dataobj) > 0] for case in cases
+        np.asarray(nib.load(case.image).dataobj)[np.asarray(nib.load(case.label).dataobj) > 0]
+        for case in cases
     ]
     mean = np.mean([one.mean() for one in values])
     deviation = np.sqrt(np.mean([((one - mean) ** 2).mean() for one in values]))
@@ -236,23 +237,23 @@ def test_the_time_decides_on_the_iterations_of_a_cpu(balls: Path) -> None:
 
 
 def test_the_forecast_is_what_a_training_takes(balls: Path, tmp_path: Path) -> None:
-    """Two configurations that the formula was not fitted to, measured in processes of their own."""
+    """One that the formula was not fitted to, in a process of its own; benchmarks/planned_memory.py has others."""
     recipe = recipe_of(balls, CPU, tmp_path)
     path = tmp_path / "planned.yml"
-    size, strides, kernels = (32, 64, 64), [[1, 2, 2], [2, 2, 2]], [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
+    size, strides, kernels = (32, 96, 96), [[1, 2, 2], [2, 2, 2]], [[1, 3, 3], [3, 3, 3], [3, 3, 3]]
     changes = [
         f"train_dataset.transforms.1.size={list(size)}",
         f"inference.tile={list(size)}",
         "model.width=8",
     ]
     changes += [f"model.strides={strides}", f"model.kernels={kernels}"]
-    found = batch_find(path, overrides=changes, at_most=2)
+    found = batch_find(path, overrides=changes, at_most=1)
     words = {"width": 8, "strides": strides, "kernels": kernels, "type": "UNet3D", "depth": 2}
     model = type(recipe.model).model_validate({**words, "num_classes": 3, "in_channels": 1})
-    assert [probe.batch_size for probe in found.probes] == [1, 2]
-    for probe in found.probes:
-        forecast = training_memory(network_cost(model, size), probe.batch_size)
-        assert forecast == pytest.approx(probe.peak, rel=0.25)
+    forecast = training_memory(network_cost(model, size), 1)
+    assert forecast == pytest.approx(found.probes[0].peak, rel=0.25)
+    # The libraries take most of it; without what the values take, the forecast would be wrong.
+    assert found.probes[0].peak > 1.25 * training_memory(network_cost(model, (4, 8, 8)), 1)
 
 
 def test_values_like_those_of_ct_are_told(ct: Path) -> None:
