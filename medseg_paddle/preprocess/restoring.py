@@ -12,6 +12,7 @@ from medseg_paddle.core.cores import available_cores
 from medseg_paddle.core.lattice import align
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.interpolation import deviation
+from medseg_paddle.preprocess.passing import Passing
 from medseg_paddle.preprocess.resampling import (
     LINEAR,
     PARALLEL,
@@ -19,7 +20,7 @@ from medseg_paddle.preprocess.resampling import (
     require_cover,
     threads_pool,
 )
-from medseg_paddle.preprocess.slabs import Passing, Separable, as_float
+from medseg_paddle.preprocess.slabs import Separable, as_float
 
 Index = tuple[slice, slice, slice]
 

@@ -8,61 +8,38 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import ORIENTATIONS, PATIENT, ct_image, place
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     MRImageStorage,
 )
 
 from medseg_paddle.core import LabelMap, LabelSet, flip, reorient
-from medseg_paddle.errors import DataError, SetupError
+from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.dicom import load_series
+from medseg_paddle.io.dicom_made import Algorithm
+from medseg_paddle.io.dicom_reference import read_reference
 from medseg_paddle.io.dicom_seg import read_segmentation, segment_names
-from medseg_paddle.io.dicom_seg_out import Algorithm, read_reference, write_segmentation
+from medseg_paddle.io.dicom_seg_out import write_segmentation
 from medseg_paddle.io.dicom_stack import Allowed
 
 SLICES, ROWS, COLUMNS = 5, 6, 7
 LABELS = LabelSet.from_names(["background", "left kidney", "liver tumour", "structure ö"])
 MODEL = Algorithm("net", "1.2 of 3")
 
-# Axes of columns and rows; the slices are stacked along or against their cross product.
-ORIENTATIONS = {
-    "axial": (1, 0, 0, 0, 1, 0),
-    "sagittal": (0, 1, 0, 0, 0, -1),
-    "coronal": (1, 0, 0, 0, 0, -1),
-    "feet up": (1, 0, 0, 0, -1, 0),
-    "oblique": (0.8, 0.6, 0, 0.36, -0.48, 0.8),
-}
-
 
 def image(orientation, k: int, kind=CTImageStorage, **changes) -> Dataset:
     """Slice k of a series, 2.5 mm apart."""
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = kind
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = f"1.2.3.{k + 1}"
-    ds.SpecificCharacterSet = "ISO_IR 100"
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Müller^Eva", "H47", "19700102", "F"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.1", "1.2.3", "1.2.4"
-    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20250304", "0912", "S1", "A5"
-    ds.StudyDescription, ds.InstitutionName, ds.PatientAddress = "Abdomen", "Hospital", "Main Street"
-    ds.Modality = "CT" if kind != MRImageStorage else "MR"
-    across, down = np.array(orientation[:3]), np.array(orientation[3:])
-    ds.ImageOrientationPatient = list(orientation)
-    ds.ImagePositionPatient = (
-        (np.array([-10.1, 20.2, -30.3]) + 2.5 * k * np.cross(across, down)).round(4).tolist()
+    own = {"StudyInstanceUID": "1.2.1", "SOPInstanceUID": f"1.2.3.{k + 1}", "SliceThickness": 3}
+    return ct_image(
+        np.zeros((ROWS, COLUMNS)),
+        position=place(orientation, k).tolist(),
+        orientation=orientation,
+        kind=kind,
+        **(own | PATIENT | changes),
     )
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 3
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
-    ds.PixelData = np.zeros((ROWS, COLUMNS), np.int16).tobytes()
-    for keyword, value in changes.items():
-        setattr(ds, keyword, value)
-    return ds
 
 
 @pytest.fixture
@@ -349,6 +326,57 @@ def test_labels_that_do_not_fit_are_refused(paths, tmp_path):
             write(array, geometry, LabelSet.from_names(["background", "a", "b", name])), "label 3", "name"
         )
     assert not target.exists()
+
+
+@pytest.mark.parametrize("number", [257, -1])
+def test_a_number_that_eight_bits_would_change_is_no_label(paths, tmp_path, number):
+    reference = read_reference(paths)
+    array = np.zeros(reference.geometry.shape, np.int16)
+    array[1, 1, 1] = number
+    label_map = LabelMap(array, reference.geometry, LABELS)
+    refused(
+        lambda: write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=None),
+        f"label {number},",
+    )
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_more_segments_than_eight_bits_count(paths, tmp_path, kind):
+    reference = read_reference(paths)
+    labels = LabelSet.from_names(["background", *(f"structure {number}" for number in range(1, 301))])
+    array = np.zeros(reference.geometry.shape, np.uint16)
+    array.ravel()[5:105] = np.arange(300, 200, -1)
+    label_map = LabelMap(array, reference.geometry, labels)
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL, kind=kind)
+    assert (read_segmentation(tmp_path / "a.dcm", load_series(paths)).array == array).all()
+
+
+def measures(path) -> Dataset:
+    return pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+
+
+def test_labels_are_as_thick_as_their_slices_are_apart_where_the_series_does_not_say(save, tmp_path):
+    reference = read_reference(
+        save([image(ORIENTATIONS["oblique"], k, SliceThickness=None) for k in range(SLICES)])
+    )
+    write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=MODEL)
+    assert measures(tmp_path / "a.dcm").SliceThickness == pytest.approx(2.5)
+
+
+def test_a_single_slice_is_at_no_distance_from_another(save, tmp_path):
+    reference = read_reference(save([image(ORIENTATIONS["oblique"], 0)]))
+    label_map = LabelMap(np.ones(reference.geometry.shape, np.uint8), reference.geometry, LABELS)
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL)
+    assert "SpacingBetweenSlices" not in measures(tmp_path / "a.dcm")
+    assert measures(tmp_path / "a.dcm").SliceThickness == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("", "1"), ("net", " "), ("a\\b", "1"), ("net", "1\n2"), ("x" * 65, "1")]
+)
+def test_a_model_that_dicom_cannot_name_is_refused(name, version):
+    with pytest.raises(RecipeError):
+        Algorithm(name, version)
 
 
 def test_a_place_that_cannot_be_written_is_said(paths, tmp_path):
