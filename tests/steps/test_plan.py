@@ -270,6 +270,7 @@ def test_values_like_those_of_ct_are_told(ct: Path) -> None:
         ({"hours": 0}, RecipeError, "no time"),
         ({"memory": 1}, SetupError, "not even the smallest patch"),
         ({"output": Path("plan.txt")}, RecipeError, "no name for a recipe"),
+        ({"output": Path("my plan.yml")}, RecipeError, "no name for a recipe"),
         ({"output": Path(__file__).with_suffix(".yml")}, None, ""),
     ],
 )

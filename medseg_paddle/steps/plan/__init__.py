@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from medseg_paddle.steps.plan.machine import parse_memory, this_machine
 from medseg_paddle.steps.progress import ProgressBar
 
 __all__ = ["MODELS", "Plan", "PlannedRecipe", "parse_memory", "plan"]
+
+_ODD = re.compile(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]")  # what a run's name cannot hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +80,12 @@ def plan(
         `output` exists, the device is not there, or not even a small patch fits the memory.
     """
     root = Path(data)
-    path = output or Path("outputs") / f"plan-{root.resolve().name}.yml"
-    if path.suffix not in (".yml", ".yaml"):
-        raise RecipeError(f"{path} is no name for a recipe", hint="let it end in .yml")
+    path = output or Path("outputs") / f"plan-{_ODD.sub('-', root.resolve().name)}.yml"
+    if path.suffix not in (".yml", ".yaml") or _ODD.search(path.stem):
+        raise RecipeError(
+            f"{path} is no name for a recipe",
+            hint="let it end in .yml, and use letters, digits, '.', '_' and '-': its run is called after it",
+        )
     if path.exists() and not overwrite:
         raise SetupError(f"{path} exists already", hint="choose another --output, or pass --overwrite")
     machine = this_machine(device, memory)
