@@ -241,7 +241,7 @@ class VolumeCache:
             raise SetupError(
                 said,
                 hint=f"preprocessed volumes are kept in {self.root / FOLDER}: make room there, or let it be written; "
-                "of a data set that is read-only, train with a copy",
+                "where a training may not write, `medseg prepare ... --keep` makes them before",
             ) from error
 
     def begin(self) -> None:
