@@ -208,8 +208,8 @@ def test_after_prepare_a_training_has_nothing_to_write(
     spec = {
         "reader": "volumes",
         "volumes": "whole",
-        "key": r"(train\d)",
-        "patient": r"(train\d)",
+        "key": "(train[0-9])",
+        "patient": "(train[0-9])",
         "sets": [sets],
     }
     spec |= {"val_fraction": 0.25} if folds is None else {"folds": folds}
