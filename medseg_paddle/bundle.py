@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from medseg_paddle.core import Acquisition, Label, LabelSet, SpacingRange, sha256
 from medseg_paddle.errors import MedsegError, ModelError, SetupError
 from medseg_paddle.io.files import new_folder, write_text
-from medseg_paddle.preprocess import InferencePlan, Preprocessing
+from medseg_paddle.preprocess import InferencePlan, Preprocessing, rules_from_specs
 
 BUNDLE_VERSION = 2
 
@@ -121,6 +121,8 @@ class Description:
         How many files a case of the training set was read from, one for each channel.
     members : int
         Networks in the graph, which returns the mean of their probabilities; 1 for a single one.
+    postprocessing : tuple of dict
+        The recipe's rules for the answer, see :mod:`~medseg_paddle.preprocess.postprocessing`.
     """
 
     name: str
@@ -139,6 +141,7 @@ class Description:
     picture_windows: tuple[Window, ...] = ()
     files_per_case: int = 1
     members: int = 1
+    postprocessing: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -318,12 +321,14 @@ _AGAIN = "copy the whole bundle again from its source, or export the run again"
 def _parse(content: dict[str, Any]) -> tuple[Description, Parity]:
     late = ("channel_windows", "picture_windows")  # bundles of earlier versions lack them
     counts = ("files_per_case", "members")
-    lacking = (*late, *counts)
+    lacking = (*late, *counts, "postprocessing")
     values = {field.name: content[field.name] for field in fields(Description) if field.name not in lacking}
     values |= {name: tuple(Window(**one) for one in content.get(name, ())) for name in late}
     values |= {name: int(content.get(name, 1)) for name in counts}
     labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
     values["labels"] = LabelSet(tuple(labels))
+    values["postprocessing"] = tuple(content.get("postprocessing", ()))
+    rules_from_specs(values["postprocessing"], values["labels"])
     values["window"] = None if values["window"] is None else Window(**values["window"])
     values["trained_on"] = _acquisition(values["trained_on"])
     values["preprocessing"] = Preprocessing.from_specs(values["preprocessing"])

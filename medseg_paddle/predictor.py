@@ -21,9 +21,10 @@ from medseg_paddle.io.dicom import DICOM_SUFFIXES, read_series
 from medseg_paddle.io.dicom_pictures import read_dicom_picture
 from medseg_paddle.io.images import read_image
 from medseg_paddle.io.volumes import is_volume, read_volume
-from medseg_paddle.preprocess import segment
+from medseg_paddle.preprocess import labels_of, rules_from_specs, segment
 from medseg_paddle.preprocess.acquisition import order_as_trained
 from medseg_paddle.preprocess.orientation import Upright
+from medseg_paddle.preprocess.postprocessing import classes_of, cleaned
 from medseg_paddle.preprocess.window import window_to_uint8, window_to_uint16, windowed_picture
 
 # Largest difference of a probability that rounding on another machine makes.
@@ -89,6 +90,7 @@ class Predictor:
         from medseg_paddle.engine.static_graph import load_static  # noqa: PLC0415
 
         self.device = set_device(device)
+        self._rules = rules_from_specs(self.bundle.description.postprocessing, self.bundle.labels)
         self._forward = load_static(self.bundle.graph_prefix, self.device, threads=cpu.maths_threads())
         self.self_check()
         _log.info("bundle %s (%s) on %s", self.bundle.description.name, self.bundle.id, self.device)
@@ -132,24 +134,24 @@ class Predictor:
         if isinstance(image, np.ndarray):
             found = self._probabilities(self._checked_picture(image))
             kept = found if probabilities else None
-            return Segmentation(self._labels(found), kept, self.bundle.id, time.perf_counter() - start)
+            labels = labels_of(found, self.bundle.labels, self._rules)
+            return Segmentation(labels, kept, self.bundle.id, time.perf_counter() - start)
         volumes = self._checked_volumes((image,) if isinstance(image, Volume) else tuple(image))
         first, trained_on = volumes[0], self.bundle.description.trained_on
         order = (0, 1, 2) if trained_on is None else order_as_trained(first, trained_on)
         cut, stored = [volume.transposed(order) for volume in volumes], np.argsort(order)
         upright, total = Upright.of(cut[0].geometry), cut[0].geometry.shape[0]
-        labels, every = [], []
+        planes, every = [], []
         for done, picture in enumerate(self._slices(cut, upright), start=1):
             found = upright.undo(self._probabilities(picture))
-            labels.append(self._labels(found))
+            planes.append(classes_of(found, self.bundle.labels, self._rules))
             if probabilities:
                 every.append(found)
             if on_slice is not None:
                 on_slice(done, total)
+        answer = cleaned(np.stack(planes), self.bundle.labels, self._rules, cut[0].geometry.spacing)
         return Segmentation(
-            LabelMap(
-                np.ascontiguousarray(np.stack(labels).transpose(stored)), first.geometry, self.bundle.labels
-            ),
+            LabelMap(np.ascontiguousarray(answer.transpose(stored)), first.geometry, self.bundle.labels),
             np.stack(every, axis=1).transpose(0, *(1 + stored)) if probabilities else None,
             self.bundle.id,
             time.perf_counter() - start,
@@ -210,10 +212,6 @@ class Predictor:
                 hint="check that the picture's intensities are ordinary; if they are, train and export again",
             )
         return found
-
-    def _labels(self, probabilities: NDArray[np.float32]) -> NDArray[Any]:
-        dtype = np.uint8 if len(self.bundle.labels) <= 256 else np.uint16
-        return np.asarray(probabilities.argmax(axis=0), dtype=dtype)
 
     def _slices(self, volumes: Sequence[Volume], upright: Upright) -> Iterator[NDArray[np.float32]]:
         """Turn the slices into the pictures that `medseg prepare` makes of them."""

@@ -36,7 +36,9 @@ def export(
     device: OnDevice = None,
     overrides: Annotated[
         list[str] | None,
-        set_option("For this export, replace a value of the run's recipe: inference.*, export.*, device."),
+        set_option(
+            "For this export, replace a value of the run's recipe: inference.*, postprocessing, export.*, device."
+        ),
     ] = None,
 ) -> None:
     """Freeze a run, or an ensemble of runs, into a bundle, and check that it answers as what was trained."""

@@ -129,7 +129,8 @@ def evaluate(
     overrides: Annotated[
         list[str] | None,
         set_option(
-            "For this evaluation, replace a value of the recipe: inference.*, test_dataset.*, device, cpu_kernels."
+            "For this evaluation, replace a value of the recipe: inference.*, postprocessing, test_dataset.*, device, "
+            "cpu_kernels."
         ),
     ] = None,
 ) -> None:

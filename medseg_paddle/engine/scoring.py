@@ -25,6 +25,7 @@ from medseg_paddle.preprocess.postprocessing import (
     classes_of,
     cleaned,
     looks_at_parts,
+    require_sizes,
     rules_from_specs,
 )
 from medseg_paddle.preprocess.restoring import Index
@@ -83,12 +84,16 @@ def require_rules_for(cases: Sequence[Case], recipe: Recipe, labels: LabelSet) -
     Raises
     ------
     RecipeError
-        A class is not known.
+        A class is not known, or a size is in ml and these are pictures, or in pixels and these are not.
     DataError
         Slices of volumes are to be postprocessed, which is done on the whole, and not all of them are there.
     """
     rules = rules_from_specs(recipe.postprocessing_specs, labels)
-    if recipe.dimensions == 3 or not looks_at_parts(rules):
+    if not looks_at_parts(rules):
+        return rules
+    for volumes in {recipe.dimensions == 3 or case.slicing is not None for case in cases}:
+        require_sizes(rules, volumes=volumes)
+    if recipe.dimensions == 3:
         return rules
     groups: dict[str, list[Case]] = {}
     for case in cases:
@@ -139,9 +144,7 @@ def score_cases(
         come when their volume is complete.
     """
     rules = require_rules_for(cases, recipe, labels)
-    scorer = _Scorer(
-        forward, recipe, labels, rules, counts, probabilities=probabilities, surfaces=surfaces
-    )
+    scorer = _Scorer(forward, recipe, labels, rules, counts, probabilities=probabilities, surfaces=surfaces)
     if recipe.dimensions == 3:
         for case in cases:
             yield scorer.volume(case)

@@ -97,7 +97,7 @@ class CaseCounts:
         if num_classes < 2:
             raise ValueError(f"at least background and one class are needed, got {num_classes}")
         self.num_classes = num_classes
-        self._voxel_ml = math.nan if voxel_ml is None else voxel_ml
+        self._voxel_ml = voxel_ml
         self._confusion = np.zeros((num_classes, num_classes), np.int64)  # [truth, prediction]
         self._histograms: NDArray[np.int64] | None = None  # [foreground class, is it the truth, bin]
 
@@ -223,8 +223,8 @@ class CaseCounts:
             auc=self._auc(label),
             truth_pixels=present,
             predicted_pixels=predicted,
-            truth_ml=present * self._voxel_ml,
-            predicted_ml=predicted * self._voxel_ml,
+            truth_ml=math.nan if self._voxel_ml is None else present * self._voxel_ml,
+            predicted_ml=math.nan if self._voxel_ml is None else predicted * self._voxel_ml,
         )
 
     def _auc(self, label: int) -> float:

@@ -63,7 +63,9 @@ class FillHoles:
 
 Rule = Threshold | KeepLargest | RemoveSmall | FillHoles
 
-_RULES: dict[str, type[Any]] = {rule.__name__: rule for rule in (Threshold, KeepLargest, RemoveSmall, FillHoles)}
+_RULES: dict[str, type[Any]] = {
+    rule.__name__: rule for rule in (Threshold, KeepLargest, RemoveSmall, FillHoles)
+}
 
 
 def rules_from_specs(specs: Sequence[Mapping[str, Any]], labels: LabelSet) -> tuple[Rule, ...]:
@@ -88,6 +90,19 @@ def rules_from_specs(specs: Sequence[Mapping[str, Any]], labels: LabelSet) -> tu
 def looks_at_parts(rules: Sequence[Rule]) -> bool:
     """Whether a rule needs the whole picture or volume, not only a voxel's probabilities."""
     return any(not isinstance(rule, Threshold) for rule in rules)
+
+
+def require_sizes(rules: Sequence[Rule], *, volumes: bool) -> None:
+    """See that sizes are in ml for volumes, in pixels for pictures.
+
+    Raises
+    ------
+    RecipeError
+        They are not.
+    """
+    for rule in rules:
+        if isinstance(rule, RemoveSmall):
+            _least_voxels(rule, (1.0, 1.0, 1.0) if volumes else None)
 
 
 def classes_of(
@@ -122,7 +137,7 @@ def classes_of(
             _overtake(found, best, index, probabilities[index], probabilities[index] > best)
     if least:
         best.fill(-1)
-        for index, threshold in least.items():
+        for index, threshold in sorted(least.items()):
             values = probabilities[index]
             _overtake(found, best, index, values, (values >= threshold) & (values > best))
     return found
@@ -152,7 +167,7 @@ def cleaned(
     """
     if not looks_at_parts(rules):
         return array
-    found = array.copy()
+    found = np.array(array)
     for rule in rules:
         if isinstance(rule, Threshold):
             continue

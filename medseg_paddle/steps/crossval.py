@@ -198,6 +198,7 @@ def _is_of(summary: Mapping[str, Any], run: Run, cases: Sequence[Case], checkpoi
         and summary["sha256"] == fingerprint_of(cases)
         and summary["distances"]["tolerance"] == run.recipe.surface_tolerance
         and summary["inference"] == run.recipe.inference.model_dump(mode="json")
+        and summary["postprocessing"] == run.recipe.postprocessing_specs
     )
 
 

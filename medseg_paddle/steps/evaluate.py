@@ -57,8 +57,9 @@ def evaluate(
 
     Writes ``cases.csv`` (a row per case and class), ``summary.json``, ``masks/`` (of whole volumes NIfTI, on the
     grid of the image) and, for the first cases, ``overlays/`` (image, truth, prediction). Slices of a volume
-    count as one case; its overlay is the slice with the most foreground, of a whole volume an axial one. Surfaces are those of whole volumes where the data set
-    says how their slices lie, see :class:`medseg_paddle.metrics.Distances`.
+    count as one case; its overlay is the slice with the most foreground, of a whole volume an axial one.
+    Surfaces are those of whole volumes where the data set says how their slices lie, see
+    :class:`medseg_paddle.metrics.Distances`.
 
     Parameters
     ----------
@@ -76,8 +77,8 @@ def evaluate(
         In place of the recipe's.
     overrides : sequence of str
         ``key=value`` changes of the recipe for this evaluation: of ``inference``, ``postprocessing``, ``device``,
-        ``cpu_kernels``, ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is; ``summary.json`` says
-        what was used.
+        ``cpu_kernels``, ``surface_tolerance`` and, for the test, ``test_dataset``. The run stays as it is;
+        ``summary.json`` says what was used.
 
     Raises
     ------
@@ -199,7 +200,7 @@ def _scored_cases(run: Run, split: Split) -> Sequence[Case]:
     if spec is None:
         raise RecipeError(f"the recipe of {run.path} has no {split} set", hint=_WITHOUT_A_TEST_SET)
     try:
-        return load_cases(spec)
+        return load_cases(spec, run.recipe.dimensions)
     except DataError as error:
         if split != "test" or run.recipe.test_dataset is not None or not Path(spec.dataset_root).is_dir():
             raise
@@ -215,7 +216,7 @@ def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
         if spec is None:
             continue
         if Path(spec.dataset_root).is_dir():
-            learned[name] = load_cases(spec)
+            learned[name] = load_cases(spec, run.recipe.dimensions)
         else:
             complete = False
             warn(

@@ -30,7 +30,7 @@ from medseg_paddle.steps.provenance import versions, without_files
 _SIDE = 320
 
 # What of a recipe an export reads that the training did not.
-_MAY_CHANGE = ("inference", "export", "device")
+_MAY_CHANGE = ("inference", "postprocessing", "export", "device")
 
 
 def export(
@@ -61,7 +61,7 @@ def export(
     device : str, optional
         Where the comparison is computed, in place of the recipe's.
     overrides : sequence of str
-        ``key=value`` changes of the recipe for this export: of ``inference``, ``export`` and ``device``. The
+        ``key=value`` changes of the recipe for this export: of ``inference``, ``postprocessing``, ``export`` and ``device``. The
         run stays as it is; the bundle says what was used.
 
     Returns
@@ -123,6 +123,7 @@ def _describe(members: Sequence[Run], checkpoint: Checkpoint) -> Description:
         trained_on=_trained_on(members),
         preprocessing=Preprocessing.from_specs(recipe.preprocessing_specs),
         plan=InferencePlan(**recipe.inference.model_dump()),
+        postprocessing=tuple(recipe.postprocessing_specs),
         tolerance=recipe.export.tolerance,
         provenance=without_files(_origin(members, checkpoint) if len(members) > 1 else run.provenance),
         recipe=recipe.model_dump(mode="json"),

@@ -19,6 +19,7 @@ _SHARED: dict[str, Callable[[Run], Any]] = {
     "channels": lambda run: run.recipe.in_channels,
     "preprocessing": lambda run: run.recipe.preprocessing_specs,
     "inference": lambda run: run.recipe.inference.model_dump(mode="json"),
+    "postprocessing": lambda run: run.recipe.postprocessing_specs,
     "ignore_index": lambda run: run.recipe.ignore_index,
 }
 

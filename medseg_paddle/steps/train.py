@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from medseg_paddle.steps.member import Member, RemoteListener
 
 # What comes after the training.
-_LATER_USE = frozenset({"description", "prepare", "inference", "export", "test_dataset", "surface_tolerance"})
+_LATER_USE = frozenset(
+    {"description", "prepare", "inference", "postprocessing", "export", "test_dataset", "surface_tolerance"}
+)
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",
@@ -346,9 +348,10 @@ def _require_same_training(run: Run, wanted: Recipe) -> None:
     if wanted.selection.metric == "nsd":
         free -= {"surface_tolerance"}
     changed = [key for key in _changed(run, wanted) if key not in free]
-    if "inference" in _changed(run, wanted) and run.history():
+    predicted = [key for key in ("inference", "postprocessing") if key in _changed(run, wanted)]
+    if predicted and run.history():
         raise RecipeError(
-            f"{run.path} was validated with another inference; its scores could not be compared with later ones",
+            f"{run.path} was validated with another {predicted[0]}; its scores could not be compared with later ones",
             hint="give the change to `medseg evaluate` and `medseg export` with --set; the run stays as it is",
         )
     if changed:

@@ -181,6 +181,8 @@ def test_every_score_is_listed_in_metrics():
         "label",
         "truth_pixels",
         "predicted_pixels",
+        "truth_ml",
+        "predicted_ml",
     }
 
 

@@ -70,7 +70,16 @@ def test_one_case_has_no_standard_deviation():
 
 def test_csv_has_a_line_for_every_case_and_class(report):
     lines = list(csv.DictReader(io.StringIO(report.to_csv())))
-    assert list(lines[0]) == ["case", "class", *METRICS, "truth_pixels", "predicted_pixels", "unit"]
+    assert list(lines[0]) == [
+        "case",
+        "class",
+        *METRICS,
+        "truth_pixels",
+        "predicted_pixels",
+        "truth_ml",
+        "predicted_ml",
+        "unit",
+    ]
     assert [(line["case"], line["class"]) for line in lines] == [
         (case, name) for case in ("anna", "bert", "carl") for name in ("liver", 'tumour, "hot"')
     ]
