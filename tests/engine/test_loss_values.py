@@ -321,6 +321,18 @@ def test_value_and_gradient_are_the_formulas(name: str, size: tuple[int, ...], a
     assert slope == pytest.approx((ahead - behind) / (2 * step), rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_volume_of_one_slice_is_a_picture(name: str) -> None:
+    logits, labels = random_case(name, (9, 10))
+    loss = CASES[name][0]
+    picture = loss(paddle.to_tensor(logits), paddle.to_tensor(labels))
+    for axis in (1, 2, 3):
+        slice_ = loss(
+            paddle.to_tensor(np.expand_dims(logits, axis + 1)), paddle.to_tensor(np.expand_dims(labels, axis))
+        )
+        assert float(slice_[0]) == pytest.approx(float(picture[0]), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["lovasz", "hinge"])
 def test_lovasz_of_certain_predictions_is_one_minus_iou(name: str) -> None:
     rng = np.random.default_rng(3)

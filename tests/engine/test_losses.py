@@ -189,13 +189,15 @@ def test_a_small_output_is_brought_to_the_size_of_the_label(spec: dict[str, Any]
     assert slopes.shape == list(small.shape)
 
 
-def test_a_small_volume_is_brought_to_the_size_of_the_label(spec: dict[str, Any]) -> None:
-    logits, labels = some((2, 1, 1))[0], some((4, 6, 8))[1]
-    lower, upper = logits[:, :, :1], logits[:, :, 1:]
-    quarters = [lower, 0.75 * lower + 0.25 * upper, 0.25 * lower + 0.75 * upper, upper]  # centres on centres
-    large = np.concatenate(quarters, 2).repeat(6, 3).repeat(8, 4)
+def test_a_small_volume_is_measured_where_its_voxels_stand(spec: dict[str, Any]) -> None:
+    """Strides of 2, 1 and 3: a lower level has the places 0, 2, 4 and 0, 1, 2, 3 and 0, 3, 6 of the label."""
+    logits, labels = some((3, 4, 3))[0], np.random.default_rng(3).integers(0, 2, (2, 5, 4, 8))
+    labels[0, 2] = 255
+    places = labels[:, [0, 2, 4]][..., [0, 3, 6]]
     loss = built(spec)
-    assert gradient(loss, logits, labels)[0] == pytest.approx(gradient(loss, large, labels)[0], rel=1e-4)
+    found, expected = gradient(loss, logits, labels), gradient(loss, logits, places)
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1].numpy(), expected[1].numpy())
 
 
 def test_mixed_loss_gives_its_weighted_parts() -> None:
@@ -204,7 +206,10 @@ def test_mixed_loss_gives_its_weighted_parts() -> None:
     assert value(parts[1]) == pytest.approx(2.0 * value(DiceLoss()(LOGITS, LABELS)), rel=1e-6)
 
 
-def test_every_loss_in_a_mixture_and_for_many_outputs() -> None:
+@pytest.mark.parametrize(
+    "sizes", [((16, 16), (8, 8), (4, 4)), ((8, 8, 4), (4, 4, 2), (2, 2, 2))], ids=["picture", "volume"]
+)
+def test_every_loss_in_a_mixture_and_for_many_outputs(sizes: tuple[tuple[int, ...], ...]) -> None:
     """PaddleSeg's own sum over the outputs of a network, two of them smaller than the label."""
     computed = importlib.import_module("paddleseg.core.train").loss_computation
     parts = [{"type": name} for name in NAMES]
@@ -215,8 +220,8 @@ def test_every_loss_in_a_mixture_and_for_many_outputs() -> None:
         }
     )
     losses = build_losses(loss, 255, mixed=False)
-    outputs = [paddle.to_tensor(some(size)[0]) for size in ((16, 16), (8, 8), (4, 4))]
-    labels = paddle.to_tensor(some((16, 16))[1])
+    outputs = [paddle.to_tensor(some(size)[0]) for size in sizes]
+    labels = paddle.to_tensor(some(sizes[0])[1])
     found = computed(outputs, labels, None, losses)
     expected = [
         coef * value(built(part)(output, labels))

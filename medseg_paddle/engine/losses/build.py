@@ -10,7 +10,7 @@ from paddle import nn
 from medseg_paddle.config import losses as config
 from medseg_paddle.config.base import component_arguments
 from medseg_paddle.engine.losses import lovasz, overlap, pixels, shape
-from medseg_paddle.engine.losses.label_loss import LabelLoss, at_size_of
+from medseg_paddle.engine.losses.label_loss import LabelLoss, at_one_size
 
 _LOSSES: dict[str, type[LabelLoss]] = {
     loss.__name__: loss
@@ -44,7 +44,7 @@ class MixedLoss(nn.Layer):  # type: ignore[misc]
     def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> list[paddle.Tensor]:
         """The weighted parts, each of shape [1]; see :meth:`LabelLoss.forward`."""
         with paddle.amp.auto_cast(enable=False):
-            logits = at_size_of(labels, logits.astype("float32"))  # once for all parts
+            logits, labels = at_one_size(logits.astype("float32"), labels)  # once for all parts
             return [coef * loss(logits, labels) for coef, loss in zip(self._coef, self.losses, strict=True)]
 
 
