@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,21 @@ from medseg_paddle.cli.options import (
     Weights,
     set_option,
 )
+
+
+class AnswerFormat(str, Enum):
+    """Of a volume's answer."""
+
+    NIFTI = "nifti"
+    SEG = "seg"
+    RTSTRUCT = "rtstruct"
+
+
+class MeshEnding(str, Enum):
+    """Of the file of a surface."""
+
+    STL = "stl"
+    OBJ = "obj"
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +75,33 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, as `medseg export` wrote it.")],
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, or DICOM series.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the answers.", metavar="FOLDER")],
+    *,
+    formats: Annotated[
+        list[AnswerFormat] | None,
+        typer.Option(
+            "--format",
+            help="Of a volume's answer, as often as needed; nifti where absent, seg and rtstruct for DICOM series.",
+            show_default=False,
+        ),
+    ] = None,
+    labelmap: Annotated[
+        bool, typer.Option("--labelmap", help="With --format seg: the newer type LABELMAP, compressed.")
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="With --format seg: volumes as a DICOM structured report, too."),
+    ] = False,
+    key_images: Annotated[
+        bool,
+        typer.Option(
+            "--key-images",
+            help="Also write slices with contours: a DICOM series for a DICOM series, else PNG files.",
+        ),
+    ] = False,
+    mesh: Annotated[
+        MeshEnding | None,
+        typer.Option("--mesh", help="Also write the surface of each structure.", show_default=False),
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability.")
     ] = False,
@@ -76,6 +119,11 @@ def predict(
         bundle,
         inputs,
         output,
+        formats=[one.value for one in formats or (AnswerFormat.NIFTI,)],
+        labelmap=labelmap,
+        report=report,
+        key_images=key_images,
+        mesh=None if mesh is None else mesh.value,
         probabilities=probabilities,
         overlays=overlays,
         device=device.value,

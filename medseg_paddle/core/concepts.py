@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 
@@ -137,6 +138,11 @@ def concept_of(name: str) -> Concept:
         elif sides:
             found = None
     return found or _GENERIC
+
+
+def uncoded(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `names` that :func:`concept_of` knows no code for."""
+    return tuple(name for name in names if concept_of(name) == _GENERIC)
 
 
 def _known(word: str) -> str:

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from medseg_paddle.core import LabelMap, LabelSet, Volume
+from medseg_paddle.core.concepts import uncoded
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.dicom_seg_out import Algorithm, Kind, read_reference, write_segmentation
+from medseg_paddle.io.dicom_made import Algorithm
+from medseg_paddle.io.dicom_reference import read_reference
+from medseg_paddle.io.dicom_seg_out import Kind, write_segmentation
 from medseg_paddle.io.volumes import is_volume, label_names, read_label_volume
 from medseg_paddle.steps.convert import Conversion, Wishes, files_of_series, require_free
 
@@ -42,7 +45,7 @@ class Drawing:
         Raises
         ------
         RecipeError
-            A name without a version.
+            A name without a version, or that DICOM cannot hold.
         """
         if self.drawn_by == _BY_HAND:
             return None
@@ -82,7 +85,7 @@ def convert_to_segmentation(
         No reference; a wish that does not fit; a name for the background.
     DataError
         As for :func:`~medseg_paddle.io.volumes.read_label_volume`,
-        :func:`~medseg_paddle.io.dicom_seg_out.read_reference` and
+        :func:`~medseg_paddle.io.dicom_reference.read_reference` and
         :func:`~medseg_paddle.io.dicom_seg_out.write_segmentation`; more than 255 label values.
     SetupError
         `output` is there, or cannot be written.
@@ -111,6 +114,10 @@ def convert_to_segmentation(
         for number, value in enumerate(values, start=1)
         if value != number
     ]
+    unknown = uncoded(label_map.labels.names[1:])
+    if unknown:
+        listed = ", ".join(f"'{name}'" for name in unknown)
+        notes.append(f"no SNOMED code is known for {listed}: written as 'Tissue', with the name beside it")
     if not is_found:
         notes.append("no voxel is labelled: the segments are written with one empty frame")
     geometry = reference.geometry

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +16,16 @@ from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelMap, LabelSet, Volume
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, MedsegError, SetupError
-from medseg_paddle.io.files import require_writable, write_bytes, write_text
-from medseg_paddle.io.images import write_image, write_label
-from medseg_paddle.io.nifti import write_label_nifti
-from medseg_paddle.io.overlay import contact_sheet, draw_overlay
+from medseg_paddle.io.dicom_made import Algorithm
+from medseg_paddle.io.files import require_writable, write_text
+from medseg_paddle.io.mesh import MeshFormat
 from medseg_paddle.predictor import Predictor, Segmentation
-from medseg_paddle.preprocess.orientation import Upright
-from medseg_paddle.preprocess.window import window_to_uint8
 from medseg_paddle.steps.predict_inputs import Failure, Input, find_inputs, together
+from medseg_paddle.steps.predict_outputs import Answered, Format, Outputs, reference_of, write_answer
 from medseg_paddle.steps.progress import ProgressBar
 
 SUMMARY_JSON = "summary.json"
 SUMMARY_CSV = "summary.csv"
-
-_SHEET_SLICES = 16
-_SHEET_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -87,6 +81,8 @@ class PredictionSummary:
     failures : tuple of Failure
     left_out : tuple of str
         What lies in the input folders and was not meant; see :class:`Found`.
+    notes : tuple of str
+        What to know of all results, for people.
     """
 
     output: Path
@@ -94,6 +90,7 @@ class PredictionSummary:
     results: tuple[Result, ...]
     failures: tuple[Failure, ...]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{len(self.results)} segmented by bundle {self.bundle_id}, results in {self.output}"]
@@ -104,8 +101,10 @@ class PredictionSummary:
                 else f"{extent.name} {extent.millilitres:.2f} ml"
                 for extent in result.extents
             )
-            lines.append(f"  {result.name}: {found}")
+            nothing = "" if any(extent.elements for extent in result.extents) else " (nothing found)"
+            lines.append(f"  {result.name}: {found}{nothing}")
         lines += [f"left out: {what}" for what in self.left_out]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     def require_complete(self) -> None:
@@ -130,6 +129,11 @@ def predict(
     inputs: Sequence[Path],
     output: Path,
     *,
+    formats: Sequence[Format] = ("nifti",),
+    labelmap: bool = False,
+    report: bool = False,
+    key_images: bool = False,
+    mesh: MeshFormat | None = None,
     probabilities: bool = False,
     overlays: bool = True,
     device: str | None = None,
@@ -139,8 +143,10 @@ def predict(
 
     For a picture, `output` gets ``<name>_mask.png`` (class indices in the picture's size) and
     ``<name>_overlay.png``; for a volume ``<name>_mask.nii.gz`` on its own grid and an overlay of the
-    slices with findings; ``<name>_probabilities.npz`` on request (array ``probabilities``, float32, as
-    in :class:`Segmentation`); for all together ``summary.json`` and ``summary.csv``.
+    slices with findings; on request ``<name>_seg.dcm``, ``<name>_rtstruct.dcm``, ``<name>_report.dcm``,
+    ``<name>_key_<number>.dcm`` (or ``.png``), ``<name>_mesh_<label>.stl`` (or ``.obj``) and
+    ``<name>_probabilities.npz`` (array ``probabilities``, float32, as in :class:`Segmentation`); for all together
+    ``summary.json`` and ``summary.csv``, with the volume of every structure in ml.
 
     Parameters
     ----------
@@ -150,8 +156,8 @@ def predict(
         they are named ``CASE_0000``, ``CASE_0001``, ...
     output : Path
         Folder for the results; none of the inputs may lie directly in it.
-    probabilities, overlays : bool
-        Write these too.
+    formats, labelmap, report, key_images, mesh, probabilities, overlays
+        What to write for each; see :class:`Outputs`.
     device : str, optional
         ``"auto"``, ``"cpu"`` or ``"gpu"``; auto where absent.
     overwrite : bool
@@ -168,13 +174,17 @@ def predict(
         `output` is not empty, cannot be written or holds inputs; the disk is full; no such device.
     ModelError
         The bundle is not whole.
+    RecipeError, DataError
+        Formats that do not go together; DICOM is to be written, and cannot hold the name of the bundle or of a label.
     """
+    outputs = Outputs(tuple(formats), labelmap, report, key_images, mesh, probabilities, overlays)
     found = find_inputs(inputs, results=output)
     _require_apart(output, found.inputs)
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise SetupError(f"{output} is not empty", hint="name a new folder, or pass --overwrite")
     require_writable(output)
     whole = Bundle.open(bundle)  # before Paddle, whose start takes seconds
+    algorithm = outputs.require_labels(whole)
     start_paddle()
     predictor = Predictor(whole, device or "auto")
     _remove_earlier(output)
@@ -184,45 +194,41 @@ def predict(
     with ProgressBar("predicting", len(cases)) as bar:
         for done, one in enumerate(cases, start=1):
             try:
-                results.append(_one(predictor, one, output, probabilities=probabilities, overlays=overlays))
+                results.append(_one(predictor, one, output, outputs, algorithm))
             except SetupError:  # a full disk does not get better with the next file
                 raise
             except MedsegError as error:
                 failed.append(Failure.of(one.source, error))
                 bar.say(f"failed: {failed[-1].message}")
             bar.update(done, one.name)
-    summary = PredictionSummary(output, predictor.bundle.id, tuple(results), tuple(failed), found.left_out)
+    summary = PredictionSummary(
+        output, predictor.bundle.id, tuple(results), tuple(failed), found.left_out, outputs.notes(whole)
+    )
     write_text(output / SUMMARY_CSV, _csv(summary))
     write_text(output / SUMMARY_JSON, _json(summary))
     return summary
 
 
-def _one(predictor: Predictor, one: Input, output: Path, *, probabilities: bool, overlays: bool) -> Result:
-    """Predict one input; everything is computed before the first file is written."""
-    labels = predictor.bundle.labels
+def _one(
+    predictor: Predictor, one: Input, output: Path, outputs: Outputs, algorithm: Algorithm | None
+) -> Result:
+    """Predict one input; what it cannot be answered by is refused before that."""
+    outputs.require_fit(one)
+    reference = reference_of(one, outputs)
     if one.is_volume:
         source: tuple[Volume, ...] | NDArray[np.float32] = one.read_volumes()
     else:
         source = predictor.read_picture(one.source, *one.others)
-    answer = predictor.predict(source, probabilities=probabilities)
-    overlay = _overlay(predictor, source, answer) if overlays else None
-    files = []
-
-    def target(ending: str) -> Path:
-        files.append(f"{one.name}_{ending}")
-        return output / files[-1]
-
-    if overlay is not None:
-        write_image(target("overlay.png"), overlay)
-    if answer.probabilities is not None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, probabilities=answer.probabilities)
-        write_bytes(target("probabilities.npz"), buffer.getvalue())
-    if isinstance(answer.labels, LabelMap):
-        write_label_nifti(target("mask.nii.gz"), answer.labels)
-    else:
-        write_label(target("mask.png"), answer.labels)
-    return Result(one.name, one.source, tuple(files), _extents(answer, labels), answer.seconds)
+    answer = predictor.predict(source, probabilities=outputs.probabilities)
+    extents = _extents(answer, predictor.bundle.labels)
+    millilitres = {
+        number: extent.millilitres
+        for number, extent in enumerate(extents, start=1)
+        if extent.millilitres is not None
+    }
+    answered = Answered(one, source, answer, reference, millilitres)
+    files = write_answer(answered, predictor.bundle, outputs, algorithm, output)
+    return Result(one.name, one.source, files, extents, answer.seconds)
 
 
 def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:
@@ -238,39 +244,6 @@ def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:
         )
         for label in labels.foreground
     )
-
-
-def _overlay(
-    predictor: Predictor, source: tuple[Volume, ...] | NDArray[np.float32], answer: Segmentation
-) -> NDArray[np.uint8]:
-    labels = predictor.bundle.labels
-    if not isinstance(source, tuple):
-        return draw_overlay(np.rint(source).astype(np.uint8), answer.array, labels)
-    description = predictor.bundle.description
-    window = description.channel_windows[0] if description.channel_windows else description.window
-    first = source[0]
-    if window is None:
-        raise ValueError("a volume was predicted by a bundle without a window")
-    upright = Upright.of(first.geometry)
-    shown = _slices_to_show(answer.array)
-    pictures = [
-        draw_overlay(
-            np.ascontiguousarray(window_to_uint8(upright.apply(first.array[k]), window.level, window.width)),
-            np.ascontiguousarray(upright.apply(answer.array[k])),
-            labels,
-        )
-        for k in shown
-    ]
-    return contact_sheet(pictures, titles=[f"slice {k + 1}" for k in shown], columns=_SHEET_COLUMNS)
-
-
-def _slices_to_show(labels: NDArray[Any]) -> list[int]:
-    """Slices with findings, at most a sheet of them, evenly spread; without findings, of all slices."""
-    candidates = np.flatnonzero(labels.reshape(len(labels), -1).any(axis=1))
-    if not candidates.size:
-        candidates = np.arange(len(labels))
-    places = np.linspace(0, len(candidates) - 1, min(_SHEET_SLICES, len(candidates))).round().astype(int)
-    return [int(candidates[place]) for place in places]
 
 
 def _require_apart(output: Path, inputs: Sequence[Input]) -> None:
@@ -329,5 +302,6 @@ def _json(summary: PredictionSummary) -> str:
             for failure in summary.failures
         ],
         "left_out": summary.left_out,
+        "notes": summary.notes,
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -19,8 +19,10 @@ from pydicom.uid import (
 from medseg_paddle.core import LabelMap, LabelSet, flip, reorient
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.dicom import load_series
+from medseg_paddle.io.dicom_made import Algorithm
+from medseg_paddle.io.dicom_reference import read_reference
 from medseg_paddle.io.dicom_seg import read_segmentation, segment_names
-from medseg_paddle.io.dicom_seg_out import Algorithm, read_reference, write_segmentation
+from medseg_paddle.io.dicom_seg_out import write_segmentation
 from medseg_paddle.io.dicom_stack import Allowed
 
 SLICES, ROWS, COLUMNS = 5, 6, 7
