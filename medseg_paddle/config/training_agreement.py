@@ -75,6 +75,12 @@ def _require_an_average_to_decay(recipe: Recipe) -> None:
 def _require_features_to_align(recipe: Recipe) -> None:
     if recipe.alignment is None:
         return
+    if recipe.model.dimensions != 2:
+        raise inconsistent(
+            f"alignment is of pictures, and {recipe.model.type} sees volumes",
+            at=("alignment",),
+            hint="remove `alignment`",
+        )
     if recipe.model.type not in _WITH_AN_ENCODER:
         raise inconsistent(
             f"alignment takes the features of an encoder, and {recipe.model.type} has none that is known",

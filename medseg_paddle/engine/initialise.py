@@ -23,6 +23,7 @@ from medseg_paddle.errors import ModelError
 Origin = Literal["taken", "adapted", "fresh"]
 _Array = NDArray[Any]
 _ENCODER = "encoder."
+_OF_PICTURES = 4  # axes of a convolution's weights
 _ENCODER_FITS = 0.5  # as `initialise.least_fitting` where nobody says
 
 
@@ -232,7 +233,7 @@ def _fitted(name: str, fresh: _Array, found: _Array | None, changes: _Changes) -
         return _by_class(fresh, found, axes, changes)
     if found.shape == fresh.shape:
         return _Fitted(found.astype(fresh.dtype), "taken", "")
-    if found.ndim == fresh.ndim == 4 and changes.channel_axes(name) == (1,):
+    if found.ndim == fresh.ndim >= _OF_PICTURES and changes.channel_axes(name) == (1,):
         return _by_channel(fresh, found)
     return _Fitted(fresh, "fresh", "another shape")
 
@@ -242,9 +243,10 @@ def _by_channel(fresh: _Array, found: _Array) -> _Fitted:
 
     As timm's `adapt_input_conv` (https://github.com/huggingface/pytorch-image-models): colour to grey sums the
     weights, so that a grey picture gives what it gave as three equal channels; grey to colour shares them out.
+    Channels of volumes are no colours, and not brought into one another.
     """
     channels, before = fresh.shape[1], found.shape[1]
-    if found.shape[:1] + found.shape[2:] == fresh.shape[:1] + fresh.shape[2:]:
+    if fresh.ndim == _OF_PICTURES and found.shape[:1] + found.shape[2:] == fresh.shape[:1] + fresh.shape[2:]:
         if (before, channels) == (3, 1):
             return _Fitted(found.sum(axis=1, keepdims=True), "adapted", "sum over the 3 channels")
         if (before, channels) == (1, 3):

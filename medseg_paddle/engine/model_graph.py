@@ -58,7 +58,8 @@ def _draw(run_folder: Path) -> None:
     recipe = Run.open(run_folder).recipe
     model = build_model(recipe)
     model.eval()
-    shape = [-1, recipe.in_channels, 256, 256]
+    space = [256, 256] if recipe.model.dimensions == 2 else [64, 64, 64]
+    shape = [-1, recipe.in_channels, *space]
     # The writer makes an event file too, which would hide the training's own.
     with tempfile.TemporaryDirectory() as scratch, LogWriter(scratch) as writer:
         writer.add_graph(model, [paddle.static.InputSpec(shape, "float32", "image")])

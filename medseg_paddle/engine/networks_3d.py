@@ -356,7 +356,7 @@ def _he() -> paddle.ParamAttr:
 
 def _first_voxels(x: paddle.Tensor, like: paddle.Tensor) -> paddle.Tensor:
     """As many as `like` has: of a size that a stride does not divide, the way up makes some too many."""
-    if x.shape[2:] == like.shape[2:] and -1 not in x.shape:
+    if paddle.in_dynamic_mode() and x.shape == like.shape:
         return x
     size = paddle.shape(like)
     return x[:, :, : size[2], : size[3], : size[4]]

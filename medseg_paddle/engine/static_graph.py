@@ -47,11 +47,13 @@ class _MeanHead(nn.Layer):  # type: ignore[misc]
         return total / len(self.members)
 
 
-def save_static(model: nn.Layer | Sequence[nn.Layer], prefix: Path, in_channels: int) -> None:
+def save_static(
+    model: nn.Layer | Sequence[nn.Layer], prefix: Path, in_channels: int, dimensions: int = 2
+) -> None:
     """Write ``<prefix>.json`` (graph) and ``<prefix>.pdiparams`` (weights).
 
-    The graph takes ``image``, float32 ``[N, C, H, W]`` with N, H and W free, and returns the
-    probabilities ``[N, K, H, W]`` float32.
+    The graph takes ``image``, float32 ``[N, C, (D,) H, W]`` with all but C free, and returns the
+    probabilities ``[N, K, (D,) H, W]`` float32.
 
     Parameters
     ----------
@@ -62,6 +64,8 @@ def save_static(model: nn.Layer | Sequence[nn.Layer], prefix: Path, in_channels:
         Path without suffix; its folder exists.
     in_channels : int
         C.
+    dimensions : int
+        Of space: 2 of pictures, 3 of volumes.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def save_static(model: nn.Layer | Sequence[nn.Layer], prefix: Path, in_channels:
     """
     head = _ProbabilityHead(model) if isinstance(model, nn.Layer) else _MeanHead(model)
     head.eval()
-    spec = InputSpec([None, in_channels, None, None], "float32", "image")
+    spec = InputSpec([None, in_channels, *[None] * dimensions], "float32", "image")
     paddle.jit.save(paddle.jit.to_static(head, input_spec=[spec], full_graph=True), str(prefix))
     if missing := _missing(prefix):
         raise ModelError(
@@ -99,7 +103,7 @@ def load_static(prefix: Path, device: str, *, threads: int) -> Forward:
     Returns
     -------
     callable
-        Batch ``[N, C, H, W]`` float32 to probabilities ``[N, K, H, W]`` float32. Not for several
+        Batch ``[N, C, (D,) H, W]`` float32 to probabilities ``[N, K, (D,) H, W]`` float32. Not for several
         threads at once. Raises ModelError if Paddle cannot process a batch.
 
     Raises

@@ -22,15 +22,8 @@ pytest.importorskip("paddleseg.models")
 pytest.importorskip("paddleseg.optimizers")
 
 OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
-OURS = {
-    *TRAIN_TRANSFORMS,
-    *VOLUME_TRANSFORMS,
-    "SimpleUNet",
-    "ScalableUNet",
-    "EncoderUNet",
-    "RMSProp",
-    *OUR_LOSSES,
-}
+OUR_NETWORKS = {"SimpleUNet", "ScalableUNet", "EncoderUNet", "UNet3D", "ResUNet3D", "AttentionUNet3D"}
+OURS = {*TRAIN_TRANSFORMS, *VOLUME_TRANSFORMS, *OUR_NETWORKS, "RMSProp", *OUR_LOSSES}
 
 
 def members(union: Any) -> list[type[Spec]]:
