@@ -107,7 +107,11 @@ def write_balls(root: Path) -> Path:
     source = root / "source"
     source.mkdir(parents=True)
     for number in range(6):
-        shape = (20 + number % 3, 18, 10)  # i, j, k of NIfTI: to the patient's right or left, back or front, head
+        shape = (
+            20 + number % 3,
+            18,
+            10,
+        )  # i, j, k of NIfTI: to the patient's right or left, back or front, head
         far = np.indices(shape) - rng.integers((7, 7, 4), (13, 11, 6))[:, None, None, None]
         ball = ((far * np.array([1, 1, 2])[:, None, None, None]) ** 2).sum(axis=0) < 25
         image = (rng.integers(1, 60, shape) + 90 * ball).astype(np.int16)
@@ -127,9 +131,7 @@ def write_balls(root: Path) -> Path:
         }
     )
     labels = LabelSet.from_names(("background", "ball"))
-    write_dataset(
-        spec, source=source, destination=root / "balls", labels=labels, name="balls", workers=1
-    )
+    write_dataset(spec, source=source, destination=root / "balls", labels=labels, name="balls", workers=1)
     return root / "balls"
 
 

@@ -84,7 +84,8 @@ def test_only_what_is_missing_or_of_another_source_is_made_anew(ball_recipe: Rec
     ready_volumes(ball_recipe, cases)
     then = made(cache)
     assert {name for name in first if then[name] != first[name]} == {
-        f"{kind}/{cases[1].id}.{ending}" for kind, ending in (("images", "npy"), ("labels", "npy"), ("notes", "npz"))
+        f"{kind}/{cases[1].id}.{ending}"
+        for kind, ending in (("images", "npy"), ("labels", "npy"), ("notes", "npz"))
     }
     kept = cache.open(cases[1], cache.facts(cases[1]))
     assert np.count_nonzero(kept.label) == np.count_nonzero(label)

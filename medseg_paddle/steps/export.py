@@ -61,8 +61,8 @@ def export(
     device : str, optional
         Where the comparison is computed, in place of the recipe's.
     overrides : sequence of str
-        ``key=value`` changes of the recipe for this export: of ``inference``, ``postprocessing``, ``export`` and ``device``. The
-        run stays as it is; the bundle says what was used.
+        ``key=value`` changes of the recipe for this export: of ``inference``, ``postprocessing``, ``export`` and
+        ``device``. The run stays as it is; the bundle says what was used.
 
     Returns
     -------

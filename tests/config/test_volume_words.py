@@ -56,10 +56,10 @@ def test_keys_and_defaults_are_those_of_what_they_stand_for(spec: type[Spec], ou
 )
 def test_what_a_recipe_says_is_what_is_done(recipe: Recipe, text: str) -> None:
     said = yaml.safe_load(text)
-    values = yaml.safe_dump({"type": "VolumePreprocessing", **said}, default_flow_style=True, width=1000).strip()
-    changed = change_recipe(
-        recipe, [f"{name}_dataset.transforms.0={values}" for name in ("train", "val")]
-    )
+    values = yaml.safe_dump(
+        {"type": "VolumePreprocessing", **said}, default_flow_style=True, width=1000
+    ).strip()
+    changed = change_recipe(recipe, [f"{name}_dataset.transforms.0={values}" for name in ("train", "val")])
     (spec,) = changed.preprocessing_specs
     assert VolumePreprocessing.from_spec(spec) == VolumePreprocessing.from_spec(said)
 

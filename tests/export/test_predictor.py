@@ -250,3 +250,36 @@ def test_a_moved_bundle_works(exported, tmp_path, predictor):
     assert moved.bundle.id == predictor.bundle.id
     assert str(exported) not in json.dumps(json.loads((exported / "bundle.json").read_text()))
     assert moved.predict(np.full((4, 4, 1), 200, np.uint8)).labels.all()
+
+
+def test_the_answer_is_postprocessed_in_pictures_and_in_whole_volumes(
+    tmp_path, write_bundle, threshold_model, description
+):
+    rules = ({"type": "KeepLargest", "classes": ["bright"], "connectivity": "faces"},)
+    bundle = write_bundle(tmp_path / "bundle", threshold_model(), description(postprocessing=rules))
+    predictor = Predictor(bundle.path, "cpu")
+    picture = np.zeros((6, 8, 1), np.uint8)
+    picture[0, 0] = picture[3:, 4:] = 255
+    assert np.count_nonzero(predictor.predict(picture).labels) == 12
+    # In each slice the other part is larger; in the volume the column is.
+    array = np.zeros((5, 6, 8), np.float32)
+    array[:, 0, 0] = 255
+    array[2, 3:5, 3:5] = 255
+    volume = Volume(array, Geometry(array.shape, np.diag([3.0, 1, 1, 1])), units="HU")
+    expected = np.zeros(array.shape, bool)
+    expected[:, 0, 0] = True
+    np.testing.assert_array_equal(predictor.predict(volume).array, expected)
+
+
+def test_a_bundle_with_a_rule_for_another_class_does_not_open(
+    tmp_path, write_bundle, threshold_model, description
+):
+    bundle = write_bundle(tmp_path / "bundle", threshold_model(), description())
+    text = json.loads((bundle.path / "bundle.json").read_text())
+    assert text["postprocessing"] == []
+    with pytest.raises(ModelError, match="spleen"):
+        write_bundle(
+            tmp_path / "other",
+            threshold_model(),
+            description(postprocessing=({"type": "KeepLargest", "classes": ["spleen"]},)),
+        )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -243,3 +244,63 @@ def test_segment_answers_on_the_pictures_own_pixels():
         answer = segment(brightness, image, prep, plan)
         assert answer.shape == (2, 120, 90)
         np.testing.assert_array_equal(answer.argmax(0) == 1, image[..., 0] > 0)
+
+
+def test_mirror_images_and_turns_are_averaged_each_once():
+    """Eight ways to lay a picture: four turns, and their mirror images."""
+    seen = []
+
+    def uneven(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch[0])
+        place = np.arange(batch[0, 0].size, dtype=np.float32).reshape(batch.shape[2:])
+        return np.concatenate([batch * place, batch], axis=1)
+
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    plan = InferencePlan(mirror=(0, 1), rotate90=True)
+    found = predict_tiled(uneven, image, plan)
+    ways = [np.rot90(np.flip(image[0], axes), turns) for turns in range(4) for axes in ((), (0,))]
+    assert len(seen) == 8
+    assert {one[0].tobytes() for one in seen} == {np.ascontiguousarray(way).tobytes() for way in ways}
+    np.testing.assert_allclose(found[1], image[0])  # each answer is laid back
+    # The mean of a place's number over all ways is that of the centre, the same everywhere.
+    np.testing.assert_allclose(found[0], image[0] * 7.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("plan", "ways"),
+    [
+        (InferencePlan(mirror=(0,)), 2),
+        (InferencePlan(mirror=(0, 1)), 4),
+        (InferencePlan(rotate90=True), 4),
+        (InferencePlan(mirror=(1,), rotate90=True), 8),
+        (InferencePlan("tiles", (4, 8), 0, mirror=(1,)), 2),
+    ],
+)
+def test_a_copying_network_gives_the_picture_back_whatever_is_averaged(plan, ways):
+    calls = []
+
+    def copying(batch: np.ndarray) -> np.ndarray:
+        calls.append(batch.shape)
+        return batch
+
+    image = picture(4, 8)
+    np.testing.assert_allclose(predict_tiled(copying, image, plan), image, rtol=1e-6)
+    assert len(calls) == ways
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"mirror": (2,)}, "mirror"),
+        ({"mirror": (0, 0)}, "mirror"),
+        ({"tile": (8, 8, 8), "rotate90": True}, "rotate90"),
+        ({"skip_below": 0.1}, "skip_below"),
+        ({"tile": (8,)}, "two or three"),
+        ({"divisor": (8, 8, 8)}, "does not fit"),
+        ({"mode": "tiles", "tile": (12, 16, 16), "divisor": (8, 16, 16)}, r"use \[16, 16, 16\]"),
+    ],
+)
+def test_a_plan_that_fits_no_network_is_refused(arguments, says):
+    with pytest.raises(RecipeError) as refused:
+        InferencePlan(**arguments)
+    assert re.search(says, f"{refused.value.message} {refused.value.hint}")
