@@ -4,7 +4,7 @@ import pytest
 from pydicom.sr.codedict import codes
 
 from medseg_paddle.core import concepts
-from medseg_paddle.core.concepts import concept_of
+from medseg_paddle.core.concepts import concept_of, uncoded
 
 
 def said(name: str) -> tuple[str | None, ...]:
@@ -42,6 +42,10 @@ ANATOMY, ABNORMAL = "Anatomical Structure", "Morphologically Abnormal Structure"
 )
 def test_a_name_is_coded_as_far_as_it_is_understood(name, meant):
     assert said(name) == meant
+
+
+def test_names_without_a_code_are_told():
+    assert uncoded(["liver", "class 1", "left lung", "brain metastasis"]) == ("class 1", "brain metastasis")
 
 
 def test_the_codes_are_those_of_the_standard():

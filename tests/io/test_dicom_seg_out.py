@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from medseg_paddle.core import LabelMap, LabelSet, flip, reorient
-from medseg_paddle.errors import DataError, SetupError
+from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.dicom import load_series
 from medseg_paddle.io.dicom_made import Algorithm
 from medseg_paddle.io.dicom_reference import read_reference
@@ -351,6 +351,57 @@ def test_labels_that_do_not_fit_are_refused(paths, tmp_path):
             write(array, geometry, LabelSet.from_names(["background", "a", "b", name])), "label 3", "name"
         )
     assert not target.exists()
+
+
+@pytest.mark.parametrize("number", [257, -1])
+def test_a_number_that_eight_bits_would_change_is_no_label(paths, tmp_path, number):
+    reference = read_reference(paths)
+    array = np.zeros(reference.geometry.shape, np.int16)
+    array[1, 1, 1] = number
+    label_map = LabelMap(array, reference.geometry, LABELS)
+    refused(
+        lambda: write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=None),
+        f"label {number},",
+    )
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_more_segments_than_eight_bits_count(paths, tmp_path, kind):
+    reference = read_reference(paths)
+    labels = LabelSet.from_names(["background", *(f"structure {number}" for number in range(1, 301))])
+    array = np.zeros(reference.geometry.shape, np.uint16)
+    array.ravel()[5:105] = np.arange(300, 200, -1)
+    label_map = LabelMap(array, reference.geometry, labels)
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL, kind=kind)
+    assert (read_segmentation(tmp_path / "a.dcm", load_series(paths)).array == array).all()
+
+
+def measures(path) -> Dataset:
+    return pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+
+
+def test_labels_are_as_thick_as_their_slices_are_apart_where_the_series_does_not_say(save, tmp_path):
+    reference = read_reference(
+        save([image(ORIENTATIONS["oblique"], k, SliceThickness=None) for k in range(SLICES)])
+    )
+    write_segmentation(tmp_path / "a.dcm", drawn(reference.geometry), reference, algorithm=MODEL)
+    assert measures(tmp_path / "a.dcm").SliceThickness == pytest.approx(2.5)
+
+
+def test_a_single_slice_is_at_no_distance_from_another(save, tmp_path):
+    reference = read_reference(save([image(ORIENTATIONS["oblique"], 0)]))
+    label_map = LabelMap(np.ones(reference.geometry.shape, np.uint8), reference.geometry, LABELS)
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL)
+    assert "SpacingBetweenSlices" not in measures(tmp_path / "a.dcm")
+    assert measures(tmp_path / "a.dcm").SliceThickness == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("", "1"), ("net", " "), ("a\\b", "1"), ("net", "1\n2"), ("x" * 65, "1")]
+)
+def test_a_model_that_dicom_cannot_name_is_refused(name, version):
+    with pytest.raises(RecipeError):
+        Algorithm(name, version)
 
 
 def test_a_place_that_cannot_be_written_is_said(paths, tmp_path):

@@ -1,0 +1,174 @@
+"""The formats that an answer is written in."""
+
+import csv
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import ORIENTATIONS, ct_image, place, save_all
+from PIL import Image
+
+from medseg_paddle.core import LabelSet
+from medseg_paddle.errors import DataError, RecipeError, SetupError
+from medseg_paddle.io.dicom import load_series
+from medseg_paddle.io.dicom_seg import read_segmentation
+from medseg_paddle.steps.predict import predict
+
+SHAPE = (4, 20, 24)
+VOXEL = 2.5 * 0.7 * 0.5 / 1000
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Files of an oblique series whose values are 0 or 255, and which of them the threshold model finds."""
+    bright = np.zeros(SHAPE, bool)
+    bright[1, 4:9, 5:15] = bright[2, 6:12, 8] = True
+    images = [
+        ct_image(
+            bright[k] * 255,
+            position=place(ORIENTATIONS["oblique"], k).tolist(),
+            orientation=ORIENTATIONS["oblique"],
+            StudyInstanceUID="1.2.1",
+            SOPInstanceUID=f"1.2.3.{k + 1}",
+            PatientName="Doe^Eva",
+        )
+        for k in (2, 0, 3, 1)
+    ]
+    return save_all(tmp_path / "in" / "ct", images), bright
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"summary.json", "summary.csv"}
+
+
+def test_a_series_is_answered_in_every_format_that_is_asked_for(exported, series, tmp_path):
+    paths, bright = series
+    out = tmp_path / "out"
+    summary = predict(
+        exported,
+        [tmp_path / "in"],
+        out,
+        formats=("nifti", "seg", "rtstruct"),
+        report=True,
+        key_images=True,
+        mesh="stl",
+    )
+    summary.require_complete()
+    assert names(out) == {
+        *("in_ct_mask.nii.gz", "in_ct_seg.dcm", "in_ct_rtstruct.dcm", "in_ct_report.dcm"),
+        *("in_ct_mesh_1_bright.stl", "in_ct_overlay.png", "in_ct_key_01.dcm", "in_ct_key_02.dcm"),
+    }
+    assert set(summary.results[0].files) == names(out)
+    read = load_series(paths)
+    assert (read_segmentation(out / "in_ct_seg.dcm", read).array == bright).all()
+    mask = nibabel.load(out / "in_ct_mask.nii.gz")
+    assert (np.asarray(mask.dataobj).transpose(2, 1, 0) == bright).all()
+    seg, report, contours = (
+        pydicom.dcmread(out / f"in_ct_{what}.dcm") for what in ("seg", "report", "rtstruct")
+    )
+    segment = seg.SegmentSequence[0]
+    assert (segment.SegmentLabel, segment.SegmentAlgorithmName) == ("bright", "threshold")
+    (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmVersion == summary.bundle_id
+    assert str(seg.SOPInstanceUID) in str(report)
+    assert float(contours.StructureSetROISequence[0].ROIVolume) == pytest.approx(56 * VOXEL)
+    (row,) = csv.DictReader((out / "summary.csv").open())
+    assert float(row["millilitres"]) == pytest.approx(56 * VOXEL)
+    captures = [pydicom.dcmread(out / f"in_ct_key_0{number}.dcm") for number in (1, 2)]
+    assert [one.SourceImageSequence[0].ReferencedSOPInstanceUID for one in captures] == ["1.2.3.2", "1.2.3.3"]
+    assert {ds.PatientID for ds in (seg, report, contours, *captures)} == {"P1"}
+    series_uids = {ds.SeriesInstanceUID for ds in (seg, report, contours, captures[0])}
+    assert len(series_uids - {"1.2.3"}) == 4
+    assert "no SNOMED code is known for 'bright'" in str(summary)
+
+
+def test_only_what_is_asked_for_is_written(exported, series, tmp_path):
+    predict(exported, [tmp_path / "in"], tmp_path / "out", formats=["seg"], labelmap=True, overlays=False)
+    assert names(tmp_path / "out") == {"in_ct_seg.dcm"}
+    assert pydicom.dcmread(tmp_path / "out" / "in_ct_seg.dcm").SegmentationType == "LABELMAP"
+
+
+def test_nothing_found_is_an_answer_in_every_format(exported, series, tmp_path):
+    paths, _ = series
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        ds.PixelData = bytes(len(ds.PixelData))
+        ds.save_as(path)
+    out = tmp_path / "out"
+    summary = predict(
+        exported,
+        [tmp_path / "in"],
+        out,
+        formats=["seg", "rtstruct"],
+        report=True,
+        key_images=True,
+        mesh="obj",
+    )
+    summary.require_complete()
+    assert "(nothing found)" in str(summary)
+    assert {"in_ct_seg.dcm", "in_ct_rtstruct.dcm", "in_ct_report.dcm"} <= names(out)
+    assert not any("mesh" in name for name in names(out))
+    assert not pydicom.dcmread(out / "in_ct_seg.dcm").pixel_array.any()
+    assert len([name for name in names(out) if "key" in name]) == SHAPE[0]
+
+
+def test_a_volume_in_a_file_has_key_images_as_pictures_and_no_dicom(exported, tmp_path):
+    values = np.zeros((12, 10, 3), np.int16)
+    values[3:6, 2:5, 1] = 255
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([0.5, 1.5, 3, 1])), tmp_path / "v.nii.gz")
+    out = tmp_path / "out"
+    predict(exported, [tmp_path / "v.nii.gz"], out, key_images=True, mesh="obj", overlays=False)
+    assert names(out) == {"v_mask.nii.gz", "v_key_01.png", "v_mesh_1_bright.obj"}
+    # Pixels of 0.5 x 1.5 mm are shown square: 12 x 0.5 mm wide, 10 x 1.5 mm high.
+    width, height = Image.open(out / "v_key_01.png").size
+    assert width < 300
+    assert height >= 512
+    refused = predict(exported, [tmp_path / "v.nii.gz"], tmp_path / "other", formats=["nifti", "seg"])
+    (failure,) = refused.failures
+    assert "no DICOM series" in failure.message
+    assert names(tmp_path / "other") == set()
+
+
+def test_a_picture_has_no_surface(exported, tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    for number, wish in enumerate(({"mesh": "stl"}, {"key_images": True}, {"formats": ["rtstruct"]})):
+        (failure,) = predict(exported, [tmp_path / "a.png"], tmp_path / f"out{number}", **wish).failures
+        assert "a.png" in failure.message
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"report": True},
+        {"labelmap": True, "formats": ["rtstruct"]},
+        {"formats": ["dcm"]},
+        {"formats": []},
+        {"mesh": "ply"},
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_done(tmp_path, wish):
+    with pytest.raises(RecipeError) as caught:
+        predict(tmp_path / "no bundle", [tmp_path], tmp_path / "out", **wish)
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_dicom_cannot_hold_are_refused_before_anything_is_computed(
+    write_bundle, threshold_model, description, series, tmp_path
+):
+    labels = LabelSet.from_names(["background", "x" * 65])
+    bundle = write_bundle(tmp_path / "b", threshold_model(), description(labels=labels)).path
+    with pytest.raises(DataError, match="DICOM cannot hold"):
+        predict(bundle, [tmp_path / "in"], tmp_path / "out", formats=["seg"])
+    predict(bundle, [tmp_path / "in"], tmp_path / "out").require_complete()
+
+
+def test_an_answer_that_cannot_be_written_whole_leaves_no_part(exported, series, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SetupError("No space left", hint="make room")
+
+    monkeypatch.setattr("medseg_paddle.io.rtstruct_out.write_structures", full)
+    with pytest.raises(SetupError):
+        predict(exported, [tmp_path / "in"], tmp_path / "out", formats=["nifti", "seg", "rtstruct"])
+    assert names(tmp_path / "out") == set()
