@@ -97,7 +97,6 @@ def export(
     with Bundle.create(destination, description, overwrite=overwrite) as draft:
         # Loaded here, not before: a destination that is taken costs no waiting.
         start_paddle()
-        from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
         from medseg_paddle.engine.device import set_device
         from medseg_paddle.engine.models import ForwardFunction, load_model, mean_of
         from medseg_paddle.engine.static_graph import compare, compare_patches, load_static, save_static
@@ -111,8 +110,6 @@ def export(
             description.dimensions,
         )
         static = load_static(draft.graph_prefix, chosen, threads=cpu.maths_threads())
-        for member, model in zip(members, models, strict=True):
-            use_cpu_kernels(model, member.recipe.cpu_kernels, chosen)  # by which it was scored
         trained = mean_of([ForwardFunction(model) for model in models])
         if isinstance(preprocessing, VolumePreprocessing):
             parity = compare_patches(trained, static, images.images)
