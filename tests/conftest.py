@@ -99,10 +99,6 @@ def write_balls(root: Path) -> Path:
     """A data set of whole volumes: noise with a brighter ball as class 1; slices of 2 mm, stored in several ways."""
     import nibabel as nib
 
-    from medseg_paddle.config.prepare import PrepareSpec
-    from medseg_paddle.core import LabelSet
-    from medseg_paddle.steps.dataset import write_dataset
-
     rng = np.random.default_rng(0)
     source = root / "source"
     source.mkdir(parents=True)
@@ -119,6 +115,16 @@ def write_balls(root: Path) -> Path:
         name = f"{'train' if number < 4 else 'val'}{number}"
         for what, array in (("image", image), ("label", ball.astype(np.uint8))):
             nib.save(nib.Nifti1Image(array, affine), source / f"{name}_{what}.nii.gz")
+    prepare_balls(root)
+    return root / "balls"
+
+
+def prepare_balls(root: Path) -> None:
+    """Make the data set of :func:`write_balls` from its source, also where it is there."""
+    from medseg_paddle.config.prepare import PrepareSpec
+    from medseg_paddle.core import LabelSet
+    from medseg_paddle.steps.dataset import write_dataset
+
     spec = PrepareSpec.model_validate(
         {
             "reader": "volumes",
@@ -130,9 +136,15 @@ def write_balls(root: Path) -> Path:
             ],
         }
     )
-    labels = LabelSet.from_names(("background", "ball"))
-    write_dataset(spec, source=source, destination=root / "balls", labels=labels, name="balls", workers=1)
-    return root / "balls"
+    write_dataset(
+        spec,
+        source=root / "source",
+        destination=root / "balls",
+        labels=LabelSet.from_names(("background", "ball")),
+        name="balls",
+        workers=1,
+        overwrite=True,
+    )
 
 
 VOLUME_RECIPE = """\

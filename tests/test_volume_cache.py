@@ -22,6 +22,7 @@ from medseg_paddle.preprocess import ZScore
 from medseg_paddle.steps.check import check
 from medseg_paddle.steps.volumes import ready_volumes
 from medseg_paddle.volume_cache import VolumeCache
+from tests.conftest import prepare_balls
 
 
 def cases_of(recipe: Recipe) -> tuple[Case, ...]:
@@ -182,6 +183,15 @@ def test_a_volume_that_cannot_be_normalised_is_named(ball_recipe: Recipe) -> Non
         ready_volumes(ball_recipe, [case])
     assert isinstance(VolumeCache.of(ball_recipe).preprocessing.normalization, ZScore)
     assert "blank" in error.value.hint
+
+
+def test_a_data_set_that_is_prepared_again_has_no_old_volumes(ball_recipe: Recipe) -> None:
+    cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
+    ready_volumes(ball_recipe, cases)
+    prepare_balls(cache.root.parent)
+    assert cache.root.is_dir()
+    assert not cache.folder.parent.exists()
+    assert cache.lacking(cases) == list(cases)
 
 
 def test_a_data_set_with_preprocessed_volumes_is_checked_as_before(ball_recipe: Recipe) -> None:

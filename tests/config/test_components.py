@@ -23,7 +23,8 @@ pytest.importorskip("paddleseg.optimizers")
 
 OUR_LOSSES = {"TverskyLoss", "FocalTverskyLoss", "BoundaryLoss", "ClDiceLoss"}
 OUR_NETWORKS = {"SimpleUNet", "ScalableUNet", "EncoderUNet", "UNet3D", "ResUNet3D", "AttentionUNet3D"}
-OURS = {*TRAIN_TRANSFORMS, *VOLUME_TRANSFORMS, *OUR_NETWORKS, "RMSProp", *OUR_LOSSES}
+# VolumePreprocessing: tests/config/test_volume_words.py compares it
+OURS = {*TRAIN_TRANSFORMS, *VOLUME_TRANSFORMS, "VolumePreprocessing", *OUR_NETWORKS, "RMSProp", *OUR_LOSSES}
 
 
 def members(union: Any) -> list[type[Spec]]:

@@ -83,6 +83,7 @@ def test_every_shipped_recipe_loads_and_says_what_it_is_for() -> None:
         "unet_lung_ct",
         "unet_isbi2012",
         "unet_nuclei",
+        "unet3d_hippocampus",
         "simple_unet",
     } <= set(names)
     for path in shipped_recipes():

@@ -48,8 +48,8 @@ def test_keys_and_defaults_are_those_of_what_they_stand_for(spec: type[Spec], ou
     "text",
     [
         "{}",
-        "{axes: LPI, spacing: [1.5, null, 2], crop: body, margin_mm: 10, normalization: {type: HuWindow, level: 40, "
-        "width: 400}}",
+        "{axes: LPI, spacing: [1.5, null, 2], crop: body, margin_mm: 10}",
+        "{normalization: {type: HuWindow, level: 40, width: 400}}",
         "{normalization: {type: ZScore, region: nonzero, percentiles: [0.5, 99.5]}, interpolation: {kind: linear}}",
         "{normalization: {type: ForegroundRange, low: -100, high: 300, mean: 80, std: 60}, crop: nonzero}",
     ],
@@ -105,8 +105,7 @@ def test_without_a_validation_the_preprocessing_is_the_trainings(recipe: Recipe)
         ("train_dataset.transforms.1.size=[4, 4, 4]", "leaves one", "a larger patch"),
         ("model={type: ScalableUNet}", "ScalableUNet sees pictures", "use UNet3D"),
         (
-            "val_dataset={type: Dataset, dataset_root: data, num_classes: 2, img_channels: 1, mode: val, "
-            "transforms: [{type: VolumePreprocessing}]}",
+            "val_dataset={type: Dataset, dataset_root: d, num_classes: 2, img_channels: 1, mode: val, transforms: []}",
             "which holds pictures",
             "write `type: Manifest`",
         ),
@@ -127,7 +126,7 @@ def test_what_does_not_go_together_is_refused(recipe: Recipe, override: str, mes
 
 
 def test_a_patch_that_one_axis_is_not_halved_of(recipe: Recipe) -> None:
-    thick = "model={type: UNet3D, depth: 2, strides: [[1, 2, 2], [2, 2, 2]], kernels: [[1, 3, 3], [3, 3, 3], [3, 3, 3]]}"
+    thick = "model={type: UNet3D, depth: 2, strides: [[1, 2, 2], [2, 2, 2]]}"
     patch = "train_dataset.transforms.1.size=[{}, 16, 16]".format
     assert change_recipe(recipe, [thick, patch(6)]).train_dataset.transforms[1].size == (6, 16, 16)
     with pytest.raises(RecipeError, match="has 7 slices"):
