@@ -11,6 +11,7 @@ from medseg_paddle.core import Geometry
 from medseg_paddle.core.lattice import align
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.interpolation import deviation
+from medseg_paddle.preprocess.passing import Passing
 from medseg_paddle.preprocess.resampling import (
     LINEAR,
     PARALLEL,
@@ -18,7 +19,7 @@ from medseg_paddle.preprocess.resampling import (
     require_cover,
     threads_pool,
 )
-from medseg_paddle.preprocess.slabs import Passing, Separable, as_float, processors
+from medseg_paddle.preprocess.slabs import Separable, as_float, processors
 
 Index = tuple[slice, slice, slice]
 

@@ -66,7 +66,7 @@ def write_case(folder: Path, *, ignored: bool = False) -> Case:
     truth = image.astype(np.uint8)
     image[ball((33, 20, 30), 2.5)] = 2
     if ignored:
-        truth[:4] = 255
+        truth[:10] = 255
     (folder / "images").mkdir()
     nib.save(nib.Nifti1Image(image, affine), folder / "images" / "a.nii.gz")
     nib.save(nib.Nifti1Image(truth, affine), folder / "images" / "a_label.nii.gz")
@@ -136,6 +136,9 @@ def test_ignored_voxels_count_nowhere(tmp_path):
     one, report = scored(case, recipe())
     truth, found = kji(case.label), one.volume.array
     assert report.rows[0].scores.predicted_pixels == np.count_nonzero((found == 1) & (truth != 255))
+    kept = [np.where(truth == 255, 0, one) for one in (truth, found)]
+    apart = surface_scores(*kept, num_classes=3, spacing=SPACING[::-1], tolerance=2)
+    assert [row.scores.assd for row in report.rows] == pytest.approx([one.assd for one in apart])
 
 
 def test_the_picture_is_the_axial_slice_with_most_foreground_in_square_pixels(tmp_path):

@@ -76,6 +76,11 @@ def test_holes_are_background_that_a_class_encloses():
     )
 
 
+def test_what_two_classes_enclose_together_is_no_hole_of_either():
+    drawn = picture("111 1.2 111")
+    np.testing.assert_array_equal(after(drawn, {"type": "FillHoles"}), drawn)
+
+
 def test_in_a_volume_a_hole_is_closed_on_all_sides():
     volume = np.ones((3, 5, 5), np.uint8)
     volume[1, 2, 2] = 0
