@@ -11,19 +11,20 @@ from medseg_paddle.config.networks_base import ModelSpec, require_levels_to_supe
 
 _Step = Annotated[int, Field(ge=1, le=4)]
 _Side = Literal[1, 3, 5, 7]
-Stride = tuple[_Step, _Step, _Step]
-Kernel = tuple[_Side, _Side, _Side]
+_Stride = tuple[_Step, _Step, _Step]
+_Kernel = tuple[_Side, _Side, _Side]
+Triple = tuple[int, int, int]
 
 # Of "nnU-Net Revisited" (Isensee et al. 2024), table of the ResEnc presets; deeper levels have as many as the last.
 _BLOCKS = (1, 3, 4, 6)
 
 
-def strides_of(given: tuple[Stride, ...] | None, depth: int) -> tuple[Stride, ...]:
+def strides_of(given: tuple[Triple, ...] | None, depth: int) -> tuple[Triple, ...]:
     """The strides of all steps down; [2, 2, 2] where a recipe gives none."""
     return given or ((2, 2, 2),) * depth
 
 
-def kernels_of(given: tuple[Kernel, ...] | None, depth: int) -> tuple[Kernel, ...]:
+def kernels_of(given: tuple[Triple, ...] | None, depth: int) -> tuple[Triple, ...]:
     """The kernels of all levels, the finest first; [3, 3, 3] where a recipe gives none."""
     return given or ((3, 3, 3),) * (depth + 1)
 
@@ -45,12 +46,12 @@ class _UNet3DSpec(ModelSpec):
         description="lower levels of the decoder that also learn to segment, each at its own size; "
         "one more loss coefficient for each; the trained network has one output",
     )
-    strides: tuple[Stride, ...] | None = Field(
+    strides: tuple[_Stride, ...] | None = Field(
         None,
         description="how many times smaller each step down makes slices, rows and columns, `depth` triples; "
         "[2, 2, 2] each where absent, [1, 2, 2] where slices lie far apart",
     )
-    kernels: tuple[Kernel, ...] | None = Field(
+    kernels: tuple[_Kernel, ...] | None = Field(
         None,
         description="voxels of a convolution along slices, rows and columns, at the first level and at each below, "
         "`depth` + 1 triples; [3, 3, 3] each where absent, [1, 3, 3] where slices lie far apart",

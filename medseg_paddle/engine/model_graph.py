@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from medseg_paddle.io.files import write_bytes
 from medseg_paddle.run import Run
@@ -55,6 +56,8 @@ def _draw(run_folder: Path) -> None:
 
     from medseg_paddle.engine.models import build_model
 
+    # Paddle 3.2.2's own knows no more of the former program format (tests/engine/test_model_graph.py).
+    paddle.nn.functional.sigmoid = _sigmoid
     recipe = Run.open(run_folder).recipe
     model = build_model(recipe)
     model.eval()
@@ -65,6 +68,15 @@ def _draw(run_folder: Path) -> None:
         writer.add_graph(model, [paddle.static.InputSpec(shape, "float32", "image")])
         (drawn,) = Path(scratch).glob("vdlgraph*")
         write_bytes(run_folder / _FILE, drawn.read_bytes())
+
+
+def _sigmoid(x: Any, name: str | None = None) -> Any:  # noqa: ARG001  (Paddle's signature)
+    from paddle.base.layer_helper import LayerHelper
+
+    helper = LayerHelper("sigmoid")
+    result = helper.create_variable_for_type_inference(x.dtype)
+    helper.append_op(type="sigmoid", inputs={"X": x}, outputs={"Out": result})
+    return result
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from medseg_paddle.config.networks_3d import Kernel, Stride, blocks_of, kernels_of, strides_of
+from medseg_paddle.config.networks_3d import Triple, blocks_of, kernels_of, strides_of
 from medseg_paddle.engine.paddleseg_adapter import manager
 
 _SLOPE = 0.01  # nnU-Net's leaky ReLU
@@ -24,8 +24,8 @@ class _Level:
 
     inputs: int
     outputs: int
-    stride: Stride
-    kernel: Kernel
+    stride: Triple
+    kernel: Triple
 
 
 def _levels(
@@ -33,8 +33,8 @@ def _levels(
     width: int,
     max_width: int,
     depth: int,
-    strides: Sequence[Stride] | None,
-    kernels: Sequence[Kernel] | None,
+    strides: tuple[Triple, ...] | None,
+    kernels: tuple[Triple, ...] | None,
 ) -> list[_Level]:
     widths = [min(width * 2**level, max_width) for level in range(depth + 1)]
     return [
@@ -149,8 +149,8 @@ class UNet3D(_UNetOfVolumes):
         depth: int = 4,
         norm: str = "instance",
         deep_supervision: int = 0,
-        strides: tuple[Stride, ...] | None = None,
-        kernels: tuple[Kernel, ...] | None = None,
+        strides: tuple[Triple, ...] | None = None,
+        kernels: tuple[Triple, ...] | None = None,
     ) -> None:
         levels = _levels(in_channels, width, max_width, depth, strides, kernels)
         down = [_two_convolutions(level, norm) for level in levels]
@@ -183,8 +183,8 @@ class ResUNet3D(_UNetOfVolumes):
         depth: int = 4,
         norm: str = "instance",
         deep_supervision: int = 0,
-        strides: tuple[Stride, ...] | None = None,
-        kernels: tuple[Kernel, ...] | None = None,
+        strides: tuple[Triple, ...] | None = None,
+        kernels: tuple[Triple, ...] | None = None,
         blocks: tuple[int, ...] | None = None,
     ) -> None:
         levels = _levels(in_channels, width, max_width, depth, strides, kernels)
@@ -225,8 +225,8 @@ class AttentionUNet3D(_UNetOfVolumes):
         depth: int = 4,
         norm: str = "instance",
         deep_supervision: int = 0,
-        strides: tuple[Stride, ...] | None = None,
-        kernels: tuple[Kernel, ...] | None = None,
+        strides: tuple[Triple, ...] | None = None,
+        kernels: tuple[Triple, ...] | None = None,
     ) -> None:
         levels = _levels(in_channels, width, max_width, depth, strides, kernels)
         down = [_two_convolutions(level, norm) for level in levels]
@@ -271,7 +271,7 @@ class _Up(nn.Layer):  # type: ignore[misc]
 class _Residual(nn.Layer):  # type: ignore[misc]
     """Two convolutions beside a way past them; along it a stride is an average, and channels change by 1 x 1 x 1."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel, norm: str, stride: Stride) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, norm: str, stride: Triple) -> None:
         super().__init__()
         self.first = _convolutions(inputs, outputs, kernel, norm, stride=stride, count=1)
         self.second = nn.Sequential(_convolution(outputs, outputs, kernel), _norm(norm, outputs))
@@ -297,7 +297,7 @@ class _Gate(nn.Layer):  # type: ignore[misc]
     Both are brought to the lower level's size, added, and give one weight for each place there, which is interpolated.
     """
 
-    def __init__(self, width: int, below: int, stride: Stride, norm: str) -> None:
+    def __init__(self, width: int, below: int, stride: Triple, norm: str) -> None:
         super().__init__()
         between = max(width // 2, 1)
         self.of_skip = nn.Conv3D(width, between, 1, stride=stride, weight_attr=_he(), bias_attr=False)
@@ -319,7 +319,7 @@ class _Gate(nn.Layer):  # type: ignore[misc]
 
 
 def _convolutions(
-    inputs: int, outputs: int, kernel: Kernel, norm: str, *, stride: Stride = _NO_STRIDE, count: int
+    inputs: int, outputs: int, kernel: Triple, norm: str, *, stride: Triple = _NO_STRIDE, count: int
 ) -> nn.Sequential:
     """So many convolutions, each with normalisation and leaky ReLU; the first has the stride."""
     layers: list[nn.Layer] = []
@@ -333,7 +333,7 @@ def _convolutions(
     return nn.Sequential(*layers)
 
 
-def _convolution(inputs: int, outputs: int, kernel: Kernel, stride: Stride = _NO_STRIDE) -> nn.Conv3D:
+def _convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = _NO_STRIDE) -> nn.Conv3D:
     padding = [side // 2 for side in kernel]
     return nn.Conv3D(
         inputs, outputs, kernel, stride=stride, padding=padding, weight_attr=_he(), bias_attr=False
