@@ -170,7 +170,36 @@ def test_predict_hands_over_many_inputs_and_fails_after_a_bad_one(step, capsys):
     assert run("predict", "bundle", "a.png", "b", "-o", "out", "--no-overlays") == 3
     (arguments, options), *_ = calls
     assert arguments == (Path("bundle"), [Path("a.png"), Path("b")], Path("out"))
-    assert options == {"probabilities": False, "overlays": False, "device": "auto", "overwrite": False}
+    assert options == {
+        "formats": ["nifti"],
+        "labelmap": False,
+        "report": False,
+        "key_images": False,
+        "mesh": None,
+        "probabilities": False,
+        "overlays": False,
+        "device": "auto",
+        "overwrite": False,
+    }
+    words = (
+        "--format",
+        "seg",
+        "--format",
+        "rtstruct",
+        "--labelmap",
+        "--report",
+        "--key-images",
+        "--mesh",
+        "obj",
+    )
+    assert run("predict", "bundle", "ct", "-o", "out", *words) == 3
+    assert {name: calls[1][1][name] for name in ("formats", "labelmap", "report", "key_images", "mesh")} == {
+        "formats": ["seg", "rtstruct"],
+        "labelmap": True,
+        "report": True,
+        "key_images": True,
+        "mesh": "obj",
+    }
     assert "error: 1 of 2 inputs" in capsys.readouterr().err
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, HTJ2KLossless, generate_uid
+from dicom_files import ct_image
+from pydicom.dataset import Dataset
+from pydicom.uid import HTJ2KLossless
 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom import find_series, read_series
@@ -14,25 +15,12 @@ SERIES = "1.2.826.0.1.3680043.8.498.1"
 
 def make_slice(z: float, value: int = 0, **changes) -> Dataset:
     """A 2 x 3 CT slice at height z whose stored values are value, value + 1, ..."""
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
-    ds.SeriesInstanceUID, ds.FrameOfReferenceUID, ds.PatientID = SERIES, "1.2.3", "P1"
-    ds.Modality, ds.SeriesDescription = "CT", "chest"
-    ds.ImagePositionPatient, ds.ImageOrientationPatient = [-10, -20, z], [1, 0, 0, 0, 1, 0]
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 9
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 2, 3, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
-    ds.PixelData = (value + np.arange(6, dtype=np.int16)).tobytes()
-    for keyword, new in changes.items():
-        if new is None:
-            delattr(ds, keyword)
-        else:
-            setattr(ds, keyword, new)
-    return ds
+    own = {"SeriesInstanceUID": SERIES, "FrameOfReferenceUID": "1.2.3", "SliceThickness": 9}
+    return ct_image(
+        value + np.arange(6).reshape(2, 3),
+        position=(-10, -20, z),
+        **(own | {"SeriesDescription": "chest"} | changes),
+    )
 
 
 def save(folder: Path, *slices: Dataset) -> Path:

@@ -6,14 +6,13 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import ct_image
+from pydicom.dataset import Dataset
 from pydicom.uid import (
-    CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    generate_uid,
 )
 
 from medseg_paddle.core import Geometry
@@ -28,23 +27,9 @@ TILTED = [1, 0, 0, 0, 0.96, -0.28]  # rows down the patient's back, turned about
 
 
 def make(position, values=None, **changes) -> Dataset:
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
-    ds.SeriesInstanceUID, ds.FrameOfReferenceUID, ds.PatientID, ds.Modality = "1.2.3", "1.2.4", "P1", "CT"
-    ds.ImagePositionPatient, ds.ImageOrientationPatient = list(position), [1, 0, 0, 0, 1, 0]
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 2
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
-    if values is None:
-        values = np.arange(ROWS * COLUMNS)
-    ds.PixelData = np.asarray(values, np.int16).tobytes()
-    for keyword, value in changes.items():
-        setattr(ds, keyword, value)
-    return ds
+    values = np.arange(ROWS * COLUMNS) if values is None else np.asarray(values)
+    values = values.reshape(ROWS, COLUMNS) if values.ndim == 1 else values
+    return ct_image(values, position=position, **changes)
 
 
 def save(folder, *slices):

@@ -8,11 +8,11 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import ORIENTATIONS, PATIENT, ct_image, place
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     MRImageStorage,
 )
 
@@ -29,42 +29,17 @@ SLICES, ROWS, COLUMNS = 5, 6, 7
 LABELS = LabelSet.from_names(["background", "left kidney", "liver tumour", "structure ö"])
 MODEL = Algorithm("net", "1.2 of 3")
 
-# Axes of columns and rows; the slices are stacked along or against their cross product.
-ORIENTATIONS = {
-    "axial": (1, 0, 0, 0, 1, 0),
-    "sagittal": (0, 1, 0, 0, 0, -1),
-    "coronal": (1, 0, 0, 0, 0, -1),
-    "feet up": (1, 0, 0, 0, -1, 0),
-    "oblique": (0.8, 0.6, 0, 0.36, -0.48, 0.8),
-}
-
 
 def image(orientation, k: int, kind=CTImageStorage, **changes) -> Dataset:
     """Slice k of a series, 2.5 mm apart."""
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = kind
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = f"1.2.3.{k + 1}"
-    ds.SpecificCharacterSet = "ISO_IR 100"
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Müller^Eva", "H47", "19700102", "F"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.1", "1.2.3", "1.2.4"
-    ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20250304", "0912", "S1", "A5"
-    ds.StudyDescription, ds.InstitutionName, ds.PatientAddress = "Abdomen", "Hospital", "Main Street"
-    ds.Modality = "CT" if kind != MRImageStorage else "MR"
-    across, down = np.array(orientation[:3]), np.array(orientation[3:])
-    ds.ImageOrientationPatient = list(orientation)
-    ds.ImagePositionPatient = (
-        (np.array([-10.1, 20.2, -30.3]) + 2.5 * k * np.cross(across, down)).round(4).tolist()
+    own = {"StudyInstanceUID": "1.2.1", "SOPInstanceUID": f"1.2.3.{k + 1}", "SliceThickness": 3}
+    return ct_image(
+        np.zeros((ROWS, COLUMNS)),
+        position=place(orientation, k).tolist(),
+        orientation=orientation,
+        kind=kind,
+        **(own | PATIENT | changes),
     )
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 3
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
-    ds.PixelData = np.zeros((ROWS, COLUMNS), np.int16).tobytes()
-    for keyword, value in changes.items():
-        setattr(ds, keyword, value)
-    return ds
 
 
 @pytest.fixture

@@ -11,15 +11,13 @@ import zlib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import ct_image
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     RLELossless,
-    generate_uid,
 )
 
 from medseg_paddle.errors import DataError
@@ -29,21 +27,7 @@ from medseg_paddle.io.dicom_file import glance, read_slices, read_stored
 
 
 def ct(**changes) -> Dataset:
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
-    ds.SeriesInstanceUID, ds.PatientID, ds.Modality = "1.2.3", "P1", "CT"
-    ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 2
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 2, 3, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
-    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
-    ds.PixelData = np.arange(6, dtype=np.uint16).tobytes()
-    for keyword, value in changes.items():
-        setattr(ds, keyword, value)
-    return ds
+    return ct_image(np.arange(6).reshape(2, 3), signed=False, **({"FrameOfReferenceUID": None} | changes))
 
 
 @pytest.fixture

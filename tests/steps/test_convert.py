@@ -12,10 +12,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from dicom_files import ct_image
 from highdicom.seg import Segmentation, SegmentDescription
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import generate_uid
 
 from medseg_paddle.cli import main
 from medseg_paddle.errors import DataError
@@ -27,29 +28,19 @@ SECRETS = {"PatientName": "Doe^Jane", "PatientID": "H4711", "PatientBirthDate": 
 
 
 def ct(z, values=None, **changes) -> Dataset:
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.1", "1.2.3", "1.2.4"
-    ds.PatientSex = ds.StudyID = ds.AccessionNumber = ds.StudyDate = ds.StudyTime = ""
-    ds.ReferringPhysicianName = ds.PositionReferenceIndicator = ""
-    ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 1, 1
-    # An oblique plane, so that no axis can be mistaken for another.
-    ds.ImageOrientationPatient, ds.ImagePositionPatient = (
-        [0.8, 0.6, 0, 0, 0, -1],
-        [-10 - 0.6 * z, 20 + 0.8 * z, 30],
+    """A slice of an oblique plane, so that no axis can be mistaken for another."""
+    values = np.arange(ROWS * COLUMNS) + 100 * z if values is None else np.asarray(values)
+    empty = ("PatientSex", "StudyID", "AccessionNumber", "StudyDate", "StudyTime")
+    own = dict.fromkeys((*empty, "ReferringPhysicianName", "PositionReferenceIndicator"), "")
+    own |= {"StudyInstanceUID": "1.2.1", "SeriesNumber": 1, "InstanceNumber": 1}
+    own |= {"BitsStored": 12, "HighBit": 11, "RescaleIntercept": -1024}
+    return ct_image(
+        values.reshape(ROWS, COLUMNS) if values.ndim == 1 else values,
+        position=(-10 - 0.6 * z, 20 + 0.8 * z, 30),
+        orientation=(0.8, 0.6, 0, 0, 0, -1),
+        signed=False,
+        **(own | SECRETS | changes),
     )
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 2
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
-    values = np.arange(ROWS * COLUMNS) + 100 * z if values is None else values
-    ds.PixelData = np.asarray(values, np.uint16).tobytes()
-    for keyword, value in (SECRETS | changes).items():
-        setattr(ds, keyword, value)
-    return ds
 
 
 def save(folder, *slices):

@@ -5,8 +5,7 @@ import nrrd
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from dicom_files import ct_image, save_all
 
 from medseg_paddle.cli import main
 from medseg_paddle.io.dicom import read_series
@@ -17,22 +16,19 @@ from medseg_paddle.io.volumes import read_label_volume
 def series(tmp_path):
     """A sagittal CT of four slices."""
     folder = tmp_path / "study"
-    folder.mkdir()
-    for k in range(4):
-        ds = Dataset()
-        ds.file_meta = FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
-        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.1", "1.2.3", "1.2.4"
-        ds.PatientName, ds.PatientID, ds.Modality = "Doe^Jane", "H4711", "CT"
-        ds.ImageOrientationPatient, ds.ImagePositionPatient = [0, 1, 0, 0, 0, -1], [3 - 2 * k, -20, 30]
-        ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 2
-        ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 5, 6, 1, "MONOCHROME2"
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
-        ds.PixelData = np.zeros((5, 6), np.int16).tobytes()
-        ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+    images = [
+        ct_image(
+            np.zeros((5, 6)),
+            position=(3 - 2 * k, -20, 30),
+            orientation=(0, 1, 0, 0, 0, -1),
+            StudyInstanceUID="1.2.1",
+            PatientName="Doe^Jane",
+            PatientID="H4711",
+            RescaleIntercept=-1024,
+        )
+        for k in range(4)
+    ]
+    save_all(folder, images)
     return folder
 
 
