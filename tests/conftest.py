@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.engine.startup import start_paddle
 
 # Before any test imports Paddle: the same settings as the program's own. Processes that test side by side share

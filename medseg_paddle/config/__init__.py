@@ -1,7 +1,7 @@
 """Recipes: what a run depends on, read from YAML and checked without loading Paddle."""
 
 from medseg_paddle.config.inference import InferenceSpec
-from medseg_paddle.config.load import Draft, change_recipe, draft_recipe, dump_recipe, load_recipe
+from medseg_paddle.config.load import Draft, as_recipe, change_recipe, draft_recipe, dump_recipe, load_recipe
 from medseg_paddle.config.recipe import ExportSpec, Recipe
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ExportSpec",
     "InferenceSpec",
     "Recipe",
+    "as_recipe",
     "change_recipe",
     "draft_recipe",
     "dump_recipe",

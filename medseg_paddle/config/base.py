@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+Number = TypeVar("Number", int, float)
 Probability = Annotated[float, Field(ge=0, le=1)]
 Channels = Annotated[int, Field(ge=1, le=256)]
 
@@ -85,3 +86,17 @@ def inconsistent(
         What to write instead.
     """
     return PydanticCustomError("inconsistent", "{message}", {"message": message, "at": at, "hint": hint})
+
+
+def _require_order(pair: tuple[Number, Number]) -> tuple[Number, Number]:
+    least, greatest = pair
+    if least > greatest:
+        raise inconsistent(
+            f"the least value {least:g} is above the greatest {greatest:g}",
+            hint=f"write [{greatest:g}, {least:g}]",
+        )
+    return pair
+
+
+Ordered = AfterValidator(_require_order)
+"""Of a pair: the least value, then the greatest."""

@@ -49,6 +49,23 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     return draft_recipe(path, overrides).recipe()
 
 
+def as_recipe(recipe: Path | str | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe, see :func:`load_recipe`, where it has not been loaded.
+
+    Raises
+    ------
+    RecipeError
+        As :func:`load_recipe`; `overrides` for one that is loaded.
+    """
+    if not isinstance(recipe, Recipe):
+        return load_recipe(recipe, overrides)
+    if overrides:
+        raise RecipeError(
+            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
+        )
+    return recipe
+
+
 @dataclass(frozen=True)
 class Draft:
     """A recipe as it was written: bases merged, overrides in place, not checked, no defaults.

@@ -7,10 +7,9 @@ of our own stand beside them and say so in their first line.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -21,25 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from medseg_paddle.config.base import Probability, Spec, inconsistent
+from medseg_paddle.config.base import Ordered, Probability, Spec, inconsistent
 from medseg_paddle.config.transforms_3d import RandomVolumeIntensity, RandomVolumePatch
 from medseg_paddle.config.volume_preprocessing import VolumePreprocessing
 
 Size = tuple[PositiveInt, PositiveInt]
-Number = TypeVar("Number", int, float)
-
-
-def _require_order(pair: tuple[Number, Number]) -> tuple[Number, Number]:
-    least, greatest = pair
-    if least > greatest:
-        raise inconsistent(
-            f"the least value {least:g} is above the greatest {greatest:g}",
-            hint=f"write [{greatest:g}, {least:g}]",
-        )
-    return pair
-
-
-_Ordered = AfterValidator(_require_order)
 
 
 class Normalize(Spec):
@@ -314,7 +299,7 @@ class RandomGaussianBlur(Spec):
 
     type: Literal["RandomGaussianBlur"]
     sigma: Annotated[
-        tuple[Annotated[float, Field(ge=0.01, le=100)], Annotated[float, Field(ge=0.01, le=100)]], _Ordered
+        tuple[Annotated[float, Field(ge=0.01, le=100)], Annotated[float, Field(ge=0.01, le=100)]], Ordered
     ] = Field((0.5, 1.0), description="least and greatest standard deviation in pixels")
     per_channel: bool = Field(False, description="draw for every channel anew, also whether it is blurred")
     prob: Probability = Field(0.2, description="probability; with `per_channel`, of each channel")
@@ -325,7 +310,7 @@ class RandomLowResolution(Spec):
 
     type: Literal["RandomLowResolution"]
     zoom: Annotated[
-        tuple[Annotated[float, Field(ge=0.01, le=1)], Annotated[float, Field(ge=0.01, le=1)]], _Ordered
+        tuple[Annotated[float, Field(ge=0.01, le=1)], Annotated[float, Field(ge=0.01, le=1)]], Ordered
     ] = Field((0.5, 1.0), description="least and greatest share of the resolution that is left")
     per_channel: bool = Field(False, description="draw for every channel anew, also whether it is changed")
     prob: Probability = Field(0.25, description="probability; with `per_channel`, of each channel")
@@ -344,10 +329,10 @@ class RandomCutout(Spec):
     """Ours: blank rectangles of the image."""
 
     type: Literal["RandomCutout"]
-    holes: Annotated[tuple[PositiveInt, PositiveInt], _Ordered] = Field(
+    holes: Annotated[tuple[PositiveInt, PositiveInt], Ordered] = Field(
         (1, 1), description="least and greatest number of rectangles"
     )
-    size: Annotated[tuple[Probability, Probability], _Ordered] = Field(
+    size: Annotated[tuple[Probability, Probability], Ordered] = Field(
         (0.1, 0.3), description="least and greatest side, as a share of the image's side"
     )
     fill: Literal["zero", "mean"] = Field("mean", description="black, or each channel's mean")
@@ -365,7 +350,7 @@ class RandomHistogramMatch(Spec):
         description="folder of the other hospital's pictures, without labels, 200 at most: of a prepared data set "
         "its training images, else every picture directly in it; relative to the working directory"
     )
-    strength: Annotated[tuple[Probability, Probability], _Ordered] = Field(
+    strength: Annotated[tuple[Probability, Probability], Ordered] = Field(
         (1.0, 1.0), description="least and greatest share of the way to the other histogram"
     )
     prob: Probability = Field(0.5, description="probability")
@@ -380,7 +365,7 @@ class RandomFourierStyle(Spec):
         "its training images, else every picture directly in it; relative to the working directory"
     )
     beta: Annotated[
-        tuple[Annotated[float, Field(ge=0, le=0.25)], Annotated[float, Field(ge=0, le=0.25)]], _Ordered
+        tuple[Annotated[float, Field(ge=0, le=0.25)], Annotated[float, Field(ge=0, le=0.25)]], Ordered
     ] = Field(
         (0.0, 0.05),
         description="least and greatest share of the frequencies; at most 128 cycles along a side are taken",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from medseg_paddle.config.base import Probability, Spec, inconsistent
+from medseg_paddle.config.base import Ordered, Probability, Spec, inconsistent
 
 Angle = Annotated[float, Field(ge=0, le=180)]
 Factor = Annotated[float, Field(ge=0, le=100)]
@@ -18,23 +18,12 @@ BlurWidth = Annotated[float, Field(ge=0.01, le=100)]
 Axis = Annotated[int, Field(ge=0, le=2)]
 
 
-def _require_order(pair: tuple[float, float]) -> tuple[float, float]:
-    least, greatest = pair
-    if least > greatest:
-        raise inconsistent(
-            f"the least value {least:g} is above the greatest {greatest:g}",
-            hint=f"write [{greatest:g}, {least:g}]",
-        )
-    return pair
-
-
 def _require_different(axes: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(axes)) < len(axes):
         raise inconsistent(f"an axis is named twice in {list(axes)}", hint="name each once")
     return axes
 
 
-_Ordered = AfterValidator(_require_order)
 _Axes = Annotated[tuple[Axis, ...], AfterValidator(_require_different)]
 
 
@@ -53,7 +42,7 @@ class RandomVolumePatch(Spec):
     )
     rotation_prob: Probability = Field(0.2, description="probability of a rotation")
     scale: Annotated[
-        tuple[Annotated[float, Field(ge=0.01, le=100)], Annotated[float, Field(ge=0.01, le=100)]], _Ordered
+        tuple[Annotated[float, Field(ge=0.01, le=100)], Annotated[float, Field(ge=0.01, le=100)]], Ordered
     ] = Field((0.7, 1.4), description="least and greatest magnification")
     scale_axes: _Axes = Field((0, 1, 2), description="axes that are magnified; [1, 2] leaves thick slices")
     scale_prob: Probability = Field(0.2, description="probability of a magnification")
@@ -77,30 +66,30 @@ class RandomVolumeIntensity(Spec):
     """Ours: noise, blur, brightness, contrast, low resolution and gamma of normalised volumes, as in nnU-Net."""
 
     type: Literal["RandomVolumeIntensity"]
-    noise: Annotated[tuple[Factor, Factor], _Ordered] = Field(
+    noise: Annotated[tuple[Factor, Factor], Ordered] = Field(
         (0.0, 0.1), description="least and greatest standard deviation, in units of the normalised image"
     )
     noise_prob: Probability = Field(0.1, description="probability of noise")
-    blur: Annotated[tuple[BlurWidth, BlurWidth], _Ordered] = Field(
+    blur: Annotated[tuple[BlurWidth, BlurWidth], Ordered] = Field(
         (0.5, 1.0), description="least and greatest standard deviation in voxels, drawn for each axis"
     )
     blur_prob: Probability = Field(0.2, description="probability of a blur")
-    brightness: Annotated[tuple[Factor, Factor], _Ordered] = Field(
+    brightness: Annotated[tuple[Factor, Factor], Ordered] = Field(
         (0.75, 1.25), description="least and greatest factor; drawn below 1 as often as above"
     )
     brightness_prob: Probability = Field(0.15, description="probability of a change of brightness")
-    contrast: Annotated[tuple[Factor, Factor], _Ordered] = Field(
+    contrast: Annotated[tuple[Factor, Factor], Ordered] = Field(
         (0.75, 1.25), description="least and greatest factor about the mean, drawn likewise; the range stays"
     )
     contrast_prob: Probability = Field(0.15, description="probability of a change of contrast")
-    low_resolution: Annotated[tuple[Share, Share], _Ordered] = Field(
+    low_resolution: Annotated[tuple[Share, Share], Ordered] = Field(
         (0.5, 1.0), description="least and greatest share of the resolution that is left"
     )
     low_resolution_axes: _Axes = Field(
         (0, 1, 2), description="axes of which resolution is lost; [1, 2] leaves thick slices"
     )
     low_resolution_prob: Probability = Field(0.25, description="probability of a loss of resolution")
-    gamma: Annotated[tuple[Exponent, Exponent], _Ordered] = Field(
+    gamma: Annotated[tuple[Exponent, Exponent], Ordered] = Field(
         (0.7, 1.5), description="least and greatest exponent, drawn likewise; mean and spread stay"
     )
     gamma_prob: Probability = Field(0.3, description="probability of a change of gamma")

@@ -2,7 +2,7 @@
 
 from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange, VolumeAcquisition, Within
 from medseg_paddle.core.class_weights import class_weights
-from medseg_paddle.core.geometry import Box, Geometry, Plane
+from medseg_paddle.core.geometry import Box, Geometry, Plane, corners
 from medseg_paddle.core.labels import Label, LabelSet
 from medseg_paddle.core.lattice import crop, flip, match, pad, reorient
 from medseg_paddle.core.manifest import MANIFEST_NAME, SPLITS, Case, Manifest, Split, fingerprint, sha256
@@ -32,6 +32,7 @@ __all__ = [
     "Wanted",
     "Within",
     "class_weights",
+    "corners",
     "crop",
     "fingerprint",
     "flip",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any, Literal
 
 import numpy as np
@@ -254,6 +254,11 @@ class Geometry:
         """Slice, row, column ``(..., 3)``, with fractions, of points in LPS mm."""
         offsets = np.asarray(lps, dtype=np.float64) - self.affine[:3, 3]
         return np.asarray(offsets @ np.linalg.inv(self.affine[:3, :3]).T)
+
+
+def corners(shape: Sequence[int]) -> NDArray[np.intp]:
+    """Indices of the outermost voxels of a grid, shape (8, 3)."""
+    return np.array(list(product(*((0, length - 1) for length in shape))))
 
 
 def parse_axis_codes(codes: str) -> list[tuple[int, bool]]:

@@ -1,10 +1,12 @@
-"""Settings of the processor's libraries that must stand before Paddle is loaded. Standard library only."""
+"""Settings of the processor's libraries that must stand before Paddle is loaded."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from medseg_paddle.core.cores import available_cores, lines_of
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -43,51 +45,11 @@ def maths_threads() -> int:
     return int(first) if first.isdecimal() and int(first) > 0 else available_cores()
 
 
-def available_cores() -> int:
-    """Cores this process may use: the affinity mask, limited by the CPU quota of container or service."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min([cores, *cgroup_quotas()]))
-
-
-def cgroup_quotas(system: Path = Path("/")) -> list[int]:
-    """Whole cores that the control groups around this process grant, versions 1 and 2.
-
-    Parameters
-    ----------
-    system : Path
-        Folder with ``proc`` and ``sys``.
-    """
-    quotas = []
-    for line in _lines(system / "proc/self/cgroup"):
-        _, _, controllers_and_path = line.partition(":")
-        controllers, _, path = controllers_and_path.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounts = ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct") if controllers else ("sys/fs/cgroup",)
-        inner = PurePosixPath(path.lstrip("/"))
-        # A container may see the host's path and its own group at the top.
-        for group in (system / mount / step for mount in mounts for step in (inner, *inner.parents)):
-            if controllers:
-                words = _lines(group / "cpu.cfs_quota_us")[:1] + _lines(group / "cpu.cfs_period_us")[:1]
-            else:
-                words = " ".join(_lines(group / "cpu.max")[:1]).split()
-            if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]) > 0:
-                quotas.append(max(1, int(words[0]) // int(words[1])))
-    return quotas
-
-
 def is_amd_with_avx2() -> bool:
     """Whether the processor is AMD's and shows AVX2."""
-    lines = _lines(Path("/proc/cpuinfo"))
+    lines = lines_of(Path("/proc/cpuinfo"))
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     return any("AuthenticAMD" in line for line in lines) and "avx2" in flags
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
 
 
 def _user() -> int:

@@ -174,7 +174,10 @@ def resumable_folder(
     except OSError as error:
         raise _not_writable(path, error) from error
     try:
-        _lock_or_refuse(lock, path)
+        if not _lock(lock, path, wait=False):
+            raise SetupError(
+                f"{path} is being written by another process", hint="wait for it, or name another folder"
+            )
         try:
             if not begun.is_file() or begun.read_text(encoding="utf-8") != key:
                 _empty(partial)
@@ -227,19 +230,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         raise _not_writable(path, error) from error
     _locks.add(descriptor)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except BlockingIOError:
-            held = False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise _not_writable(path, error) from error
-            raise NoLocksError(
-                f"the file system of {path.parent} cannot lock files ({error.strerror})",
-                hint="mount it with locks, or name a folder on another disk",
-            ) from error
-        yield held
+        yield _lock(descriptor, path, wait=wait)
     finally:
         if descriptor in _locks:  # not in a fork that comes by here
             _locks.remove(descriptor)
@@ -258,14 +249,20 @@ def _let_forks_go() -> None:
     os.register_at_fork(after_in_child=close)
 
 
-def _lock_or_refuse(lock: int, path: Path) -> None:
-    """Lock a folder's open descriptor; the system unlocks it when this process ends, however it ends."""
+def _lock(descriptor: int, path: Path, *, wait: bool) -> bool:
+    """Lock what is open; the system unlocks it when this process ends, however it ends. False: another holds it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
-        raise SetupError(
-            f"{path} is being written by another process", hint="wait for it, or name another folder"
+        if error.errno not in _NO_LOCKS:
+            raise _not_writable(path, error) from error
+        raise NoLocksError(
+            f"the file system of {path.parent} cannot lock files ({error.strerror})",
+            hint="mount it with locks, or name a folder on another disk",
         ) from error
+    return True
 
 
 def _empty(folder: Path) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry
+from medseg_paddle.core import Geometry, corners
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.files import whole_file
 from medseg_paddle.io.sliced import SlicedVolume
@@ -112,8 +111,8 @@ def _square(path: Path, geometry: Geometry) -> tuple[NDArray[np.float64], NDArra
     straight = np.array([columns, rows, normal * (slices @ normal)])
     middle = (geometry.shape[0] - 1) / 2
     origin = geometry.affine[:3, 3] + middle * (slices - straight[2])
-    corners = np.array(list(product(*((0, length - 1) for length in geometry.shape[::-1]))))
-    apart = np.linalg.norm(corners @ (straight - steps) + origin - geometry.affine[:3, 3], axis=1).max()
+    ends = corners(geometry.shape[::-1])
+    apart = np.linalg.norm(ends @ (straight - steps) + origin - geometry.affine[:3, 3], axis=1).max()
     cosine = abs(columns @ rows) / (np.linalg.norm(columns) * np.linalg.norm(rows))
     if apart > _SHEAR_TOLERANCE_MM or cosine > 1e-3:
         raise DataError(

@@ -13,7 +13,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry, LabelMap, Volume
+from medseg_paddle.core import Geometry, LabelMap, Volume, corners
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.files import whole_file, write_bytes
 from medseg_paddle.io.limits import copy_values, plain_blocks, require_amount, require_bytes
@@ -324,8 +323,8 @@ def _require_one_place(image: Any, path: Path) -> None:
 
 def _forms_apart(image: Any) -> float:
     """Distance in mm of the places at which sform and qform put a corner of the volume, the greatest."""
-    corners = np.array(list(product(*((0, length - 1) for length in image.shape[:3]))))
-    one, two = (apply_affine(form, corners) for form in (image.get_sform(), image.get_qform()))
+    ends = corners(image.shape[:3])
+    one, two = (apply_affine(form, ends) for form in (image.get_sform(), image.get_qform()))
     return float(np.linalg.norm(one - two, axis=1).max())
 
 

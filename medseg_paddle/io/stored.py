@@ -85,14 +85,12 @@ class StoredSlices:
         return np.frombuffer(data, one.dtype).reshape(self.size)
 
     def read(self, index: int) -> NDArray[Any]:
-        """One slice, scaled: int64 where slope and intercept are whole numbers, else float64; floats unscaled stay."""
+        """One slice, scaled: as stored where there is no scale, int64 where all numbers are whole, else float64."""
         one, stored = self.slices[index], self.raw(index)
-        if one.is_whole:
-            if (one.slope, one.intercept) == (1, 0):
-                return stored
-            return np.asarray(stored.astype(np.int64) * int(one.slope) + int(one.intercept))
         if (one.slope, one.intercept) == (1, 0):
             return stored
+        if one.is_whole:
+            return np.asarray(stored.astype(np.int64) * int(one.slope) + int(one.intercept))
         return np.asarray(stored.astype(np.float64) * one.slope + one.intercept)
 
     def whole(self) -> NDArray[Any]:

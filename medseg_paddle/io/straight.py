@@ -58,6 +58,15 @@ class Straightened:
         return np.where(np.abs(pixels - np.rint(pixels)) < _ROUNDING, np.rint(pixels), pixels)
 
     @cached_property
+    def _start(self) -> NDArray[np.float64]:
+        """Row and column of the first slice's pixels, or beyond them, at which the grid begins."""
+        return np.asarray(np.floor(self._aside.min(axis=0)))
+
+    @cached_property
+    def _is_whole(self) -> bool:
+        return all(one.is_whole for one in self.source.slices)
+
+    @cached_property
     def _heights(self) -> NDArray[np.float64]:
         """Of each slice from the first along the normal, mm."""
         return np.array([one.height - self.slices[0].height for one in self.slices])
@@ -73,8 +82,7 @@ class Straightened:
     @cached_property
     def geometry(self) -> Geometry:
         """The straight grid: slices along the normal, and room for all that the slices cover."""
-        first = self.slices[0]
-        start = np.floor(self._aside.min(axis=0))
+        first, start = self.slices[0], self._start
         rows, columns = np.ceil(self._aside.max(axis=0)) - start + self.source.size
         # A slice of the grid stands for half a step to each side, so that none of the source lies beyond the last.
         count = round(float(self._heights[-1]) / self._step) + 1
@@ -100,16 +108,15 @@ class Straightened:
             low, high = self._heights[above - 1], self._heights[above]
             share = (height - low) / (high - low)
             plane = (1 - share) * self._moved(above - 1) + share * self._moved(above)
-        return np.rint(plane) if all(one.is_whole for one in self.source.slices) else plane
+        return np.rint(plane) if self._is_whole else plane
 
     def _moved(self, index: int) -> NDArray[np.float64]:
         from scipy import ndimage  # noqa: PLC0415  (a third of a second, and few series are crooked)
 
-        start = np.floor(self._aside.min(axis=0))
         moved: NDArray[np.float64] = ndimage.affine_transform(
             self.source.read(index).astype(np.float64),
             np.ones(2),
-            offset=start - self._aside[index],
+            offset=self._start - self._aside[index],
             output_shape=self.geometry.shape[1:],
             order=1,
             mode="constant",

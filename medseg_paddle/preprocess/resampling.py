@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry, LabelMap, LabelSet, Volume
+from medseg_paddle.core import Geometry, LabelMap, LabelSet, Volume, corners
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.core.lattice import align, index_map
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.interpolation import Interpolation, deviation
@@ -27,7 +28,6 @@ from medseg_paddle.preprocess.slabs import (
     as_float,
     beyond,
     nearest_slices,
-    processors,
     sample_plane,
     slabs,
 )
@@ -301,15 +301,14 @@ def _is(value: int) -> Read:
 @contextlib.contextmanager
 def threads_pool(threads: int | None) -> Iterator[Executor]:
     """Threads that resample, as many as there are processors unless told otherwise."""
-    with ThreadPoolExecutor(threads or processors(), thread_name_prefix="resampling") as pool:
+    with ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="resampling") as pool:
         yield pool
 
 
 def require_cover(source: Geometry, target: Geometry, fill: float | None) -> None:
     """Refuse a target that lies elsewhere, or one that reaches beyond the source where nobody said what is there."""
     matrix, offset = index_map(source, target)
-    corners = np.stack(np.meshgrid(*[(0, side - 1) for side in target.shape], indexing="ij"), axis=-1)
-    places = np.round(corners.reshape(-1, 3) @ matrix.T + offset, 6)
+    places = np.round(corners(target.shape) @ matrix.T + offset, 6)
     last = np.array(source.shape) - 0.5
     half = (
         np.abs(matrix).sum(axis=1) / 2

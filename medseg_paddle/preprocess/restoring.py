@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.core import Geometry
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.core.lattice import align
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.interpolation import deviation
@@ -19,7 +20,7 @@ from medseg_paddle.preprocess.resampling import (
     require_cover,
     threads_pool,
 )
-from medseg_paddle.preprocess.slabs import Separable, as_float, processors
+from medseg_paddle.preprocess.slabs import Separable, as_float
 
 Index = tuple[slice, slice, slice]
 
@@ -28,7 +29,7 @@ _SLAB_BYTES = 1 << 26  # of the answers that are worked on together
 
 def slices_together(plane: int, classes: int) -> int:
     """How many slices of a grid with `plane` voxels in each are worked on together."""
-    return max(processors(), _SLAB_BYTES // (4 * plane * classes))
+    return max(available_cores(), _SLAB_BYTES // (4 * plane * classes))
 
 
 def restored_slabs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -15,6 +14,8 @@ import scipy.ndimage
 import scipy.sparse
 from numpy.typing import NDArray
 
+from medseg_paddle.core import corners
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.errors import DataError
 from medseg_paddle.preprocess.interpolation import Kind, deviation, inside, nearest, weights
 from medseg_paddle.preprocess.passing import Passing
@@ -44,14 +45,9 @@ def as_float(stored: NDArray[Any]) -> Plane:
     return np.asarray(stored, np.float32)
 
 
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """First slice and end of every slab of a grid of `shape`."""
-    step = max(2 * processors(), _SLAB_BYTES // (4 * shape[1] * shape[2]))
+    step = max(2 * available_cores(), _SLAB_BYTES // (4 * shape[1] * shape[2]))
     for start in range(0, shape[0], step):
         yield start, min(start + step, shape[0])
 
@@ -332,8 +328,7 @@ def _needed(
     array: NDArray[Any], matrix: Matrix, offset: Matrix, shape: tuple[int, ...], margins: list[int]
 ) -> tuple[Matrix, NDArray[Any]]:
     """The part of the source that the new grid can show, and where it begins."""
-    corners = np.stack(np.meshgrid(*[(0, side - 1) for side in shape], indexing="ij"), axis=-1).reshape(-1, 3)
-    places = corners @ matrix.T + offset
+    places = corners(shape) @ matrix.T + offset
     limits = np.array(array.shape)
     start = np.clip(np.floor(places.min(axis=0)).astype(int) - margins, 0, limits - 1)
     stop = np.clip(np.ceil(places.max(axis=0)).astype(int) + 1 + np.array(margins), start + 1, limits)

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from medseg_paddle import errors
-from medseg_paddle.config import Recipe, change_recipe, dump_recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe, change_recipe, dump_recipe
 from medseg_paddle.engine import batch_probe
 from medseg_paddle.errors import MedsegError, RecipeError, SetupError
 from medseg_paddle.io.cases import load_cases
@@ -122,11 +122,7 @@ def batch_find(
     SetupError
         Nothing says how much memory is free, a measurement failed, or not even the smallest batch fits.
     """
-    if isinstance(recipe, Recipe) and overrides:
-        raise RecipeError(
-            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
-        )
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    recipe = as_recipe(recipe, overrides)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
     # What is missing is told before anything is started.

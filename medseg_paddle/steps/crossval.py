@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_paddle.bundle import Bundle
-from medseg_paddle.config import Recipe, change_recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe, change_recipe
 from medseg_paddle.config.datasets import EvalManifest, TrainManifest
 from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.core import Case, Manifest, sha256
@@ -74,11 +74,7 @@ def crossval(
     RecipeError, DataError, ModelError, SetupError
         The data has no folds, or a training, an evaluation or the folder fails.
     """
-    if isinstance(recipe, Recipe) and overrides:
-        raise RecipeError(
-            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
-        )
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     every = _folds_of(resolved)
     chosen = tuple(dict.fromkeys(folds)) or every
     if unknown := [fold for fold in chosen if fold not in every]:

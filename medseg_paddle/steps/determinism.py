@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.errors import MedsegError, RecipeError, SetupError
 from medseg_paddle.io.files import write_bytes
@@ -142,7 +142,7 @@ def verify_determinism(
     """
     if iterations < 1:
         raise RecipeError(f"{iterations} iterations show nothing", hint="compare at least one")
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     count = min(iterations, resolved.iters)

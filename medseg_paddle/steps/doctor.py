@@ -15,6 +15,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.engine import cpu
 from medseg_paddle.engine.inspect_device import PADDLESEG_VERSION, Inspection, inspect_device
 from medseg_paddle.io.memory import free_memory
@@ -76,8 +77,8 @@ def examine(output: Path) -> tuple[Finding, ...]:
     return (
         _python(),
         Finding("machine", "system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        Finding("machine", "processor", f"{_processor()}, {cpu.available_cores()} cores usable"),
-        _threads(inspection, cpu.available_cores()),
+        Finding("machine", "processor", f"{_processor()}, {available_cores()} cores usable"),
+        _threads(inspection, available_cores()),
         *_mkl(inspection),
         _memory(),
         _disk(output),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
@@ -102,11 +102,7 @@ def lr_find(
         )
     if iterations < _FEWEST:
         raise RecipeError(f"{iterations} iterations say nothing", hint=f"make at least {_FEWEST}, better 100")
-    if isinstance(recipe, Recipe) and overrides:
-        raise RecipeError(
-            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
-        )
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    recipe = as_recipe(recipe, overrides)
     plot = Path("outputs") / f"{recipe.name}-lr.png" if output is None else Path(output)
     if plot.suffix.lower() != ".png":
         raise RecipeError(f"--output {plot} is no PNG", hint="name a file that ends in .png")

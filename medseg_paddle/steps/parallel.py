@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar
 
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.errors import DataError, MedsegError
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def suited_workers(files: int, size: int) -> int:
     """
     if files < 400 and size < 64 << 20:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 class _Worker:

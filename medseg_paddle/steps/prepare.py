@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.config.prepare import SyntheticSpec
 from medseg_paddle.core import SPLITS, Acquisition, Manifest
 from medseg_paddle.errors import RecipeError
@@ -65,13 +65,9 @@ def prepare(
     SetupError
         As :func:`medseg_paddle.steps.dataset.write_dataset`.
     """
-    if isinstance(recipe, Recipe) and overrides:
-        raise RecipeError(
-            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
-        )
     if keep and overwrite:
         raise RecipeError("--keep and --overwrite exclude each other", hint="give one of them")
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     spec = resolved.prepare
     if spec is None and keep:
         return _with_lists_of_its_own(resolved)
@@ -147,7 +143,7 @@ def preview(
     DataError
         There is no such folder.
     """
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     if resolved.prepare is None:
         raise RecipeError(
             f"the recipe {resolved.name} has no `prepare` section",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.config.base import did_you_mean
 from medseg_paddle.config.transforms import Mixup, Normalize, RandomAffinePatch, Transform
 from medseg_paddle.core import Case, LabelSet
@@ -119,7 +119,7 @@ def preview(
     ------
     RecipeError, DataError, SetupError
     """
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     if resolved.dimensions == 3:
         raise RecipeError(
             f"{resolved.model.type} learns patches of volumes, and preview draws pictures",

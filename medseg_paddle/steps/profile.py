@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.engine.cpu import available_cores, maths_threads
+from medseg_paddle.config import Recipe, as_recipe
+from medseg_paddle.core.cores import available_cores
+from medseg_paddle.engine.cpu import maths_threads
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.files import new_folder, write_text
@@ -134,7 +135,7 @@ def profile(
     """
     if iterations < 1:
         raise RecipeError(f"{iterations} iterations cannot be timed", hint="time at least one")
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     meter = _Meter(iterations, _TRACED)

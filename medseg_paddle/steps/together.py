@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.errors import MedsegError, RecipeError, SetupError
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg_paddle.config import Recipe, load_recipe
+from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.config.duration import seconds
 from medseg_paddle.config.optimisation import ReduceOnPlateau
 from medseg_paddle.core import Case, LabelSet
@@ -107,12 +107,8 @@ def train(
     RecipeError, DataError, ModelError, SetupError
         Before anything is trained; a full disk also later.
     """
-    if isinstance(recipe, Recipe) and overrides:
-        raise RecipeError(
-            "overrides change a recipe file, not a loaded Recipe", hint="give them to load_recipe"
-        )
     end_at = math.inf if max_time is None else time.monotonic() + seconds(max_time, "--max-time")
-    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    resolved = as_recipe(recipe, overrides)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     processes = processes_wanted(nproc, devices)
@@ -175,7 +171,7 @@ def _train(
         if (how := _how_it_finished(run, recipe)) is not None:
             say(f"{folder} is finished: {how}")
             return _with_later_use(run, recipe)
-    splits, labels, scored_class = _checked(recipe)
+    splits, labels, scored_class = checked(recipe)
     overwrite = overwrite or (resume and existed)
     if going_on:
         require_same_data(run, splits)
@@ -250,10 +246,32 @@ def _train(
     return run
 
 
-def _checked(recipe: Recipe) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
-    """The images of each split, the classes, and the one that chooses; what can be told from their names is right."""
+def checked(
+    recipe: Recipe, *, validated: bool = True
+) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
+    """What a training works on, all right as far as names and headers tell.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    validated : bool
+        The training has the recipe's validation set.
+
+    Returns
+    -------
+    splits : dict
+        ``"train"``, and ``"val"`` if there is one, to their cases.
+    labels : LabelSet
+    scored_class : int or None
+        The class that chooses the best checkpoint; None where it is their mean.
+
+    Raises
+    ------
+    RecipeError, DataError
+        Something is missing, or in two sets.
+    """
     splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
-    if recipe.val_dataset is not None:
+    if validated and recipe.val_dataset is not None:
         splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)

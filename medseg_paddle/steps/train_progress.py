@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_paddle.config import Recipe
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.engine.interruption import Stopped
 from medseg_paddle.steps.profile_advice import waiting_advice
 from medseg_paddle.steps.progress import TrainingBar

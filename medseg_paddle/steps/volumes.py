@@ -8,7 +8,7 @@ from functools import partial
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.io.files import NoLocksError, locked
 from medseg_paddle.io.memory import free_memory
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid

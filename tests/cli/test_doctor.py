@@ -79,7 +79,7 @@ def test_table_shows_what_is_bad_with_its_remedy_and_exits_5(capsys, monkeypatch
     ],
 )
 def test_each_finding_stands_as_it_should(findings, monkeypatch, change, name, status):
-    monkeypatch.setattr(doctor.cpu, "available_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "available_cores", lambda: 2)
     monkeypatch.setattr(doctor.cpu, "is_amd_with_avx2", lambda: True)
     finding = findings(Inspection(**{**vars(HEALTHY), **change}))[name]
     assert finding.status is status

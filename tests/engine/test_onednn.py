@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
 import gc
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,6 +30,7 @@ from medseg_paddle.engine.onednn.doubling import Doubling
 from medseg_paddle.engine.onednn.library import OneDnnError
 from medseg_paddle.engine.onednn.runtime import Cache, runtime
 from medseg_paddle.engine.paddleseg_adapter import manager
+from tests.engine.onednn_calls import computed
 
 ROUNDING = 2e-6  # of the sum of the products' sizes; a float32 has 24 bits: 6e-8
 LAYERS = {
@@ -45,27 +44,6 @@ try:
     library.load()
 except Unavailable as reason:
     pytest.skip(f"no oneDNN here: {reason}", allow_module_level=True)
-
-
-@contextlib.contextmanager
-def computed(kind: type[Convolution | Doubling] = Convolution) -> Iterator[list[str]]:
-    """Names of what oneDNN computed of that kind in the block."""
-    seen: list[str] = []
-    forward, backward = kind.forward, kind.backward
-
-    def note_forward(self, *arguments):
-        seen.append("forward")
-        forward(self, *arguments)
-
-    def note_backward(self, *arguments, **named):
-        seen.append("backward")
-        backward(self, *arguments, **named)
-
-    with (
-        patch.object(kind, "forward", note_forward),
-        patch.object(kind, "backward", note_backward),
-    ):
-        yield seen
 
 
 def values_and_gradients(
@@ -87,7 +65,7 @@ def require_agreement(plain: nn.Layer, x: paddle.Tensor, dy: paddle.Tensor) -> N
         parameter.set_value(parameter.abs())
     expected = values_and_gradients(plain, x, dy)
     bounds = values_and_gradients(sizes, x.abs(), dy.abs())
-    with computed() as seen:
+    with computed(Convolution) as seen:
         found = values_and_gradients(fast, x, dy)
     assert seen == ["forward", "backward"]
     for one, other, bound in zip(expected, found, bounds, strict=True):
@@ -225,7 +203,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_does(frozen: tuple[str, ..
 
 def test_without_gradients_nothing_is_kept() -> None:
     layer = accelerate(nn.Conv2D(3, 4, 3))
-    with paddle.no_grad(), computed() as seen:
+    with paddle.no_grad(), computed(Convolution) as seen:
         result = layer(paddle.ones([1, 3, 8, 8]))
     assert seen == ["forward"]
     assert result.stop_gradient
@@ -376,7 +354,7 @@ def test_what_onednn_refuses_goes_paddles_way() -> None:
 )
 def test_what_is_not_covered_goes_paddles_way(layer: nn.Layer, x: paddle.Tensor) -> None:
     expected = layer(x).numpy()
-    with computed() as seen:
+    with computed(Convolution) as seen:
         found = accelerate(layer)(x).numpy()
     assert not seen
     np.testing.assert_array_equal(found, expected)
@@ -438,7 +416,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     twin = copy.deepcopy(layer)
     twin.weight.set_value(paddle.zeros_like(twin.weight))
     x = paddle.ones([1, 2, 5, 5])
-    with computed() as seen:
+    with computed(Convolution) as seen:
         assert float(twin(x).abs().max()) == 0
         assert float(layer(x).abs().max()) > 0
     assert len(seen) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from unittest.mock import patch
 
 import numpy as np
 import paddle
@@ -15,6 +14,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from medseg_paddle.engine.onednn import Unavailable, accelerate, layers, library, restore
 from medseg_paddle.engine.onednn.normalization import Normalization
+from tests.engine import onednn_calls
 
 ROUNDING = 2e-5  # of the greatest value; sums of some hundred float32
 KINDS = {
@@ -39,18 +39,7 @@ def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def seen() -> Iterator[list[str]]:
     """What oneDNN computed."""
-    found: list[str] = []
-    forward, backward = Normalization.forward, Normalization.backward
-
-    def note_forward(self, *arguments):
-        found.append("forward")
-        forward(self, *arguments)
-
-    def note_backward(self, *arguments):
-        found.append("backward")
-        backward(self, *arguments)
-
-    with patch.multiple(Normalization, forward=note_forward, backward=note_backward):
+    with onednn_calls.computed(Normalization) as found:
         yield found
 
 

@@ -84,7 +84,7 @@ class DoesNothing:
         self._scale = self._scale * 2
 
 
-def test_bf16_is_entered_for_forward_loss_and_validation(
+def test_bf16_is_entered_whenever_the_network_computes(
     disc_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[tuple[str, str]] = []

@@ -267,7 +267,7 @@ def test_the_number_of_threads_changes_nothing():
 
 def test_many_slabs_are_one_volume(monkeypatch):
     monkeypatch.setattr("medseg_paddle.preprocess.slabs._SLAB_BYTES", 1)
-    monkeypatch.setattr("medseg_paddle.preprocess.slabs.processors", lambda: 1)
+    monkeypatch.setattr("medseg_paddle.preprocess.slabs.available_cores", lambda: 1)
     source = grid((30, 12, 13), (2, 0.8, 0.8), (0, 0, 0))
     for spacing in ((1, 1, 1), (5, 0.5, 0.5), (3, 1, 1)):
         for way in (source.respaced(spacing), source.respaced(spacing).flipped([0])):

@@ -54,9 +54,8 @@ class VolumeAugmentation:
         RecipeError
             They are others, in another order, or have wrong values.
         """
-        cut, *changes = [spec_of.build(spec, VOLUME_TRANSFORMS) for spec in specs] or [
-            RandomVolumeIntensity()
-        ]
+        built = [spec_of.build(spec, VOLUME_TRANSFORMS) for spec in specs]
+        cut, changes = (built[0], built[1:]) if built else (None, [])
         if not isinstance(cut, RandomVolumePatch):
             raise RecipeError(
                 "after VolumePreprocessing a RandomVolumePatch is needed: it says what a network learns from at once",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from medseg_paddle.config import Recipe, load_recipe
-from medseg_paddle.engine.cpu import available_cores
+from medseg_paddle.config import Recipe, as_recipe
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.preprocess.shift import Fit, SetFit
 from medseg_paddle.steps.check.displacement import judge_displacement
 from medseg_paddle.steps.check.facts import Facts, examine
@@ -66,7 +66,7 @@ def check(
     """
     started = time.monotonic()
     data = Path(data)
-    recipe = config if config is None or isinstance(config, Recipe) else load_recipe(config, overrides)
+    recipe = None if config is None else as_recipe(config, overrides)
     gathered = gather_units(data, recipe)
     facts: list[Facts] = []
     together = SetFit()
