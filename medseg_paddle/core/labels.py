@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 from medseg_paddle.errors import RecipeError
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), told apart by colour-blind readers too.
+# First Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), told apart by colour-blind readers too. Each of the
+# others is the one farthest from all before it, in CIELAB, half as far for those who lack red or green cones.
 _PALETTE = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (0, 0, 255), (85, 85, 221), (0, 255, 153), (153, 0, 51), (0, 255, 255), (153, 153, 85), (153, 0, 119),
+    (119, 51, 0), (153, 221, 85), (153, 221, 187), (119, 51, 85), (119, 153, 255), (221, 0, 187), (221, 51, 51),
+    (255, 51, 119), (255, 153, 153), (0, 51, 221),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class LabelSet:
 
     @classmethod
     def from_names(cls, names: tuple[str, ...] | list[str]) -> LabelSet:
-        """Label set with the default colours; ``names[0]`` is the background."""
+        """Label set with the default colours, 24 that repeat; ``names[0]`` is the background."""
         return cls(
             tuple(
                 Label(i, name, (0, 0, 0) if i == 0 else _PALETTE[(i - 1) % len(_PALETTE)])

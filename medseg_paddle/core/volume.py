@@ -46,7 +46,13 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Integer labels on a geometry; ``array`` is uint8 or uint16 of shape ``geometry.shape``."""
+    """Integer labels on a geometry; ``array`` is uint8 or uint16 of shape ``geometry.shape``.
+
+    Raises
+    ------
+    DataError
+        Another type or shape.
+    """
 
     array: NDArray[Any]
     geometry: Geometry
@@ -54,10 +60,10 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         _require_shape(self.array, self.geometry)
-        if not np.issubdtype(self.array.dtype, np.integer):
+        if self.array.dtype not in (np.uint8, np.uint16):
             raise DataError(
-                f"a label map holds integers, got {self.array.dtype}",
-                hint="binarise or round the mask on purpose before it is used",
+                f"a label map holds integers of 8 or 16 bits without a sign, got {self.array.dtype}",
+                hint="binarise, round or cast the mask on purpose before it is used",
             )
 
 

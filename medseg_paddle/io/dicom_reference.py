@@ -66,8 +66,8 @@ def read_reference(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Referen
     ------
     DataError
         As for :func:`~medseg_paddle.io.dicom.load_series`, but for the pixels; slices that are no straight, even grid;
-        no frame of reference, study or instance UID; images of several studies or kinds, or multi-frame objects
-        of which only a part is meant.
+        no frame of reference, study or instance UID; images of several studies, names or kinds, or multi-frame
+        objects of which only a part is meant.
     """
     if not paths:
         raise DataError("a series without files", hint="name the files of one series")
@@ -84,14 +84,14 @@ def read_reference(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Referen
     answer = run_isolated("medseg_paddle.io.dicom_origins:origins", {"paths": [str(path) for path in files]})
     with answer.values:
         origins: list[dict[str, str]] = answer.result
-    for keyword in ("SOPClassUID", "StudyInstanceUID"):
+    for keyword in ("SOPClassUID", "StudyInstanceUID", "PatientName"):
         if len({origin[keyword] for origin in origins}) != 1:
             raise DataError(
                 f"{label} has images of several values of {keyword}",
                 hint="put the images that belong together into a folder of their own",
             )
     _require_whole_objects(slices, files, label)
-    origin = origins[0]
+    origin = origins[0] | {"BurnedInAnnotation": _of_all({one["BurnedInAnnotation"] for one in origins})}
     uids = [("SOPInstanceUID", one.raster.instance) for one in slices]
     uids += [(keyword, origin[keyword]) for keyword in ("StudyInstanceUID", "SOPClassUID")]
     for keyword, uid in [*uids, ("FrameOfReferenceUID", first.reference)]:
@@ -102,6 +102,13 @@ def read_reference(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Referen
             )
     geometry = Geometry((len(slices), *first.raster.size), ordered.affine, first.reference)
     return Reference(slices, geometry, origin, ordered.notes)
+
+
+def _of_all(annotations: set[str]) -> str:
+    """Whether any image has somebody's name burned into its pixels; empty where not all of them say."""
+    if "YES" in annotations:
+        return "YES"
+    return "NO" if annotations == {"NO"} else ""
 
 
 def _require_whole_objects(slices: Sequence[Slice], files: Sequence[Path], label: str) -> None:
@@ -128,12 +135,12 @@ def labels_on(reference: Reference, label_map: LabelMap) -> NDArray[Any]:
             f"{lost} labelled voxels lie beyond the series",
             hint="send the missing slices of the series, or cut the labels to it",
         )
-    for number in (int(found.max()), int(found.min())):  # before the cast, which would make 1 of 257
-        if not 0 <= number < len(label_map.labels):
-            raise DataError(
-                f"a voxel has label {number}, and the labels end at {len(label_map.labels) - 1}",
-                hint="name every label that occurs",
-            )
+    number = int(found.max())
+    if number >= len(label_map.labels):  # before the cast, which would make 1 of 257
+        raise DataError(
+            f"a voxel has label {number}, and the labels end at {len(label_map.labels) - 1}",
+            hint="name every label that occurs",
+        )
     return np.ascontiguousarray(found, dtype=np.uint8 if len(label_map.labels) <= 256 else np.uint16)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import highdicom as hd
@@ -29,7 +29,8 @@ def write_key_images(
     """Write pictures as one series of the study; each file atomic.
 
     Each refers to the image that it shows. Patient and study are in the header, as in
-    :func:`~medseg_paddle.io.dicom_seg_out.write_segmentation`; nothing is added to the pictures.
+    :func:`~medseg_paddle.io.dicom_seg_out.write_segmentation`; nothing is added to the pictures. What the series
+    says of names that are burned in, and of lossy compression, holds for them, too.
 
     Parameters
     ----------
@@ -72,10 +73,20 @@ def write_key_images(
             )
             made.DerivationDescription = f"contours: {by}"
             made.SourceImageSequence = [_source(reference, shown)]
-            made.BurnedInAnnotation = "NO"  # what is written into the picture names nobody
+            _repeat_of_pixels(made, reference.origin)
             made.Laterality = ""  # type 2C, where nobody says whether the body part is one of a pair
             with whole_file(path) as temporary:
                 made.save_as(temporary)
+
+
+def _repeat_of_pixels(made: Dataset, origin: Mapping[str, str]) -> None:
+    """Contours name nobody and lose nothing; the grey values below are the series' own."""
+    if origin["BurnedInAnnotation"]:
+        made.BurnedInAnnotation = origin["BurnedInAnnotation"]
+    if origin["LossyImageCompression"] == "01":
+        for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if origin[keyword]:
+                setattr(made, keyword, origin[keyword])
 
 
 def _source(reference: Reference, index: int) -> Dataset:

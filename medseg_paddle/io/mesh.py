@@ -53,7 +53,9 @@ def surface(mask: NDArray[Any], geometry: Geometry) -> Mesh:
     It begins as the faces between voxels that belong to the mask and those that do not, and is smoothed so that it
     keeps its volume (Taubin, SIGGRAPH 1995), no point of it moving farther than half a voxel along each axis (Gibson,
     MICCAI 1998). No part of it gains or loses more than a twentieth of its volume; parts of a few voxels keep their
-    corners for that. It is closed, also where the mask ends at the edge of the image.
+    corners for that. It is closed, also where the mask ends at the edge of the image: every edge of a triangle is run
+    along as often one way as the other. That is once, but where voxels meet at an edge alone and hang together around
+    both of its ends: four triangles share such an edge, and some programs call it non-manifold.
 
     Parameters
     ----------
@@ -121,44 +123,32 @@ def _faces(inside: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.i
     Corner (i, j, k) is the one of voxel (i, j, k) nearest to the origin. Where voxels meet at a corner or an edge
     alone, each side has a copy of it, so that the surface does not cross itself there.
     """
-    shape = np.array(inside.shape) + 1
-    keys, owners = [], []
+    shape = tuple(side + 1 for side in inside.shape)
+    flat = []  # of all corners: one number each
     for axis in range(3):
         across = np.diff(inside.astype(np.int8), axis=axis)
-        ahead, beside = (axis + 1) % 3, (axis + 2) % 3
         for sign in (-1, 1):  # -1: the mask ends here, and the face looks along the axis
-            voxel = np.argwhere(across == sign)
-            corner = voxel.copy()
-            corner[:, axis] += 1  # of the face between a voxel and the next one
-            owner = voxel.copy()
-            owner[:, axis] += sign > 0
-            turn = [(0, 0), (1, 0), (1, 1), (0, 1)][::-sign]
-            for one, two in turn:
-                place = corner.copy()
-                place[:, ahead] += one
-                place[:, beside] += two
-                keys.append(place)
-                owners.append(owner)
-    # Faces come in blocks of four corners each; put the four side by side.
-    blocks = [np.stack(keys[start : start + 4], axis=1) for start in range(0, len(keys), 4)]
-    whose = [np.stack(owners[start : start + 4], axis=1) for start in range(0, len(owners), 4)]
-    places = np.concatenate(blocks).reshape(-1, 3)
-    voxels = np.concatenate(whose).reshape(-1, 3)
-    side = _sides(inside, places, voxels)
-    flat = np.ravel_multi_index(tuple(places.T), tuple(shape)) * 8 + side
-    unique, first, quads = np.unique(flat, return_index=True, return_inverse=True)
-    del unique
-    return places[first].astype(np.float64), quads.reshape(-1, 4).astype(np.int64)
+            voxels = np.argwhere(across == sign)
+            places = np.repeat(voxels[:, None], 4, axis=1)
+            places[..., axis] += 1  # of the face between a voxel and the next one
+            turn = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])[::-sign]
+            places[..., [(axis + 1) % 3, (axis + 2) % 3]] += turn
+            voxels[:, axis] += sign > 0
+            side = _sides(inside, places, voxels[:, None])
+            flat.append(np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), shape) * 8 + side)
+    unique, quads = np.unique(np.concatenate(flat), return_inverse=True)
+    corners = np.stack(np.unravel_index(unique // 8, shape), axis=1)
+    return corners.astype(np.float64), quads.reshape(-1, 4).astype(np.int64)
 
 
 def _sides(
     inside: NDArray[np.bool_], places: NDArray[np.int64], voxels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Which of the parts that meet at a corner a voxel belongs to; parts hang together by faces."""
-    around = np.zeros(len(places), np.int64)
+    around = np.zeros(places.shape[:-1], np.uint8)
     for bit, (i, j, k) in enumerate(product((-1, 0), repeat=3)):
-        around |= inside[places[:, 0] + i, places[:, 1] + j, places[:, 2] + k].astype(np.int64) << bit
-    which = ((voxels - places + 1) * [4, 2, 1]).sum(axis=1)
+        around |= inside[places[..., 0] + i, places[..., 1] + j, places[..., 2] + k].view(np.uint8) << bit
+    which = (voxels - places + 1) @ np.array([4, 2, 1])
     return np.asarray(_parts()[around, which])
 
 

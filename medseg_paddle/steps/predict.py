@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -21,7 +22,14 @@ from medseg_paddle.io.files import require_writable, write_text
 from medseg_paddle.io.mesh import MeshFormat
 from medseg_paddle.predictor import Predictor, Segmentation
 from medseg_paddle.steps.predict_inputs import Failure, Input, find_inputs, together
-from medseg_paddle.steps.predict_outputs import Answered, Format, Outputs, reference_of, write_answer
+from medseg_paddle.steps.predict_outputs import (
+    Answered,
+    Format,
+    Outputs,
+    in_millilitres,
+    reference_of,
+    write_answer,
+)
 from medseg_paddle.steps.progress import ProgressBar
 
 SUMMARY_JSON = "summary.json"
@@ -93,12 +101,13 @@ class PredictionSummary:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{len(self.results)} segmented by bundle {self.bundle_id}, results in {self.output}"]
+        where = f", results in {self.output}" if self.results else ""
+        lines = [f"{len(self.results)} segmented by bundle {self.bundle_id}{where}"]
         for result in self.results:
             found = ", ".join(
                 f"{extent.name} {extent.elements} px"
                 if extent.millilitres is None
-                else f"{extent.name} {extent.millilitres:.2f} ml"
+                else f"{extent.name} {in_millilitres(extent.millilitres)}"
                 for extent in result.extents
             )
             nothing = "" if any(extent.elements for extent in result.extents) else " (nothing found)"
@@ -120,7 +129,8 @@ class PredictionSummary:
             total = len(self.results) + len(self.failures)
             raise DataError(
                 f"{len(self.failures)} of {total} inputs could not be segmented:{listed}",
-                hint=f"mend these and predict them again; the other results are in {self.output}",
+                hint="mend these and predict them again"
+                + (f"; the other results are in {self.output}" if self.results else ""),
             )
 
 
@@ -147,7 +157,8 @@ def predict(
     slices with findings; on request ``<name>_seg.dcm``, ``<name>_rtstruct.dcm``, ``<name>_report.dcm``,
     ``<name>_key_<number>.dcm`` (or ``.png``), ``<name>_mesh_<label>.stl`` (or ``.obj``) and
     ``<name>_probabilities.npz`` (array ``probabilities``, float32, as in :class:`Segmentation`); for all together
-    ``summary.json`` and ``summary.csv``, with the volume of every structure in ml.
+    ``summary.json`` and ``summary.csv``, with the volume of every structure in ml. Inputs that cannot be answered so
+    are refused before anything is computed; where that is all of them, `output` stays as it is.
 
     Parameters
     ----------
@@ -186,45 +197,67 @@ def predict(
     _require_apart(output, found.inputs)
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise SetupError(f"{output} is not empty", hint="name a new folder, or pass --overwrite")
-    require_writable(output)
     whole = Bundle.open(bundle)  # before Paddle, whose start takes seconds
     algorithm = outputs.require_labels(whole)
     if max_memory is not None and whole.description.dimensions == 2:
         raise RecipeError(
             f"{bundle} is a model of pictures, and a limit of memory is for 3-D models", hint="leave it out"
         )
+    cases, incomplete = together(found.inputs, whole.description.files_per_case)
+    cases, unfit = _fitting(cases, outputs)
+    failed = [*found.failures, *incomplete, *unfit]
+    if not cases:
+        return PredictionSummary(output, whole.id, (), tuple(failed), found.left_out)
+    require_writable(output)
     start_paddle()
     predictor = Predictor(whole, device or "auto")
     _remove_earlier(output)
     results: list[Result] = []
     notes: list[str] = []
-    cases, incomplete = together(found.inputs, whole.description.files_per_case)
-    failed = [*found.failures, *incomplete]
-    with ProgressBar("predicting", len(cases)) as bar:
-        for done, one in enumerate(cases, start=1):
-            try:
-                result, said = _one(
-                    predictor, one, output, outputs, algorithm, max_memory, _parts_of(bar, done - 1, one)
-                )
-                results.append(result)
-                notes += [f"{one.name}: {note}" for note in said]
-            except MedsegError as error:
-                # A full disk does not get better with the next file; the next volume may be a smaller one.
-                if isinstance(error, SetupError) and not isinstance(error, MemoryShortError):
-                    raise
-                failed.append(Failure.of(one.source, error))
-                bar.say(f"failed: {failed[-1].message}")
-            bar.update(done, one.name)
-    summary = PredictionSummary(
-        output,
-        predictor.bundle.id,
-        tuple(results),
-        tuple(failed),
-        found.left_out,
-        (*outputs.notes(whole), *notes),
-    )
-    write_text(output / SUMMARY_CSV, _csv(summary))
-    write_text(output / SUMMARY_JSON, _json(summary))
+
+    def summary(*more: str) -> PredictionSummary:
+        said = (*outputs.notes(whole), *notes, *more)
+        return PredictionSummary(output, whole.id, tuple(results), tuple(failed), found.left_out, said)
+
+    try:
+        with ProgressBar("predicting", len(cases)) as bar:
+            for done, one in enumerate(cases, start=1):
+                try:
+                    result, said = _one(
+                        predictor, one, output, outputs, algorithm, max_memory, _parts_of(bar, done - 1, one)
+                    )
+                    results.append(result)
+                    notes += [f"{one.name}: {note}" for note in said]
+                except MedsegError as error:
+                    # A full disk does not get better with the next file; the next volume may be a smaller one.
+                    if isinstance(error, SetupError) and not isinstance(error, MemoryShortError):
+                        raise
+                    failed.append(Failure.of(one.source, error))
+                    bar.say(f"failed: {failed[-1].message}")
+                bar.update(done, one.name)
+    except BaseException:
+        if results:  # listed, they are removed when others take their place
+            with contextlib.suppress(SetupError):
+                _write_summary(summary(f"stopped before all {len(cases)} inputs were segmented"))
+        raise
+    return _write_summary(summary())
+
+
+def _fitting(cases: Sequence[Input], outputs: Outputs) -> tuple[list[Input], list[Failure]]:
+    """Those that can be answered in the formats that are asked for, and why the others cannot."""
+    fitting, failures = [], []
+    for one in cases:
+        try:
+            outputs.require_fit(one)
+            fitting.append(one)
+        except DataError as error:
+            failures.append(Failure.of(one.source, error))
+    return fitting, failures
+
+
+def _write_summary(summary: PredictionSummary) -> PredictionSummary:
+    write_text(summary.output / SUMMARY_CSV, _csv(summary))
+    write_text(summary.output / SUMMARY_JSON, _json(summary))
     return summary
 
 
@@ -242,8 +275,7 @@ def _one(
     max_memory: int | None,
     on_part: Callable[[int, int], None],
 ) -> tuple[Result, tuple[str, ...]]:
-    """Predict one input, and what to know of it; what it cannot be answered by is refused before that."""
-    outputs.require_fit(one)
+    """Predict one input, and what to know of it; a series that nothing can refer to is refused before that."""
     description = predictor.bundle.description
     reference = reference_of(one, outputs)
     if one.is_volume:
@@ -265,7 +297,8 @@ def _one(
 
 
 def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:
-    counts = np.bincount(answer.array.ravel(), minlength=len(labels))
+    # Part by part, for NumPy counts in 64 bits.
+    counts = np.sum([np.bincount(part.ravel(), minlength=len(labels)) for part in answer.array], axis=0)
     millilitres = None
     if isinstance(answer.labels, LabelMap):
         millilitres = abs(float(np.linalg.det(answer.labels.geometry.affine[:3, :3]))) / 1000

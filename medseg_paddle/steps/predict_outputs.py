@@ -146,6 +146,11 @@ class Answered:
     millilitres: Mapping[int, float]
 
 
+def in_millilitres(volume: float) -> str:
+    """For people: three digits of a small volume, so that it never reads as none."""
+    return f"{volume:.1f} ml" if volume >= 10 else f"{volume:.3g} ml"
+
+
 def reference_of(one: Input, outputs: Outputs) -> Reference | None:
     """The images that an answer refers to, before it is computed.
 
@@ -271,7 +276,7 @@ def _slices(answered: Answered, bundle: Bundle) -> list[ShownSlice]:
     if not isinstance(answered.source, tuple):
         return []
     amounts = {
-        label.name: f"{answered.millilitres[label.index]:.1f} ml" for label in bundle.labels.foreground
+        label.name: in_millilitres(answered.millilitres[label.index]) for label in bundle.labels.foreground
     }
     first: Any = answered.source[0]
     return shown_slices(first, answered.answer.array, bundle.labels, bundle.description, amounts)

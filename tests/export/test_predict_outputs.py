@@ -14,6 +14,7 @@ from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.dicom import load_series
 from medseg_paddle.io.dicom_seg import read_segmentation
 from medseg_paddle.steps.predict import predict
+from medseg_paddle.steps.predict_outputs import in_millilitres
 
 SHAPE = (4, 20, 24)
 VOXEL = 2.5 * 0.7 * 0.5 / 1000
@@ -124,10 +125,52 @@ def test_a_volume_in_a_file_has_key_images_as_pictures_and_no_dicom(exported, tm
     width, height = Image.open(out / "v_key_01.png").size
     assert width < 300
     assert height >= 512
-    refused = predict(exported, [tmp_path / "v.nii.gz"], tmp_path / "other", formats=["nifti", "seg"])
-    (failure,) = refused.failures
-    assert "no DICOM series" in failure.message
-    assert names(tmp_path / "other") == set()
+
+
+def test_what_cannot_be_answered_so_is_refused_before_anything_is_done(
+    exported, series, tmp_path, monkeypatch
+):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / "v.nii.gz")
+    out = tmp_path / "out"
+    wish = {"formats": ["seg"], "overlays": False, "overwrite": True}
+    both = predict(exported, [tmp_path / "v.nii.gz", tmp_path / "in"], out, **wish)
+    assert "no DICOM series" in both.failures[0].message
+    assert names(out) == {"in_ct_seg.dcm"}
+    monkeypatch.setattr("medseg_paddle.steps.predict.Predictor", None)  # a call would be a TypeError
+    alone = predict(exported, [tmp_path / "v.nii.gz"], out, **wish)
+    with pytest.raises(DataError, match="1 of 1"):
+        alone.require_complete()
+    assert names(out) == {"in_ct_seg.dcm"}
+    assert "results in" not in str(alone)
+
+
+def test_results_of_a_run_that_was_stopped_are_removed_by_the_next_one(exported, tmp_path, monkeypatch):
+    from medseg_paddle.steps import predict as step
+
+    for name in "ab":
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
+    write, calls = step.write_answer, iter(range(9))
+
+    def stopped(*args):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return write(*args)
+
+    monkeypatch.setattr(step, "write_answer", stopped)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict(exported, [tmp_path / "a.png", tmp_path / "b.png"], out)
+    assert names(out) == {"a_mask.png", "a_overlay.png"}
+    assert "stopped before all 2 inputs" in (out / "summary.json").read_text()
+    predict(exported, [tmp_path / "b.png"], out, overlays=False, overwrite=True)
+    assert names(out) == {"b_mask.png"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "text"), [(0, "0 ml"), (0.0321, "0.0321 ml"), (3.456, "3.46 ml"), (1234.56, "1234.6 ml")]
+)
+def test_a_small_volume_never_reads_as_none(volume, text):
+    assert in_millilitres(volume) == text
 
 
 def test_a_picture_has_no_surface(exported, tmp_path):

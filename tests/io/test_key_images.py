@@ -19,8 +19,9 @@ PICTURES = list(np.random.default_rng(2).integers(0, 256, (2, 30, 40, 3)).astype
 
 @pytest.fixture
 def written(tmp_path):
-    def written(orientation="axial"):
-        paths = save_all(tmp_path / "ct", study((4, 5, 6), ORIENTATIONS[orientation], order=(2, 0, 3, 1)))
+    def written(orientation="axial", images=None, **changes):
+        images = images or study((4, 5, 6), ORIENTATIONS[orientation], order=(2, 0, 3, 1), **changes)
+        paths = save_all(tmp_path / "ct", images)
         targets = [tmp_path / "a.dcm", tmp_path / "b.dcm"]
         write_key_images(targets, PICTURES, [1, 3], read_reference(paths), algorithm=Algorithm("net", "1"))
         return targets
@@ -43,9 +44,32 @@ def test_the_patient_stands_in_the_header_and_nothing_else_of_it(written):
     path, _ = written()
     ds = pydicom.dcmread(path)
     assert (str(ds.PatientName), ds.PatientID, ds.StudyInstanceUID) == ("Müller^Eva", "H47", "1.2.1")
-    assert ds.BurnedInAnnotation == "NO"
     assert b"Hospital" not in path.read_bytes()
     assert b"Main Street" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (["NO"] * 4, "NO"),
+        (["NO", "NO", "YES", "NO"], "YES"),
+        (["NO", "", "NO", "NO"], None),
+        ([""] * 4, None),
+    ],
+)
+def test_a_name_burned_into_one_image_of_the_series_is_told_of(written, said, expected):
+    images = study((4, 5, 6))
+    for image, text in zip(images, said, strict=True):
+        image.BurnedInAnnotation = text
+    for path in written(images=images):
+        assert pydicom.dcmread(path).get("BurnedInAnnotation") == expected
+
+
+def test_what_was_lost_by_compression_stays_lost(written):
+    assert "LossyImageCompression" not in pydicom.dcmread(written()[0])
+    path, _ = written(LossyImageCompression="01", LossyImageCompressionRatio=8)
+    ds = pydicom.dcmread(path)
+    assert (ds.LossyImageCompression, float(ds.LossyImageCompressionRatio)) == ("01", 8)
 
 
 @pytest.mark.parametrize(

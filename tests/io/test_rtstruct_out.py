@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_refused_and_nothing_written(series, tmp_path):
     array = drawn(reference.geometry).array
     for labels, values in (
         (LabelSet.from_names(["background", "a\\b"]), np.minimum(array, 1)),
-        (LABELS, array.astype(np.int16) + 256),
+        (LABELS, array.astype(np.uint16) + 256),
     ):
         with pytest.raises(DataError):
             write_structures(
