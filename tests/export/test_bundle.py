@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg_paddle.bundle import Bundle, Parity, ParityError
+from medseg_paddle.bundle import Bundle, ParityError
 from medseg_paddle.core import Acquisition, LabelSet, SpacingRange
+from medseg_paddle.description import Parity
 from medseg_paddle.errors import ModelError, SetupError
 
 FILES = (

@@ -110,7 +110,7 @@ def test_a_volume_is_answered_on_its_own_grid(predictor):
 def test_the_bundle_s_window_makes_grey_values_of_hounsfield_units(
     tmp_path, write_bundle, threshold_model, description
 ):
-    from medseg_paddle.bundle import Window
+    from medseg_paddle.description import Window
 
     said = description(window=Window(level=-600, width=1500))
     lung = Predictor(write_bundle(tmp_path / "b", threshold_model(), said).path, "cpu")
@@ -225,7 +225,7 @@ def test_a_bundle_a_path_and_a_string_are_taken(exported):
 def test_slices_done_are_reported(predictor):
     seen = []
     volume = Volume(np.zeros((3, 8, 8), np.float32), axial((3, 8, 8)))
-    predictor.predict(volume, on_slice=lambda done, total: seen.append((done, total)))
+    predictor.predict(volume, on_part=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
