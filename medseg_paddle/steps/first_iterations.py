@@ -135,9 +135,9 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
             "keep_checkpoint_max": max(recipe.keep_checkpoint_max, _CHECKPOINTS_KEPT),
         }
     )
-    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)}
     if keep and recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions, recipe.neighbours)
         require_apart(splits["val"], {"train": splits["train"]}, "val")
         require_unseen_pictures(recipe, splits["val"])
     labels = class_names(recipe)

@@ -248,9 +248,9 @@ def _train(
 
 def _checked(recipe: Recipe) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
     """The images of each split, the classes, and the one that chooses; what can be told from their names is right."""
-    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)}
     if recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions, recipe.neighbours)
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)
