@@ -31,8 +31,9 @@ _SINCE_VERSION_2: dict[str, Any] = {
     "members": 1,
     "postprocessing": [],
     "dimensions": 2,
-    "neighbours": 0,
 }
+# What the first ones of version 3 lack, too.
+_SINCE_VERSION_3: dict[str, Any] = {"neighbours": 0}
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def to_json(description: Description, parity: Parity) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
-    """What :func:`to_json` was given; of version 2, with what such bundles lack.
+    """What :func:`to_json` was given; of earlier bundles, with what these lack.
 
     Raises
     ------
@@ -190,6 +191,7 @@ def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
     """
     if content["version"] == 2:
         content = {**_SINCE_VERSION_2, **content}
+    content = {**_SINCE_VERSION_3, **content}
     values = {field.name: content[field.name] for field in fields(Description)}
     for name in ("channel_windows", "picture_windows"):
         values[name] = tuple(Window(**one) for one in values[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from medseg_paddle.bundle import Bundle
 from medseg_paddle.config import Recipe, change_recipe, load_recipe
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet, Volume
+from medseg_paddle.description import from_json
 from medseg_paddle.engine.data import TrainingStream, survey
 from medseg_paddle.errors import DataError, ModelError, RecipeError
 from medseg_paddle.io.cases import load_cases
@@ -167,6 +169,16 @@ def test_a_bundle_says_what_it_sees_and_takes_volumes_alone(bundle: Bundle, run:
         ) as caught:
             call()
         assert "whole volume" in caught.value.hint
+
+
+def test_a_bundle_from_before_sees_one_slice(bundle: Bundle) -> None:
+    content = json.loads((bundle.path / "bundle.json").read_text())
+    assert content.pop("neighbours") == 1
+    assert from_json(content)[0].neighbours == 0
+    del content["trained_on"]["between"]
+    assert from_json({**content, "version": 2})[0].trained_on.between is None
+    with pytest.raises(ValueError, match="3 channels for 5 slices"):
+        from_json({**content, "neighbours": 2})
 
 
 def test_slices_much_farther_apart_than_those_learned_are_refused(bundle: Bundle, tmp_path: Path) -> None:
