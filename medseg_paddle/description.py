@@ -32,6 +32,8 @@ _SINCE_VERSION_2: dict[str, Any] = {
     "postprocessing": [],
     "dimensions": 2,
 }
+# What the first ones of version 3 lack, too.
+_SINCE_VERSION_3: dict[str, Any] = {"neighbours": 0}
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Description:
     labels : LabelSet
     in_channels : int
         Of a model of pictures 1 (grey), 3 (RGB, or grey three times), or any other number of channels; of a model of
-        whole volumes how many volumes on one grid it takes.
+        whole volumes how many volumes on one grid it takes. With `neighbours`, of all slices together.
     window : Window or None
         How volumes become pictures; None for a model of pictures, of whole volumes, or of several volumes.
     trained_on : Acquisition, VolumeAcquisition or None
@@ -110,6 +112,8 @@ class Description:
         Networks in the graph, which returns the mean of their probabilities; 1 for a single one.
     postprocessing : tuple of dict
         The recipe's rules for the answer, see :mod:`~medseg_paddle.preprocess.postprocessing`.
+    neighbours : int
+        Slices of a volume that the network sees on each side beside its own, in the order of :meth:`Within.beside`.
     """
 
     name: str
@@ -129,11 +133,17 @@ class Description:
     files_per_case: int = 1
     members: int = 1
     postprocessing: tuple[dict[str, Any], ...] = ()
+    neighbours: int = 0
 
     @property
     def dimensions(self) -> int:
         """Of space, that the network sees: 2 of a picture, 3 of a volume."""
         return 3 if isinstance(self.preprocessing, VolumePreprocessing) else 2
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of one picture or slice, without those of its neighbours."""
+        return self.in_channels // (2 * self.neighbours + 1)
 
     def answer_to_sample(self, forward: Forward, sample: NDArray[Any]) -> NDArray[np.float32]:
         """Probabilities of the bundle's sample, see :meth:`Bundle.sample`.
@@ -172,7 +182,7 @@ def to_json(description: Description, parity: Parity) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
-    """What :func:`to_json` was given; of version 2, with what such bundles lack.
+    """What :func:`to_json` was given; of earlier bundles, with what these lack.
 
     Raises
     ------
@@ -181,10 +191,11 @@ def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
     """
     if content["version"] == 2:
         content = {**_SINCE_VERSION_2, **content}
+    content = {**_SINCE_VERSION_3, **content}
     values = {field.name: content[field.name] for field in fields(Description)}
     for name in ("channel_windows", "picture_windows"):
         values[name] = tuple(Window(**one) for one in values[name])
-    for name in ("files_per_case", "members"):
+    for name in ("files_per_case", "members", "neighbours"):
         values[name] = int(values[name])
     labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
     values["labels"] = LabelSet(tuple(labels))
@@ -195,6 +206,9 @@ def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
     read = {2: _of_pictures, 3: _of_volumes}[content["dimensions"]]
     values["preprocessing"], values["trained_on"] = read(values["preprocessing"], values["trained_on"])
     description, parity = Description(**values), content["parity"]
+    slices = 2 * description.neighbours + 1
+    if description.neighbours < 0 or description.in_channels % slices:
+        raise ValueError(f"{description.in_channels} channels for {slices} slices")
     if len(description.plan.tile) != description.dimensions:
         raise ValueError(
             f"tiles of {len(description.plan.tile)} sides for {description.dimensions} dimensions"
@@ -208,11 +222,13 @@ def _of_pictures(
 ) -> tuple[Preprocessing, Acquisition | None]:
     seen = None
     if trained_on is not None:
+        between = trained_on.get("between")  # earlier bundles do not say
         seen = Acquisition(
             planes=tuple(trained_on["planes"]),
             units=tuple(trained_on["units"]),
             rows=SpacingRange(**trained_on["rows"]),
             columns=SpacingRange(**trained_on["columns"]),
+            between=SpacingRange(**between) if between is not None else None,
         )
     return Preprocessing.from_specs(specs), seen
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medseg_paddle.config.base import did_you_mean, inconsistent
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.losses import MixedLoss, require_losses_that_know_the_classes
+from medseg_paddle.config.neighbours import require_neighbours_that_fit
 from medseg_paddle.config.search import value_at
 from medseg_paddle.config.selection import OVER_CLASSES
 from medseg_paddle.config.training_agreement import require_trainable
@@ -54,6 +55,7 @@ def require_agreement(recipe: Recipe) -> None:
     _require_modes(recipe)
     _require_one_fold(recipe)
     _require_honest_scores(recipe)
+    require_neighbours_that_fit(recipe)
     require_one_kind_of_image(recipe)
     _require_intensities_before_normalize(recipe)
     _require_whole_images_to_standardize(recipe)

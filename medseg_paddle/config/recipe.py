@@ -13,6 +13,7 @@ from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset
 from medseg_paddle.config.inference import InferenceSpec, with_tile_of_the_patch
 from medseg_paddle.config.initialise import Freeze, Initialise
 from medseg_paddle.config.losses import Loss
+from medseg_paddle.config.neighbours import slices_seen
 from medseg_paddle.config.networks import Model
 from medseg_paddle.config.optimisation import Optimizer, Schedule
 from medseg_paddle.config.postprocessing import PostprocessingRule, require_rules_that_fit
@@ -75,6 +76,11 @@ class Recipe(Spec):
     surface_tolerance: PositiveFloat = Field(
         2.0,
         description="ours: surfaces that are no farther apart agree, for `nsd`; mm, or pixels where spacing is unknown",
+    )
+    neighbours: Annotated[int, Field(ge=0, le=32)] = Field(
+        0,
+        description="ours: slices of the same volume that a network for pictures sees on each side of its own, as "
+        "further channels (2.5-D): (2 neighbours + 1) times `img_channels`",
     )
     model: Model = Field(description="the network")
     initialise: Initialise | None = Field(None, description="weights to start from; fresh ones where absent")
@@ -156,6 +162,11 @@ class Recipe(Spec):
         return self.model.in_channels
 
     @property
+    def image_channels(self) -> int:
+        """Channels of one image, without those of its `neighbours`."""
+        return self.in_channels // (2 * self.neighbours + 1)
+
+    @property
     def label_set(self) -> LabelSet:
         """The classes by name; generic names where the recipe gives none."""
         return LabelSet.from_names(self.labels) if self.labels else LabelSet.generic(self.num_classes)
@@ -228,6 +239,7 @@ class Recipe(Spec):
         names = ("train_dataset", "val_dataset", "test_dataset")
         sets = {name: data[name] for name in names if isinstance(data.get(name), dict)}
         named = NamedDataset.model_fields["type"].annotation.__args__  # type: ignore[union-attr]
+        slices = slices_seen(data)
         for key, source in (("num_classes", "num_classes"), ("in_channels", "img_channels")):
             default = 2 if key == "num_classes" else 3
             said: dict[str, Any] = {"model": model[key]} if model.get(key) is not None else {}
@@ -236,7 +248,8 @@ class Recipe(Spec):
                     source, default if dataset.get("type") in named or source == "img_channels" else None
                 )
                 if value is not None:
-                    said[name] = value
+                    seen = slices if key == "in_channels" and isinstance(value, int) else 1
+                    said[name] = value * seen
             labels = data.get("labels")
             if key == "num_classes" and labels is not None:
                 if not isinstance(labels, (list, tuple)):
@@ -244,7 +257,14 @@ class Recipe(Spec):
                 said["labels"] = len(labels)
             if len(set(map(str, said.values()))) > 1:
                 who = ", ".join(f"{where} says {value}" for where, value in said.items())
-                raise inconsistent(f"{key} disagree: {who}", hint="make the lines agree")
+                beside = key == "in_channels" and slices > 1
+                raise inconsistent(
+                    f"{key} disagree: {who}"
+                    + (f" ({slices} slices of its `img_channels`)" if beside else ""),
+                    hint=f"leave `in_channels` out of `model`: with `neighbours` it is {slices} times `img_channels`"
+                    if beside
+                    else "make the lines agree",
+                )
             if not said:
                 raise inconsistent(f"nobody says how many {key}", hint=f"add `{key}:` to `model`")
             model[key] = next(iter(said.values()))

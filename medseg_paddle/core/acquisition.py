@@ -14,6 +14,9 @@ from medseg_paddle.core.volume import Units
 
 T = TypeVar("T")
 
+# To the patient's left, back and head places count up, as LPS coordinates do; see `Geometry.axis_codes`.
+_STEP = {"L": 1, "P": 1, "S": 1, "R": -1, "A": -1, "I": -1}
+
 
 @dataclass(frozen=True)
 class Within:
@@ -27,11 +30,30 @@ class Within:
         How many the volume has.
     spacing : float
         mm between neighbours.
+    towards : str
+        The patient's side that places count towards, a letter of :attr:`Geometry.axis_codes`; empty where the data set
+        does not say.
     """
 
     place: int
     slices: int
     spacing: float
+    towards: str = ""
+
+    def beside(self, count: int) -> tuple[int, ...]:
+        """Places of the slice and its `count` neighbours on each side, the slice in the middle.
+
+        In the order of the patient, not of the file: axial slices from the feet to the head, coronal ones from front to
+        back, sagittal ones from right to left. Beyond the first and the last slice of the volume these repeat.
+
+        Raises
+        ------
+        KeyError
+            Nobody said what side places count towards.
+        """
+        step = _STEP[self.towards]
+        away = range(-count, count + 1)
+        return tuple(min(max(self.place + step * one, 0), self.slices - 1) for one in away)
 
 
 @dataclass(frozen=True)
@@ -56,17 +78,20 @@ class Slicing:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Slicing:
-        """From what ``dataclasses.asdict`` made of it; data sets of earlier versions have no ``within``.
+        """From what ``dataclasses.asdict`` made of it; data sets of earlier versions have no ``within`` or ``towards``.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            It is something else, or a spacing is not above 0.
+            It is something else, a spacing is not above 0, or ``towards`` is no letter of a patient's side.
         """
         rows, columns = (float(one) for one in entry["spacing"])
         found, within = entry.get("within"), None
         if found is not None:
-            within = Within(int(found["place"]), int(found["slices"]), float(found["spacing"]))
+            towards = found.get("towards", "")
+            if towards not in ("", *_STEP):
+                raise ValueError(f"towards {towards!r}")
+            within = Within(int(found["place"]), int(found["slices"]), float(found["spacing"]), towards)
         lengths = (rows, columns) if within is None else (rows, columns, within.spacing)
         if not all(0 < one < math.inf for one in lengths):
             raise ValueError(f"spacing {lengths}")
@@ -111,12 +136,15 @@ class Acquisition:
         Those that occur, the commonest first.
     rows, columns : SpacingRange
         Along row and column index of the pictures.
+    between : SpacingRange or None
+        From one slice to the next; None where nobody noted it.
     """
 
     planes: tuple[Plane, ...]
     units: tuple[Units, ...]
     rows: SpacingRange
     columns: SpacingRange
+    between: SpacingRange | None = None
 
     @classmethod
     def of(cls, slices: Iterable[Slicing | None]) -> Acquisition | None:
@@ -124,11 +152,13 @@ class Acquisition:
         cut = [one for one in slices if one is not None]
         if not cut:
             return None
+        apart = [one.within.spacing for one in cut if one.within is not None]
         return cls(
             planes=_commonest_first(one.plane for one in cut),
             units=_commonest_first(one.units for one in cut),
             rows=SpacingRange.of(one.spacing[0] for one in cut),
             columns=SpacingRange.of(one.spacing[1] for one in cut),
+            between=SpacingRange.of(apart) if len(apart) == len(cut) else None,
         )
 
     @classmethod
@@ -146,11 +176,13 @@ class Acquisition:
             raise ValueError("they were trained on slices of other planes or units, or on no slices")
         if not known:
             return None
+        apart = [one.between for one in known if one.between is not None]
         return cls(
             known[0].planes,
             known[0].units,
             SpacingRange.together([one.rows for one in known]),
             SpacingRange.together([one.columns for one in known]),
+            SpacingRange.together(apart) if len(apart) == len(known) else None,
         )
 
 

@@ -44,6 +44,9 @@ class Case:
         Where it was taken; empty where nobody said.
     fold : int or None
         Which fold of a cross-validation it is in; None for a test case, and where there are no folds.
+    stack : tuple of Path
+        Where a network sees neighbours: the images of its slice and of those beside it, in the order of
+        :meth:`Within.beside`. Found anew each time the cases are loaded; no manifest has it.
     """
 
     id: str
@@ -55,6 +58,7 @@ class Case:
     slicing: Slicing | None = None
     center: str = ""
     fold: int | None = None
+    stack: tuple[Path, ...] = ()
 
     @property
     def group(self) -> str:

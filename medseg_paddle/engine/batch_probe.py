@@ -54,7 +54,7 @@ def _probe(folder: Path) -> dict[str, Any]:
     chosen = set_device(recipe.device, recipe.precision)
     free = None if chosen == "cpu" else free_on_gpu(int(chosen.partition(":")[2]))
     _limit_growth(order["limit"])
-    cases = load_cases(recipe.train_dataset, recipe.dimensions)
+    cases = load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)
     stream = training_stream(cases, recipe)
     used = {
         stream.case_at(place).id: stream.case_at(place) for place in range(order["steps"] * recipe.batch_size)

@@ -19,6 +19,7 @@ from medseg_paddle.engine.sampling import Order, order_of
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
+from medseg_paddle.io.neighbours import read_stacked
 from medseg_paddle.io.unlabelled import target_cases
 from medseg_paddle.preprocess.augment import mixup
 from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
@@ -68,7 +69,7 @@ def survey(
     sizes, only_ignored, full = set(), [], []
     for done, case in enumerate(cases, start=1):
         label = labelled(case, recipe)
-        image = read_image(case.image, recipe.in_channels)
+        image = read_image(case.image, recipe.image_channels)
         if image.shape[:2] != label.shape:
             raise DataError(
                 f"{case.image} is {image.shape[:2]} pixels (rows, columns), its label {case.label} {label.shape}",
@@ -88,7 +89,7 @@ def survey(
         if progress is not None:
             progress(done, len(cases) + len(targets), "images and labels read")
     for done, case in enumerate(targets, start=len(cases) + 1):
-        image = read_image(case.image, recipe.in_channels)
+        image = read_image(case.image, recipe.image_channels)
         sizes.add((image.shape[0], image.shape[1]))
         if decoded is not None:
             decoded.keep(*_packed(case, image, _unlabelled(image), recipe))
@@ -202,9 +203,17 @@ def _foreground(recipe: Recipe) -> type[Foreground | ForegroundClasses]:
 
 def _packed(case: Case, image: NDArray[np.float32], label: NDArray[Any], recipe: Recipe) -> tuple[Any, ...]:
     """Key and arrays of a case as they are kept: 8 bits where the picture has no more, a quarter of the room."""
+    return (
+        (case.image, case.label),
+        _narrow(image),
+        label,
+        *_foreground(recipe)(label, recipe.ignore_index).kept,
+    )
+
+
+def _narrow(image: NDArray[np.float32]) -> NDArray[Any]:
     narrow = image.astype(np.uint8)
-    kept = narrow if np.array_equal(narrow, image) else image
-    return (case.image, case.label), kept, label, *_foreground(recipe)(label, recipe.ignore_index).kept
+    return narrow if np.array_equal(narrow, image) else image
 
 
 def _unlabelled(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -253,6 +262,8 @@ class TrainingStream:
     ) -> None:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe, self._decoded = tuple(cases), recipe, decoded
+        # Under which key the slices lie that are neighbours of others, too: each is held once.
+        self._kept = {case.image: (case.image, case.label) for case in self._cases if case.stack}
         self._transform = TrainingTransform(
             recipe.train_dataset.transforms, recipe.ignore_index, channels=recipe.in_channels
         )
@@ -364,13 +375,26 @@ class TrainingStream:
         """Image and label of a case, or what stands in for a label, through the transforms; the seeds draw."""
         held = None if self._decoded is None else self._decoded.get((case.image, case.label))
         if held is None:
-            read = read_image(case.image, self._recipe.in_channels)
+            read = read_image(case.image, self._recipe.image_channels)
             label = labelled(case, self._recipe) if labels else _unlabelled(read)
             _, image, label, *found = _packed(case, read, label, self._recipe)
         else:
             image, label, *found = held
+        if self._recipe.neighbours:
+            image = self._with_neighbours(case, image)
         foreground = self._foreground(label, self.ignore_index, *found)
         return self._transform.augmented(image, label, np.random.default_rng(seeds), foreground)
+
+    def _with_neighbours(self, case: Case, image: NDArray[Any]) -> NDArray[Any]:
+        """A slice that was read, between its neighbours."""
+
+        def read(path: Path, channels: int) -> NDArray[Any]:
+            if path == case.image:
+                return image
+            held = None if self._decoded is None else self._decoded.get(self._kept.get(path))
+            return _narrow(read_image(path, channels)) if held is None else held[0]
+
+        return read_stacked(case, self._recipe.image_channels, self._recipe.neighbours, read)
 
     def _found_foreground(self) -> list[bool]:
         ignored = self.ignore_index

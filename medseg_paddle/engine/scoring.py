@@ -14,7 +14,8 @@ from medseg_paddle.core import Case, LabelMap, LabelSet, Volume
 from medseg_paddle.engine.data import labelled
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
-from medseg_paddle.io.images import read_image, read_roi
+from medseg_paddle.io.images import read_roi
+from medseg_paddle.io.neighbours import middle, read_stacked
 from medseg_paddle.io.overlay import with_square_pixels
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.surface_cases import Surfaces, is_whole
@@ -196,7 +197,7 @@ class _Scorer:
     def segmented(self, case: Case) -> _Segmented:
         """Read and predict one picture, and count its probabilities."""
         recipe = self._recipe
-        image = read_image(case.image, recipe.in_channels)
+        image = read_stacked(case, recipe.image_channels, recipe.neighbours)
         truth = labelled(case, recipe)
         roi = None if case.roi is None else read_roi(case.roi)
         for name, other in (("label", truth), ("region of interest", roi)):
@@ -209,7 +210,9 @@ class _Scorer:
         answer = segment(self._forward, image, preprocessing, self._plan)
         if self._probabilities:
             self._of(case).add_probabilities(truth, answer, roi, recipe.ignore_index)
-        return _Segmented(case, image, truth, roi, classes_of(answer, self._labels, self._rules))
+        # A copy, where it is less: slices of a whole volume may wait, and their neighbours need not.
+        shown = np.ascontiguousarray(middle(image, recipe.neighbours))
+        return _Segmented(case, shown, truth, roi, classes_of(answer, self._labels, self._rules))
 
     def slices(self, segmented: Sequence[_Segmented]) -> Iterator[Scored]:
         """Postprocess all slices of a volume together, and count each."""

@@ -10,10 +10,11 @@ from medseg_paddle.config.datasets import DatasetSpec, EvalList, EvalManifest, T
 from medseg_paddle.core import Acquisition, Case, LabelSet, Manifest
 from medseg_paddle.core.manifest import require_inside
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.neighbours import with_neighbours
 from medseg_paddle.io.volumes import is_volume
 
 
-def load_cases(spec: DatasetSpec, dimensions: int = 2) -> tuple[Case, ...]:
+def load_cases(spec: DatasetSpec, dimensions: int = 2, neighbours: int = 0) -> tuple[Case, ...]:
     """The cases of the split that ``spec.mode`` names, in the file's order.
 
     Parameters
@@ -21,12 +22,14 @@ def load_cases(spec: DatasetSpec, dimensions: int = 2) -> tuple[Case, ...]:
     spec : DatasetSpec
     dimensions : {2, 3}
         What is wanted: pictures, slices among them, or whole volumes; ``Recipe.dimensions`` says what a network sees.
+    neighbours : int
+        Slices on each side that a network sees beside its own, ``Recipe.neighbours``: each case gets its ``stack``.
 
     Raises
     ------
     DataError
         The folder, the list, the fold or a file in it is missing, a line is not understood, or the data set holds
-        whole volumes where pictures are wanted, or the other way round.
+        whole volumes where pictures are wanted, or the other way round; neighbours are wanted, and a picture has none.
     """
     root = Path(spec.dataset_root)
     if not root.is_dir():
@@ -53,7 +56,7 @@ def load_cases(spec: DatasetSpec, dimensions: int = 2) -> tuple[Case, ...]:
             f"{origin} names {len(missing)} file(s) that are not there: {shown}{' ...' if len(missing) > 3 else ''}",
             hint="correct the list or `dataset_root`, or prepare the data again",
         )
-    return cases
+    return with_neighbours(cases, neighbours, origin) if neighbours else cases
 
 
 def _require_dimensions(cases: Sequence[Case], dimensions: int, origin: str) -> None:

@@ -25,6 +25,7 @@ def checked_picture(description: Description, image: NDArray[Any]) -> NDArray[np
     DataError
         Shape, channels, type or values are not what it takes.
     """
+    _require_no_neighbours(description, "this")
     windows = description.picture_windows
     if windows and image.dtype == np.uint16:
         plain = windowed_picture(image, [(one.level, one.width) for one in windows], windows[0].bits)
@@ -34,6 +35,7 @@ def checked_picture(description: Description, image: NDArray[Any]) -> NDArray[np
 
 def read_picture(description: Description, path: Path, *others: Path) -> NDArray[np.float32]:
     """Read a picture; see :meth:`Predictor.read_picture`."""
+    _require_no_neighbours(description, str(path))
     if description.dimensions == 3:
         raise DataError(
             f"{path} is one picture or slice, the model takes whole volumes",
@@ -56,6 +58,14 @@ def read_picture(description: Description, path: Path, *others: Path) -> NDArray
     if samples.shape[2] == 1:
         samples = samples.repeat(description.in_channels, axis=2)
     return checked_picture(description, samples)
+
+
+def _require_no_neighbours(description: Description, what: str) -> None:
+    if description.neighbours:
+        raise DataError(
+            f"{what} is one picture, the model sees a slice with {description.neighbours} neighbours on each side",
+            hint="give the whole volume: a NIfTI, NRRD or MHA file, or the folder of a DICOM series",
+        )
 
 
 def _read_dicom(description: Description, path: Path) -> NDArray[np.float32]:

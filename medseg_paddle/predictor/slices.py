@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Acquisition, LabelMap, Volume
+from medseg_paddle.core import Acquisition, LabelMap, Volume, Within
 from medseg_paddle.description import Description, Window
 from medseg_paddle.errors import ModelError
 from medseg_paddle.predictor.answer import OnPart
@@ -60,7 +61,9 @@ def segment_slices(
             hint="give pictures; or prepare volumes by a recipe with `prepare.window`, train and export",
         )
     first, trained_on = volumes[0], description.trained_on
-    order = order_as_trained(first, trained_on) if isinstance(trained_on, Acquisition) else (0, 1, 2)
+    order = (0, 1, 2)
+    if isinstance(trained_on, Acquisition):
+        order = order_as_trained(first, trained_on, neighbours=description.neighbours > 0)
     cut, stored = [volume.transposed(order) for volume in volumes], np.argsort(order)
     geometry = cut[0].geometry
     upright, total = Upright.of(geometry), geometry.shape[0]
@@ -83,17 +86,24 @@ def segment_slices(
 def _pictures(
     volumes: Sequence[Volume], upright: Upright, description: Description
 ) -> Iterator[NDArray[np.float32]]:
-    """Turn the slices into the pictures that `medseg prepare` makes of them."""
-    windows = description.channel_windows or (description.window,)
-    for place in range(len(volumes[0].array)):
+    """Turn the slices into the pictures that `medseg prepare` makes of them, each with its neighbours."""
+    windows, geometry = description.channel_windows or (description.window,), volumes[0].geometry
+    slices, towards, neighbours = geometry.shape[0], geometry.axis_codes[0], description.neighbours
+
+    @lru_cache(maxsize=2 * neighbours + 1)
+    def picture(place: int) -> NDArray[np.float32]:
         planes = [
             _grey(upright.apply(volume.array[place]), window)
             for volume, window in zip(volumes, windows, strict=True)
             if window is not None
         ]
-        picture = np.stack(planes, axis=-1)
+        found = np.stack(planes, axis=-1)
         # One volume for a model of colour is repeated, as grey pictures are.
-        yield picture if len(planes) > 1 else picture.repeat(description.in_channels, axis=2)
+        return found if len(planes) > 1 else found.repeat(description.image_channels, axis=2)
+
+    for place in range(slices):
+        beside = Within(place, slices, geometry.spacing[0], towards).beside(neighbours)
+        yield picture(place) if not neighbours else np.concatenate([picture(one) for one in beside], axis=2)
 
 
 def _grey(values: NDArray[Any], window: Window) -> NDArray[np.float32]:

@@ -23,7 +23,9 @@ _UNITS: dict[Units, str] = {
 }
 
 
-def order_as_trained(volume: Volume, trained: Acquisition) -> tuple[int, int, int]:
+def order_as_trained(
+    volume: Volume, trained: Acquisition, *, neighbours: bool = False
+) -> tuple[int, int, int]:
     """Find the order of a volume's axes in which its slices are like those that a model learned from.
 
     Slices that were stored in another plane are cut anew, along another axis of the same voxels; nothing is
@@ -34,6 +36,8 @@ def order_as_trained(volume: Volume, trained: Acquisition) -> tuple[int, int, in
     volume : Volume
     trained : Acquisition
         What the training set's slices were like.
+    neighbours : bool
+        Whether the network sees those slices, too, so that it matters how far away they are.
 
     Returns
     -------
@@ -44,7 +48,8 @@ def order_as_trained(volume: Volume, trained: Acquisition) -> tuple[int, int, in
     ------
     DataError
         The numbers mean something else; no axis gives slices in a plane that was learned; the spacing
-        within these slices is more than a quarter below or above all that was learned.
+        within these slices is more than a quarter below or above all that was learned, or, where `neighbours`
+        are seen, that from one slice to the next.
     """
     _require_units(volume.units, trained.units)
     order = _order(volume, trained)
@@ -57,6 +62,13 @@ def order_as_trained(volume: Volume, trained: Acquisition) -> tuple[int, int, in
             f"{trained.rows} x {trained.columns}",
             hint=f"resample it to about {trained.rows.median:.2g} x {trained.columns.median:.2g} mm first (this "
             "program does not yet), or train a model on such volumes",
+        )
+    if neighbours and trained.between is not None and not _near(cut.spacing[0], trained.between):
+        raise DataError(
+            f"the {cut.plane} slices are {cut.spacing[0]:.3g} mm apart; the model sees their neighbours, and was "
+            f"trained on slices {trained.between} apart",
+            hint=f"resample the volume to slices about {trained.between.median:.2g} mm apart first (this program does "
+            "not yet), or train a model on such volumes",
         )
     return order
 

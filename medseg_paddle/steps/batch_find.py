@@ -126,7 +126,7 @@ def batch_find(
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
     # What is missing is told before anything is started.
-    ready_volumes(recipe, load_cases(recipe.train_dataset, recipe.dimensions))
+    ready_volumes(recipe, load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours))
     smallest = _smallest(recipe, at_most)
     search = _Search(recipe, memory_mb, told)
     if not search.probe(smallest).fits:

@@ -149,7 +149,7 @@ def require_fresh_start(recipe: Recipe, scored: Sequence[Case], split: str) -> N
         recipe = Run.open(start).recipe
         root = Path(recipe.train_dataset.dataset_root).resolve()
         try:
-            learned = load_cases(recipe.train_dataset, recipe.dimensions)
+            learned = load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)
         except DataError:
             continue  # no longer there, or no longer what it was
         of_this_set = [case for case in scored if case.image.resolve().is_relative_to(root)]
@@ -218,7 +218,7 @@ def require_unseen_pictures(recipe: Recipe, val: Sequence[Case]) -> None:
     # Test images need not be on this machine yet; the evaluation looks at them again.
     with contextlib.suppress(DataError):
         spec = recipe.dataset("test") if pictures else None
-        test = () if spec is None else load_cases(spec, recipe.dimensions)
+        test = () if spec is None else load_cases(spec, recipe.dimensions, recipe.neighbours)
     require_unseen(pictures, test, "test", recipe.in_channels)
 
 

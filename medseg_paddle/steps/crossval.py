@@ -148,7 +148,8 @@ def _held_out(recipe: Recipe, folder: Path) -> tuple[Case, ...]:
     if recipe.val_dataset is None:
         raise ValueError("a recipe without a validation set came past the check for one")
     held_out, learned = (
-        load_cases(spec, recipe.dimensions) for spec in (recipe.val_dataset, recipe.train_dataset)
+        load_cases(spec, recipe.dimensions, recipe.neighbours)
+        for spec in (recipe.val_dataset, recipe.train_dataset)
     )
     require_apart(held_out, {"train": learned}, "val")
     require_fresh_start(recipe, held_out, "val")

@@ -200,7 +200,7 @@ def _scored_cases(run: Run, split: Split) -> Sequence[Case]:
     if spec is None:
         raise RecipeError(f"the recipe of {run.path} has no {split} set", hint=_WITHOUT_A_TEST_SET)
     try:
-        return load_cases(spec, run.recipe.dimensions)
+        return load_cases(spec, run.recipe.dimensions, run.recipe.neighbours)
     except DataError as error:
         if split != "test" or run.recipe.test_dataset is not None or not Path(spec.dataset_root).is_dir():
             raise
@@ -216,7 +216,7 @@ def _require_held_out(run: Run, cases: Sequence[Case], split: Split) -> bool:
         if spec is None:
             continue
         if Path(spec.dataset_root).is_dir():
-            learned[name] = load_cases(spec, run.recipe.dimensions)
+            learned[name] = load_cases(spec, run.recipe.dimensions, run.recipe.neighbours)
         else:
             complete = False
             warn(

@@ -126,6 +126,7 @@ def _describe(members: Sequence[Run], checkpoint: Checkpoint) -> Description:
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         labels=class_names(recipe),
         in_channels=recipe.in_channels,
+        neighbours=recipe.neighbours,
         trained_on=_trained_on(members),
         preprocessing=_preprocessing(recipe),
         plan=InferencePlan(**recipe.inference.model_dump()),

@@ -13,7 +13,7 @@ from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
 from medseg_paddle.io.cases import load_cases
-from medseg_paddle.io.images import read_image
+from medseg_paddle.io.neighbours import read_stacked
 from medseg_paddle.preprocess import InferencePlan, VolumePreprocessing
 from medseg_paddle.preprocess.tiling import padded_to
 
@@ -47,7 +47,8 @@ def pictures(recipe: Recipe) -> Compared:
         There are none, or they cannot be read.
     """
     cases = _spread(_validation(recipe), recipe.export.samples)
-    images = [_centre(read_image(case.image, recipe.in_channels), _SIDE) for case in cases]
+    channels, neighbours = recipe.image_channels, recipe.neighbours
+    images = [_centre(read_stacked(case, channels, neighbours), _SIDE) for case in cases]
     height, width = images[0].shape[:2]
     # Odd, unequal sides: no multiple of any network's divisor, so that padding takes part.
     odd = images[0][: height * 3 // 4 | 1, : width * 3 // 5 | 1]
@@ -98,7 +99,7 @@ def _validation(recipe: Recipe) -> Sequence[Case]:
             "the recipe has no val_dataset, on which the exported graph is compared with the trained model",
             hint="add val_dataset to the recipe and train again",
         )
-    return load_cases(recipe.val_dataset, recipe.dimensions)
+    return load_cases(recipe.val_dataset, recipe.dimensions, recipe.neighbours)
 
 
 def _spread(cases: Sequence[Case], count: int) -> list[Case]:

@@ -106,7 +106,7 @@ def lr_find(
     plot = Path("outputs") / f"{recipe.name}-lr.png" if output is None else Path(output)
     if plot.suffix.lower() != ".png":
         raise RecipeError(f"--output {plot} is no PNG", hint="name a file that ends in .png")
-    cases = load_cases(recipe.train_dataset, recipe.dimensions)
+    cases = load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)
     require_writable(plot.parent)
     ready_volumes(recipe, cases)
 

@@ -17,6 +17,7 @@ Runs = Path | str | Run | Sequence[Path | str | Run]
 _SHARED: dict[str, Callable[[Run], Any]] = {
     "classes": lambda run: list(class_names(run.recipe).names),
     "channels": lambda run: run.recipe.in_channels,
+    "neighbours": lambda run: run.recipe.neighbours,
     "preprocessing": lambda run: run.recipe.preprocessing_specs,
     "inference": lambda run: run.recipe.inference.model_dump(mode="json"),
     "postprocessing": lambda run: run.recipe.postprocessing_specs,

@@ -222,7 +222,9 @@ def _with_lists_of_its_own(recipe: Recipe) -> Manifest:
         name=recipe.name,
         labels=recipe.label_set,
         splits={
-            split: load_cases(spec, recipe.dimensions) for split, spec in specs.items() if spec is not None
+            split: load_cases(spec, recipe.dimensions, recipe.neighbours)
+            for split, spec in specs.items()
+            if spec is not None
         },
         root=Path(recipe.train_dataset.dataset_root),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.images import read_label, write_image
+from medseg_paddle.io.neighbours import middle
 from medseg_paddle.io.sheet import TILE_SIDE, Row, Tile, draw_sheet, draw_small
 from medseg_paddle.preprocess.augment import foreground_indices, mixup
 from medseg_paddle.steps.checks import class_names
@@ -64,21 +65,26 @@ class Preview:
 
 @dataclass(frozen=True)
 class _Draw:
-    """One image as the training gets it, ready to be shown: HWC 0..255, one label or the two of a mixture."""
+    """One image as the training gets it, ready to be shown: HWC 0..255, one label or the two of a mixture.
+
+    Of a slice with `neighbours` it is the slice that is shown.
+    """
 
     image: NDArray[np.float32]
     labels: tuple[NDArray[np.int64], ...]
     weight: float
     ignore_index: int
+    neighbours: int = 0
 
     def cut(self, window: tuple[slice, slice]) -> _Draw:
         """A part of it."""
         labels = tuple(label[window] for label in self.labels)
-        return _Draw(self.image[window], labels, self.weight, self.ignore_index)
+        return replace(self, image=self.image[window], labels=labels)
 
     def tile(self, caption: str, labels: LabelSet) -> Tile:
         """Its picture for a sheet."""
-        shown = self.image if self.image.shape[2] in (1, 3) else self.image[:, :, :1]
+        shown = middle(self.image, self.neighbours)
+        shown = shown if shown.shape[2] in (1, 3) else shown[:, :, :1]
         picture = draw_small(
             np.clip(np.rint(shown), 0, 255).astype(np.uint8),
             self.labels[0],
@@ -127,7 +133,7 @@ def preview(
         )
     # The sheet is of images with labels; the others of a batch would be loaded for nothing.
     resolved = resolved.model_copy(update={"alignment": None})
-    everything = load_cases(resolved.train_dataset)
+    everything = load_cases(resolved.train_dataset, resolved.dimensions, resolved.neighbours)
     labels = class_names(resolved)
     chosen = _named(everything, cases) if cases else _some(everything, resolved)
     start_paddle()
@@ -222,8 +228,8 @@ def _shown(planes: NDArray[np.float32], label: NDArray[np.int64], recipe: Recipe
             image = (image * np.array(transform.std) + np.array(transform.mean)) * 255
     mixture = mixup.unpacked(label, recipe.ignore_index)
     if mixture is None:
-        return _Draw(image, (label,), 1.0, recipe.ignore_index)
-    return _Draw(image, mixture[:2], mixture[2], recipe.ignore_index)
+        return _Draw(image, (label,), 1.0, recipe.ignore_index, recipe.neighbours)
+    return _Draw(image, mixture[:2], mixture[2], recipe.ignore_index, recipe.neighbours)
 
 
 def _alone(number: int, case: Case, recipe: Recipe, labels: LabelSet, draws: int) -> Row:
@@ -371,6 +377,10 @@ def _notes(recipe: Recipe, count: int) -> list[str]:
         "Pass k is what the training gets of the case in its k-th pass, of as many images as there are cases.",
         f"{chain}{mixing}",
     ]
-    if recipe.in_channels not in (1, 3):
-        notes.append(f"Shown is channel 1 of {recipe.in_channels}.")
+    if recipe.neighbours:
+        notes.append(
+            f"Shown is each slice without the {recipe.neighbours} on each side that the network sees, too."
+        )
+    if recipe.image_channels not in (1, 3):
+        notes.append(f"Shown is channel 1 of {recipe.image_channels}.")
     return notes

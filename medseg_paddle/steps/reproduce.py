@@ -178,9 +178,9 @@ def reproduce(
             f"--iters {count}: {source.path} was trained for {trained} iterations",
             hint=f"give a number from 1 to {trained}",
         )
-    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)}
     if recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions, recipe.neighbours)
     require_noted_data(noted["data"], splits, source.path)
     require_same_files(source, read_beside(recipe))
     folder = source.path.with_name(f"{source.path.name}-reproduced") if output is None else Path(output)

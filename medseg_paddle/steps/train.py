@@ -270,9 +270,9 @@ def checked(
     RecipeError, DataError
         Something is missing, or in two sets.
     """
-    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
+    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)}
     if validated and recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
+        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions, recipe.neighbours)
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)
     require_same_window(recipe)

@@ -475,7 +475,7 @@ def test_a_nifti_volume_becomes_upright_slices(tmp_path, axes, corner):
     cases = run(volumes(tmp_path / "in", axes), spec(**NIFTI), tmp_path / "out").splits["train"]
     assert [case.id for case in cases] == ["v_000", "v_001", "v_002", "v_003"]
     assert [case.slicing for case in cases] == [
-        Slicing("axial", (3, 2), "unknown", Within(place, 4, 5)) for place in range(4)
+        Slicing("axial", (3, 2), "unknown", Within(place, 4, 5, "S")) for place in range(4)
     ]
     # Voxel (1, 2, 3) has the greatest value; where it is shown depends on which way the axes run.
     image, label = read(cases[3].image), read(cases[3].label)

@@ -129,7 +129,7 @@ def slices(
     convert = window_to_uint16 if spec.bits == 16 else window_to_uint8
     upright = Upright.of(first.geometry)
     slicing = Slicing(first.geometry.plane, upright.spacing(first.geometry), first.units)
-    across = first.geometry.spacing[0]
+    across, towards = first.geometry.spacing[0], first.geometry.axis_codes[0]
     for place, label in enumerate(labels):
         planes = [
             upright.apply(convert(volume.array[place], window.level, window.width))
@@ -142,7 +142,7 @@ def slices(
             label_path=label_paths[place],
             patient=patient,
             volume=name,
-            slicing=replace(slicing, within=Within(place, len(labels), across)),
+            slicing=replace(slicing, within=Within(place, len(labels), across, towards)),
             notes=tuple(dict.fromkeys(filter(None, notes))) if place == 0 else (),
         )
 
