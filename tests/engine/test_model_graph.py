@@ -21,8 +21,6 @@ from medseg_paddle.run import Run
 def test_a_network_with_sigmoids_is_drawn(
     tmp_path: Path, recipe: str, model: str, request: pytest.FixtureRequest
 ) -> None:
-    run = Run.create(
-        tmp_path / "run", load_recipe(request.getfixturevalue(recipe), [f"model={model}"]), {}
-    )
+    run = Run.create(tmp_path / "run", load_recipe(request.getfixturevalue(recipe), [f"model={model}"]), {})
     model_graph.wait(model_graph.start_drawing(tmp_path / "run"))
     assert model_graph.is_drawn(tmp_path / "run"), run.log.read_text()
