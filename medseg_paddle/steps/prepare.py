@@ -217,10 +217,8 @@ def _volumes(cases: Sequence[Case]) -> list[str]:
     spacings = [SpacingRange.of(steps) for steps in zip(*(grid.spacing for grid in grids), strict=True)]
     medians = ", ".join(f"{one.median:.3g}" for one in spacings)
     units = " and ".join(dict.fromkeys(case.slicing.units for case in cases if case.slicing is not None))
-    return [
-        f"volumes: {sides} voxels of {' x '.join(map(str, spacings))}, the median [{medians}] "
-        f"({_AXES_TOLD}), units {units}"
-    ]
+    steps = f"{' x '.join(map(str, spacings))}, the median [{medians}]"
+    return [f"volumes: {sides} voxels of {steps} ({_AXES_TOLD}), units {units}"]
 
 
 def _mixed_units(found: Acquisition) -> list[str]:
