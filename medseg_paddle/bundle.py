@@ -2,10 +2,11 @@
 
 ========================  =====================================================================
 ``bundle.json``           labels, preprocessing, inference plan, parity, provenance, versions
-``model.json``            the static graph, height and width free
+``model.json``            the static graph, all sizes free
 ``model.pdiparams``       its weights
-``sample/input.npy``      a part of a validation picture, ``[H, W, C]`` on the 0..255 scale
-``sample/output.npy``     the probabilities of that picture, ``[K, H, W]`` float32
+``sample/input.npy``      a part of a validation picture, ``[H, W, C]`` on the 0..255 scale; of a
+                          model of volumes a patch on the network's grid, ``[C, D, H, W]``
+``sample/output.npy``     its probabilities, ``[K, H, W]`` or ``[K, D, H, W]`` float32
 ``SHA256SUMS``            checksums of all files above, as ``sha256sum -c`` reads them
 ========================  =====================================================================
 
@@ -21,19 +22,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Acquisition, Label, LabelSet, SpacingRange, sha256
+from medseg_paddle.core import LabelSet, sha256
+from medseg_paddle.description import READ_VERSIONS, Description, Parity, from_json, to_json
 from medseg_paddle.errors import MedsegError, ModelError, SetupError
 from medseg_paddle.io.files import new_folder, write_text
-from medseg_paddle.preprocess import InferencePlan, Preprocessing, rules_from_specs
-
-BUNDLE_VERSION = 2
 
 _DESCRIPTION = "bundle.json"
 _GRAPH_PREFIX = "model"
@@ -47,101 +46,6 @@ _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 class ParityError(ModelError):
     """The exported graph does not compute what the trained model computes (exit code 4)."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The intensity window that numbers are turned to grey values with; see `window_to_uint8`.
-
-    Attributes
-    ----------
-    level, width : float
-    bits : int
-        8: grey values are rounded to 0, 1, ... 255; 16: to 65536 steps of the same range.
-    """
-
-    level: float
-    width: float
-    bits: int = 8
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far the exported graph is from the trained model.
-
-    Attributes
-    ----------
-    shapes : tuple
-        Shapes ``(N, C, H, W)`` of the batches compared, each once.
-    max_difference : float
-        Largest absolute difference of a probability.
-    differing_pixels : float
-        Share of pixels, 0..1, whose most probable class differs.
-    """
-
-    shapes: tuple[tuple[int, ...], ...]
-    max_difference: float
-    differing_pixels: float
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a bundle says about its model.
-
-    Attributes
-    ----------
-    name : str
-        Of the recipe.
-    created : str
-        When it was exported, ISO 8601 with time zone.
-    labels : LabelSet
-    in_channels : int
-        1 (grey), 3 (RGB, or grey three times), or any other number of channels.
-    window : Window or None
-        How volumes become pictures; None for a model of pictures, or of several volumes.
-    trained_on : Acquisition or None
-        What the training set's slices were like; None where they were no slices or nobody noted it.
-    preprocessing : Preprocessing
-    plan : InferencePlan
-    tolerance : float
-        Largest difference of a probability that the export allowed.
-    provenance : dict
-        Where the weights come from: the run's own record; of an ensemble ``{"members": [...]}``, each with the
-        name of its run, its recipe and its record.
-    recipe : dict
-        The resolved recipe; of an ensemble the first member's.
-    versions : dict
-        Packages at export.
-    channel_windows : tuple of Window
-        Of a model of several volumes on one grid, a channel each: how each becomes grey values. Else empty.
-    picture_windows : tuple of Window
-        How the numbers of pictures of 16 bits become grey values, one window or one per channel. Empty where
-        pictures are taken as they are.
-    files_per_case : int
-        How many files a case of the training set was read from, one for each channel.
-    members : int
-        Networks in the graph, which returns the mean of their probabilities; 1 for a single one.
-    postprocessing : tuple of dict
-        The recipe's rules for the answer, see :mod:`~medseg_paddle.preprocess.postprocessing`.
-    """
-
-    name: str
-    created: str
-    labels: LabelSet
-    in_channels: int
-    window: Window | None
-    trained_on: Acquisition | None
-    preprocessing: Preprocessing
-    plan: InferencePlan
-    tolerance: float
-    provenance: dict[str, Any]
-    recipe: dict[str, Any]
-    versions: dict[str, str]
-    channel_windows: tuple[Window, ...] = ()
-    picture_windows: tuple[Window, ...] = ()
-    files_per_case: int = 1
-    members: int = 1
-    postprocessing: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,13 +89,7 @@ class Draft:
             target = self.path / name
             target.parent.mkdir(exist_ok=True)
             np.save(target, array, allow_pickle=False)
-        content = {
-            "version": BUNDLE_VERSION,
-            **asdict(self.description),
-            "labels": [asdict(label) for label in self.description.labels],
-            "preprocessing": self.description.preprocessing.specs,
-            "parity": asdict(parity),
-        }
+        content = to_json(self.description, parity)
         write_text(self.path / _DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -231,11 +129,18 @@ class Bundle:
         return (path / _DESCRIPTION).is_file()
 
     def sample(self) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Read a picture ``[H, W, C]`` (0..255) and its probabilities ``[K, H, W]`` as computed at export."""
-        picture, probabilities = (
+        """Read the sample and its probabilities as computed at export.
+
+        Returns
+        -------
+        ndarray, ndarray
+            A picture ``[H, W, C]``, 0..255, and ``[K, H, W]``; of a model of volumes a patch ``[C, D, H, W]`` as the
+            network takes it, and ``[K, D, H, W]``. See :meth:`Description.answer_to_sample`.
+        """
+        sample, probabilities = (
             np.load(self.path / name, allow_pickle=False) for name in (_SAMPLE_INPUT, _SAMPLE_OUTPUT)
         )
-        return picture, probabilities
+        return sample, probabilities
 
     @classmethod
     @contextlib.contextmanager
@@ -299,14 +204,15 @@ class Bundle:
         try:
             content = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
             version = content["version"]
-            known = _parse(content) if version == BUNDLE_VERSION else None
+            known = from_json(content) if version in READ_VERSIONS else None
         except (KeyError, TypeError, ValueError, AttributeError, MedsegError) as error:
             raise ModelError(
                 f"{path / _DESCRIPTION} is not readable ({type(error).__name__}: {error})", hint=_AGAIN
             ) from error
         if known is None:
             raise ModelError(
-                f"{path} is a bundle of version {version}, this program reads version {BUNDLE_VERSION}",
+                f"{path} is a bundle of version {version}, this program reads versions"
+                f" {' and '.join(map(str, READ_VERSIONS))}",
                 hint="export the run again with this program, or use the program that made the bundle",
             )
         missing = [name for name in _REQUIRED if not (path / name).is_file()]
@@ -316,37 +222,6 @@ class Bundle:
 
 
 _AGAIN = "copy the whole bundle again from its source, or export the run again"
-
-
-def _parse(content: dict[str, Any]) -> tuple[Description, Parity]:
-    late = ("channel_windows", "picture_windows")  # bundles of earlier versions lack them
-    counts = ("files_per_case", "members")
-    lacking = (*late, *counts, "postprocessing")
-    values = {field.name: content[field.name] for field in fields(Description) if field.name not in lacking}
-    values |= {name: tuple(Window(**one) for one in content.get(name, ())) for name in late}
-    values |= {name: int(content.get(name, 1)) for name in counts}
-    labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
-    values["labels"] = LabelSet(tuple(labels))
-    values["postprocessing"] = tuple(content.get("postprocessing", ()))
-    rules_from_specs(values["postprocessing"], values["labels"])
-    values["window"] = None if values["window"] is None else Window(**values["window"])
-    values["trained_on"] = _acquisition(values["trained_on"])
-    values["preprocessing"] = Preprocessing.from_specs(values["preprocessing"])
-    values["plan"] = InferencePlan(**values["plan"])
-    parity = content["parity"]
-    shapes = tuple(tuple(shape) for shape in parity["shapes"])
-    return Description(**values), Parity(shapes, parity["max_difference"], parity["differing_pixels"])
-
-
-def _acquisition(content: dict[str, Any] | None) -> Acquisition | None:
-    if content is None:
-        return None
-    return Acquisition(
-        planes=tuple(content["planes"]),
-        units=tuple(content["units"]),
-        rows=SpacingRange(**content["rows"]),
-        columns=SpacingRange(**content["columns"]),
-    )
 
 
 def _files(folder: Path) -> set[str]:

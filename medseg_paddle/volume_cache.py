@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case, LabelSet, sha256
 from medseg_paddle.errors import DataError, SetupError
-from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
+from medseg_paddle.io.case_volumes import case_units, read_case_labels, read_case_volumes
 from medseg_paddle.io.files import NoLocksError, whole_file
 from medseg_paddle.preprocess.augment.volume_foreground import ForegroundVoxels
 from medseg_paddle.preprocess.volumes import VolumePreprocessing
@@ -241,7 +241,7 @@ class VolumeCache:
             raise SetupError(
                 said,
                 hint=f"preprocessed volumes are kept in {self.root / FOLDER}: make room there, or let it be written; "
-                "of a data set that is read-only, train with a copy",
+                "where a training may not write, `medseg prepare ... --keep` makes them before",
             ) from error
 
     def begin(self) -> None:
@@ -278,7 +278,7 @@ class VolumeCache:
         if note is None or not all(self._path(kind, case).is_file() for kind in (_IMAGES, _LABELS)):
             return False
         noted = json.loads(note)["source"]
-        if noted["units"] != _units(case):
+        if noted["units"] != case_units(case):
             return False
         files = {"image": case.image, "label": case.label}
         return all(path is not None and _is_same(path, noted[name]) for name, path in files.items())
@@ -306,11 +306,7 @@ def _source(case: Case) -> dict[str, Any]:
     """What a case is made from."""
     files = {"image": case.image, "label": case.label}
     stamps = {name: None if path is None else _stamp(path) for name, path in files.items()}
-    return {**stamps, "units": _units(case)}
-
-
-def _units(case: Case) -> str:
-    return "unknown" if case.slicing is None else case.slicing.units
+    return {**stamps, "units": case_units(case)}
 
 
 def _stamp(path: Path) -> dict[str, Any]:

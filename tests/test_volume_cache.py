@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medseg_paddle.config import Recipe, change_recipe
+from medseg_paddle.config import Recipe, change_recipe, load_recipe
 from medseg_paddle.core import Case
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.case_volumes import read_case_volumes
@@ -20,6 +20,7 @@ from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.files import locked
 from medseg_paddle.preprocess import ZScore
 from medseg_paddle.steps.check import check
+from medseg_paddle.steps.prepare import prepare
 from medseg_paddle.steps.volumes import ready_volumes
 from medseg_paddle.volume_cache import VolumeCache
 from tests.conftest import prepare_balls
@@ -141,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_named(ball_recipe: Recipe) -> None:
     (VolumeCache.of(ball_recipe).root / "preprocessed").write_text("a file where the folder is to be")
     with pytest.raises(SetupError, match="cannot be written") as error:
         ready_volumes(ball_recipe, cases_of(ball_recipe))
-    assert "train with a copy" in error.value.hint
+    assert "medseg prepare" in error.value.hint
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_work_begins(ball_recipe: Recipe) -> None:
@@ -208,3 +209,29 @@ def test_a_data_set_that_is_prepared_again_has_no_old_volumes(ball_recipe: Recip
 def test_a_data_set_with_preprocessed_volumes_is_checked_as_before(ball_recipe: Recipe) -> None:
     ready_volumes(ball_recipe, cases_of(ball_recipe))
     assert check(Path(ball_recipe.train_dataset.dataset_root)).is_fit()
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_after_prepare_a_training_has_nothing_to_write(
+    ball_recipe_file: Path, balls: Path, folds: int | None
+) -> None:
+    sets = {"images": "train*_image.nii.gz", "labels": "train*_label.nii.gz", "split": "train"}
+    spec = {
+        "reader": "volumes",
+        "volumes": "whole",
+        "key": "(train[0-9])",
+        "patient": "(train[0-9])",
+        "sets": [sets],
+    }
+    spec |= {"val_fraction": 0.25} if folds is None else {"folds": folds}
+    recipe = load_recipe(ball_recipe_file, [f"prepare={spec}"])
+    shutil.rmtree(balls)
+    manifest = prepare(recipe, balls.parent / "source")
+    cache = VolumeCache.of(recipe)
+    learned = [case for fold in manifest.folds or (None,) for case in manifest.cases("train", fold)]
+    assert not cache.lacking(learned)
+    # Of the others nothing is kept, since they are scored on the grid that they came on.
+    assert len(list(cache.folder.rglob("*.npz"))) == len({case.id for case in learned})
+    before = made(cache)
+    prepare(recipe, balls.parent / "source", keep=True)
+    assert made(cache) == before

@@ -20,6 +20,7 @@ from medseg_paddle.cli import (
     finders,
     machine,
     model,
+    plan,
     recipe,
     training,
     trust,
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (cohort, check, convert, finders, training, trust, experiments, model, machine):
+for group in (cohort, check, plan, convert, finders, training, trust, experiments, model, machine):
     group.register(app)
 app.add_typer(recipe.app, name="recipe")
 

@@ -106,6 +106,15 @@ def predict(
         bool, typer.Option("--probabilities", help="Also write each class's probability.")
     ] = False,
     overlays: Annotated[bool, typer.Option(help="Draw the contours over the images.")] = True,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            metavar="GIB",
+            help="3-D models: pass over a volume that takes more, the network's own memory not counted.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[
         Device,
         typer.Option(envvar="MEDSEG_DEVICE", help="Where to compute; auto takes a GPU if there is one."),
@@ -126,6 +135,7 @@ def predict(
         mesh=None if mesh is None else mesh.value,
         probabilities=probabilities,
         overlays=overlays,
+        max_memory=None if max_memory is None else round(max_memory * 2**30),
         device=device.value,
         overwrite=overwrite,
     )

@@ -1,6 +1,6 @@
 """The nouns that pass between the rooms: numpy only, no files but the manifest, no Paddle."""
 
-from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange, Within
+from medseg_paddle.core.acquisition import Acquisition, Slicing, SpacingRange, VolumeAcquisition, Within
 from medseg_paddle.core.class_weights import class_weights
 from medseg_paddle.core.geometry import Box, Geometry, Plane, corners
 from medseg_paddle.core.labels import Label, LabelSet
@@ -28,6 +28,7 @@ __all__ = [
     "Unit",
     "Units",
     "Volume",
+    "VolumeAcquisition",
     "Wanted",
     "Within",
     "class_weights",

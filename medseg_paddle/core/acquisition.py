@@ -1,4 +1,4 @@
-"""How volumes were taken: what a model of their slices has seen, and what it has not."""
+"""How volumes were taken: what a model of them, or of their slices, has seen, and what it has not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
 
-from medseg_paddle.core.geometry import Plane
+from medseg_paddle.core.geometry import Geometry, Plane
 from medseg_paddle.core.volume import Units
 
 T = TypeVar("T")
@@ -152,6 +152,49 @@ class Acquisition:
             SpacingRange.together([one.rows for one in known]),
             SpacingRange.together([one.columns for one in known]),
         )
+
+
+@dataclass(frozen=True)
+class VolumeAcquisition:
+    """What the whole volumes of a data set are like, as they came.
+
+    Attributes
+    ----------
+    units : tuple of str
+        Those that occur, the commonest first.
+    spacing : three SpacingRange
+        Along the axes that a network calls slices, rows and columns.
+    tilt : float
+        The greatest of :attr:`Geometry.tilt`, degrees.
+    """
+
+    units: tuple[Units, ...]
+    spacing: tuple[SpacingRange, SpacingRange, SpacingRange]
+    tilt: float
+
+    @classmethod
+    def of(cls, volumes: Iterable[tuple[Geometry, Units]], axes: str) -> VolumeAcquisition:
+        """Of at least one volume; `axes` as in :attr:`Geometry.axis_codes`."""
+        grids, units = zip(*volumes, strict=True)
+        along = [grid.transposed(grid.turn_to(axes)[0]).spacing for grid in grids]
+        slices, rows, columns = (SpacingRange.of(one) for one in zip(*along, strict=True))
+        return cls(_commonest_first(units), (slices, rows, columns), max(grid.tilt for grid in grids))
+
+    @classmethod
+    def together(cls, several: Sequence[VolumeAcquisition]) -> VolumeAcquisition:
+        """What was seen in at least one of several training sets.
+
+        Raises
+        ------
+        ValueError
+            Their units differ.
+        """
+        if len({frozenset(one.units) for one in several}) > 1:
+            raise ValueError("they were trained on volumes of other units")
+        slices, rows, columns = (
+            SpacingRange.together([one.spacing[axis] for one in several]) for axis in range(3)
+        )
+        return cls(several[0].units, (slices, rows, columns), max(one.tilt for one in several))
 
 
 def _commonest_first(values: Iterable[T]) -> tuple[T, ...]:

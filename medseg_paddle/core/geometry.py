@@ -153,6 +153,12 @@ class Geometry:
         tilted = abs(self._directions[across, 0]) < np.cos(np.radians(_OBLIQUE_DEGREES))
         return "oblique" if tilted else _PLANES[across]
 
+    @property
+    def tilt(self) -> float:
+        """Angle in degrees between an index axis and the patient axis that it runs along, the greatest of the three."""
+        cosines = [abs(self._directions[axis, index]) for index, axis in enumerate(self.patient_axes)]
+        return float(np.degrees(np.arccos(min(*cosines, 1.0))))
+
     def sliced_along(self, plane: Plane) -> tuple[int, int, int]:
         """Order of the index axes, as for ``array.transpose``, in which slices lie in `plane` or nearest to it.
 

@@ -52,7 +52,7 @@ def _probe(folder: Path) -> dict[str, Any]:
     from medseg_paddle.io.decoded import DecodedImages
 
     chosen = set_device(recipe.device, recipe.precision)
-    free = None if chosen == "cpu" else _free_on_gpu(int(chosen.partition(":")[2]))
+    free = None if chosen == "cpu" else free_on_gpu(int(chosen.partition(":")[2]))
     _limit_growth(order["limit"])
     cases = load_cases(recipe.train_dataset, recipe.dimensions)
     stream = training_stream(cases, recipe)
@@ -118,7 +118,8 @@ def _status() -> str:
         return ""
 
 
-def _free_on_gpu(number: int) -> int | None:
+def free_on_gpu(number: int) -> int | None:
+    """Bytes of a GPU's memory that are free, as `nvidia-smi` tells them; None where it does not."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paddle import inference, nn
 from paddle.static import InputSpec
 
-from medseg_paddle.bundle import Parity
+from medseg_paddle.description import Parity
 from medseg_paddle.engine import cpu
 from medseg_paddle.errors import ModelError, SetupError
 from medseg_paddle.preprocess import Forward, InferencePlan, Preprocessing, segment
@@ -191,32 +191,65 @@ def compare(
     ModelError
         The two return different shapes.
     """
-    shapes: dict[tuple[int, ...], None] = {}
-    largest, differing, pixels = 0.0, 0, 0
+    both = _Both(dynamic, static)
+    for index, image in enumerate(images):
+        segment(both.and_mirrored if index == 0 else both, image, preprocessing, plan)
+    return both.parity
 
-    def both(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        nonlocal largest, differing, pixels
-        expected, found = dynamic(batch), static(batch)
+
+def compare_patches(dynamic: Forward, static: Forward, patches: Sequence[NDArray[np.float32]]) -> Parity:
+    """Run two 3-D models on the same parts of volumes and measure the difference.
+
+    Parameters
+    ----------
+    dynamic, static : callable
+        Batch ``[N, C, D, H, W]`` to probabilities ``[N, K, D, H, W]``.
+    patches : sequence of ndarray
+        ``[C, D, H, W]`` as the network takes them. One batch of two is added.
+
+    Raises
+    ------
+    ModelError
+        The two return different shapes.
+    """
+    both = _Both(dynamic, static)
+    for index, patch in enumerate(patches):
+        (both.and_mirrored if index == 0 else both)(patch[None])
+    return both.parity
+
+
+class _Both:
+    """Two models that answer as one, and how far apart they were."""
+
+    def __init__(self, dynamic: Forward, static: Forward) -> None:
+        self._dynamic, self._static = dynamic, static
+        self._shapes: dict[tuple[int, ...], None] = {}
+        self._largest, self._differing, self._pixels = 0.0, 0, 0
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        expected, found = self._dynamic(batch), self._static(batch)
         if expected.shape != found.shape:
             raise ModelError(
                 f"the exported graph returns shape {found.shape}, the trained model {expected.shape}",
                 hint="look for parts of the model whose shapes depend on Python values of the first input",
             )
-        shapes[batch.shape] = None
+        self._shapes[batch.shape] = None
         # np.maximum, unlike max(), keeps a NaN, and a NaN never passes the tolerance.
-        largest = float(np.maximum(largest, np.abs(expected - found).max()))
-        differing += int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
-        pixels += expected[:, 0].size
+        self._largest = float(np.maximum(self._largest, np.abs(expected - found).max()))
+        self._differing += int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
+        self._pixels += expected[:, 0].size
         return expected
 
-    def both_and_mirrored(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def and_mirrored(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As for a call, after one of a batch of two."""
         one = batch[:1]
-        both(np.concatenate([one, one[..., ::-1]]))
-        return both(batch)
+        self(np.concatenate([one, one[..., ::-1]]))
+        return self(batch)
 
-    for index, image in enumerate(images):
-        segment(both_and_mirrored if index == 0 else both, image, preprocessing, plan)
-    return Parity(tuple(shapes), largest, differing / max(pixels, 1))
+    @property
+    def parity(self) -> Parity:
+        """Of all that was asked."""
+        return Parity(tuple(self._shapes), self._largest, self._differing / max(self._pixels, 1))
 
 
 def _missing(prefix: Path) -> str:

@@ -22,7 +22,6 @@ from medseg_paddle.engine.models import ForwardFunction, build_network, read_wei
 from medseg_paddle.engine.static_graph import graph_files
 from medseg_paddle.errors import ModelError
 from medseg_paddle.io.cases import labels_of
-from medseg_paddle.preprocess import segment
 from medseg_paddle.run import Run
 
 
@@ -115,8 +114,8 @@ def _of_bundle(bundle: Bundle) -> Source:
     arrays = {value.name.rpartition("_")[0]: value.numpy() for value in loaded.state_dict().values()}
     weights = {names[ours]: arrays[theirs] for ours, theirs in _matched(names, arrays)}
     _put(network, weights)
-    picture, expected = bundle.sample()
-    found = segment(ForwardFunction(network), picture, said.preprocessing, said.plan)
+    sample, expected = bundle.sample()
+    found = said.answer_to_sample(ForwardFunction(network), sample)
     if found.shape != expected.shape or not np.abs(found - expected).max() <= said.tolerance:
         raise ModelError(
             f"the weights in {graph} cannot be told apart: the network made of them answers otherwise",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from medseg_paddle.core import Case, LabelMap, LabelSet, Volume
+from medseg_paddle.core import Case, Geometry, LabelMap, LabelSet, Units, Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.nifti import NIFTI_SUFFIXES, read_nifti_channels
+from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid, read_nifti_channels
 from medseg_paddle.io.volumes import read_label_volume, read_volume
 
 _SHOWN = 5  # values in a message
@@ -32,15 +34,44 @@ def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
     DataError
         As for :func:`~medseg_paddle.io.volumes.read_volume`, or there are more or fewer channels.
     """
-    several = case.image.name.lower().endswith(NIFTI_SUFFIXES)
-    volumes = read_nifti_channels(case.image) if several else (read_volume(case.image),)
+    volumes = read_channels_of(case.image)
     if len(volumes) != channels:
         raise DataError(
             f"{case.image} has {len(volumes)} channel(s), the network takes {channels}",
             hint=f"write `img_channels: {len(volumes)}` in the data sets, or prepare them again",
         )
-    units = "unknown" if case.slicing is None else case.slicing.units
-    return tuple(Volume(one.array, one.geometry, units) for one in volumes)
+    return tuple(Volume(one.array, one.geometry, case_units(case)) for one in volumes)
+
+
+def read_channels_of(path: Path) -> tuple[Volume, ...]:
+    """The volume of a file, or all volumes on the fourth axis of a NIfTI file.
+
+    Raises
+    ------
+    DataError
+        As for :func:`~medseg_paddle.io.volumes.read_volume`, but for a fourth axis of NIfTI.
+    """
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return read_nifti_channels(path)
+    return (read_volume(path),)
+
+
+def case_grid(case: Case) -> Geometry:
+    """Where the voxels of a case's image lie; of a NIfTI file by its header alone.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    if case.image.name.lower().endswith(NIFTI_SUFFIXES):
+        return nifti_grid(case.image)[0]
+    return read_volume(case.image).geometry
+
+
+def case_units(case: Case) -> Units:
+    """What the numbers of a case's image mean, as far as its data set says."""
+    return "unknown" if case.slicing is None else case.slicing.units
 
 
 def read_case_labels(case: Case, image: Volume, labels: LabelSet, ignore_index: int) -> LabelMap:

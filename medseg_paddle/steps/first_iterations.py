@@ -9,18 +9,10 @@ from typing import Any
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine.interruption import StopSignals
 from medseg_paddle.engine.startup import start_paddle
-from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.run import Run
-from medseg_paddle.steps.checks import (
-    class_names,
-    require_apart,
-    require_same_window,
-    require_scored_class,
-    require_unseen_pictures,
-)
 from medseg_paddle.steps.progress import TrainingBar
-from medseg_paddle.steps.train import new_run
+from medseg_paddle.steps.train import checked, new_run
 from medseg_paddle.steps.volumes import ready_volumes
 
 # So many that one which was saved amid others is still there when the training was asked to end.
@@ -135,14 +127,7 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
             "keep_checkpoint_max": max(recipe.keep_checkpoint_max, _CHECKPOINTS_KEPT),
         }
     )
-    splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
-    if keep and recipe.val_dataset is not None:
-        splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
-        require_apart(splits["val"], {"train": splits["train"]}, "val")
-        require_unseen_pictures(recipe, splits["val"])
-    labels = class_names(recipe)
-    scored_class = require_scored_class(recipe, labels)
-    require_same_window(recipe)
+    splits, labels, scored_class = checked(recipe, validated=keep)
     Run.require_free(folder, overwrite=False)
     ready_volumes(recipe, splits["train"])
     start_paddle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelMap, LabelSet, Volume
 from medseg_paddle.engine.startup import start_paddle
-from medseg_paddle.errors import DataError, MedsegError, SetupError
+from medseg_paddle.errors import DataError, MedsegError, MemoryShortError, RecipeError, SetupError
 from medseg_paddle.io.dicom_made import Algorithm
 from medseg_paddle.io.files import require_writable, write_text
 from medseg_paddle.io.mesh import MeshFormat
@@ -82,7 +82,7 @@ class PredictionSummary:
     left_out : tuple of str
         What lies in the input folders and was not meant; see :class:`Found`.
     notes : tuple of str
-        What to know of all results, for people.
+        What to know of the results, for people.
     """
 
     output: Path
@@ -136,6 +136,7 @@ def predict(
     mesh: MeshFormat | None = None,
     probabilities: bool = False,
     overlays: bool = True,
+    max_memory: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
 ) -> PredictionSummary:
@@ -158,6 +159,8 @@ def predict(
         Folder for the results; none of the inputs may lie directly in it.
     formats, labelmap, report, key_images, mesh, probabilities, overlays
         What to write for each; see :class:`Outputs`.
+    max_memory : int, optional
+        Bytes for each volume, see :meth:`Predictor.predict`; larger ones are passed over. For 3-D models.
     device : str, optional
         ``"auto"``, ``"cpu"`` or ``"gpu"``; auto where absent.
     overwrite : bool
@@ -175,7 +178,8 @@ def predict(
     ModelError
         The bundle is not whole.
     RecipeError, DataError
-        Formats that do not go together; DICOM is to be written, and cannot hold the name of the bundle or of a label.
+        Formats that do not go together; a limit of memory for a model of pictures; DICOM is to be written, and cannot
+        hold the name of the bundle or of a label.
     """
     outputs = Outputs(tuple(formats), labelmap, report, key_images, mesh, probabilities, overlays)
     found = find_inputs(inputs, results=output)
@@ -185,41 +189,70 @@ def predict(
     require_writable(output)
     whole = Bundle.open(bundle)  # before Paddle, whose start takes seconds
     algorithm = outputs.require_labels(whole)
+    if max_memory is not None and whole.description.dimensions == 2:
+        raise RecipeError(
+            f"{bundle} is a model of pictures, and a limit of memory is for 3-D models", hint="leave it out"
+        )
     start_paddle()
     predictor = Predictor(whole, device or "auto")
     _remove_earlier(output)
     results: list[Result] = []
+    notes: list[str] = []
     cases, incomplete = together(found.inputs, whole.description.files_per_case)
     failed = [*found.failures, *incomplete]
     with ProgressBar("predicting", len(cases)) as bar:
         for done, one in enumerate(cases, start=1):
             try:
-                results.append(_one(predictor, one, output, outputs, algorithm))
-            except SetupError:  # a full disk does not get better with the next file
-                raise
+                result, said = _one(
+                    predictor, one, output, outputs, algorithm, max_memory, _parts_of(bar, done - 1, one)
+                )
+                results.append(result)
+                notes += [f"{one.name}: {note}" for note in said]
             except MedsegError as error:
+                # A full disk does not get better with the next file; the next volume may be a smaller one.
+                if isinstance(error, SetupError) and not isinstance(error, MemoryShortError):
+                    raise
                 failed.append(Failure.of(one.source, error))
                 bar.say(f"failed: {failed[-1].message}")
             bar.update(done, one.name)
     summary = PredictionSummary(
-        output, predictor.bundle.id, tuple(results), tuple(failed), found.left_out, outputs.notes(whole)
+        output,
+        predictor.bundle.id,
+        tuple(results),
+        tuple(failed),
+        found.left_out,
+        (*outputs.notes(whole), *notes),
     )
     write_text(output / SUMMARY_CSV, _csv(summary))
     write_text(output / SUMMARY_JSON, _json(summary))
     return summary
 
 
+def _parts_of(bar: ProgressBar, done: int, one: Input) -> Callable[[int, int], None]:
+    """What says how far an input is."""
+    return lambda part, parts: bar.update(done, f"{one.name}, part {part} of {parts}")
+
+
 def _one(
-    predictor: Predictor, one: Input, output: Path, outputs: Outputs, algorithm: Algorithm | None
-) -> Result:
-    """Predict one input; what it cannot be answered by is refused before that."""
+    predictor: Predictor,
+    one: Input,
+    output: Path,
+    outputs: Outputs,
+    algorithm: Algorithm | None,
+    max_memory: int | None,
+    on_part: Callable[[int, int], None],
+) -> tuple[Result, tuple[str, ...]]:
+    """Predict one input, and what to know of it; what it cannot be answered by is refused before that."""
     outputs.require_fit(one)
+    description = predictor.bundle.description
     reference = reference_of(one, outputs)
     if one.is_volume:
-        source: tuple[Volume, ...] | NDArray[np.float32] = one.read_volumes()
+        source: tuple[Volume, ...] | NDArray[np.float32] = one.read_volumes(whole=description.dimensions == 3)
     else:
         source = predictor.read_picture(one.source, *one.others)
-    answer = predictor.predict(source, probabilities=outputs.probabilities)
+    answer = predictor.predict(
+        source, probabilities=outputs.probabilities, max_memory=max_memory, on_part=on_part
+    )
     extents = _extents(answer, predictor.bundle.labels)
     millilitres = {
         number: extent.millilitres
@@ -228,7 +261,7 @@ def _one(
     }
     answered = Answered(one, source, answer, reference, millilitres)
     files = write_answer(answered, predictor.bundle, outputs, algorithm, output)
-    return Result(one.name, one.source, files, extents, answer.seconds)
+    return Result(one.name, one.source, files, extents, answer.seconds), answer.notes
 
 
 def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:

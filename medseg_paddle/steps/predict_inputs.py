@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError, MedsegError
+from medseg_paddle.io.case_volumes import read_channels_of
 from medseg_paddle.io.channels import ARRAY_SUFFIX
 from medseg_paddle.io.dicom import group_by_series, load_series
 from medseg_paddle.io.images import IMAGE_SUFFIXES
@@ -46,10 +47,18 @@ class Input:
         """Whether it is a series or a volume in a file."""
         return bool(self.files) or is_volume(self.source)
 
-    def read_volumes(self) -> tuple[Volume, ...]:
-        """Read the volume of a series or a file, or those of all channels."""
+    def read_volumes(self, *, whole: bool = False) -> tuple[Volume, ...]:
+        """Read the volume of a series or a file, or those of all channels.
+
+        Parameters
+        ----------
+        whole : bool
+            For a 3-D model, which a single NIfTI file may give all channels, on its fourth axis.
+        """
         if self.files:
             return (load_series(self.files).volume,)
+        if whole and not self.others:
+            return read_channels_of(self.source)
         return tuple(read_volume(path) for path in (self.source, *self.others))
 
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.bundle import Description
 from medseg_paddle.core import LabelSet, Volume
+from medseg_paddle.description import Description
 from medseg_paddle.io.overlay import contact_sheet, draw_overlay
 from medseg_paddle.io.patient_sides import mark_sides, side_letters
 from medseg_paddle.preprocess.orientation import Upright

@@ -20,6 +20,7 @@ from medseg_paddle.steps.dataset_suspicions import alone, lone_patients, suspici
 from medseg_paddle.steps.dry_run import DryRun, dry_run
 from medseg_paddle.steps.phantom import phantom
 from medseg_paddle.steps.progress import ProgressBar
+from medseg_paddle.steps.volumes import ready_volumes
 
 _USUAL_SPREAD = 1.5
 _AXES, _AXES_TOLD = "SPL", "feet to head, front to back, right to left"
@@ -36,6 +37,9 @@ def prepare(
     workers: int | None = None,
 ) -> Manifest:
     """Read a folder of annotated images as the recipe says, and write it as a data set.
+
+    Of whole volumes those to learn from are also brought to the grid of the recipe's network, see
+    :func:`medseg_paddle.steps.volumes.ready_volumes`.
 
     Parameters
     ----------
@@ -94,18 +98,29 @@ def prepare(
                 "" if folder is not None else "; where its images lie was not said, so they were not compared"
             )
             bar.say(f"{destination} is prepared already{unseen}")
-            return earlier
-        return write_dataset(
-            spec,
-            source=cast("Path", folder),  # only an earlier data set leaves it open
-            destination=destination,
-            labels=resolved.label_set,
-            name=resolved.name,
-            overwrite=overwrite,
-            workers=workers,
-            progress=bar.advance,
-            say=bar.say,
-        )
+            manifest = earlier
+        else:
+            manifest = write_dataset(
+                spec,
+                source=cast("Path", folder),  # only an earlier data set leaves it open
+                destination=destination,
+                labels=resolved.label_set,
+                name=resolved.name,
+                overwrite=overwrite,
+                workers=workers,
+                progress=bar.advance,
+                say=bar.say,
+            )
+    if destination == Path(resolved.train_dataset.dataset_root):
+        # Here, since a training in a container cannot write to the data set.
+        ready_volumes(resolved, _learned_from(manifest), workers=workers)
+    return manifest
+
+
+def _learned_from(manifest: Manifest) -> list[Case]:
+    """The cases that a training learns from, whichever fold it leaves out."""
+    folded = [case for case in manifest.splits.get("val", ()) if case.fold is not None]
+    return [*manifest.splits.get("train", ()), *folded]
 
 
 def proposal(source: Path | str) -> str:

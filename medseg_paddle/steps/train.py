@@ -171,7 +171,7 @@ def _train(
         if (how := _how_it_finished(run, recipe)) is not None:
             say(f"{folder} is finished: {how}")
             return _with_later_use(run, recipe)
-    splits, labels, scored_class = _checked(recipe)
+    splits, labels, scored_class = checked(recipe)
     overwrite = overwrite or (resume and existed)
     if going_on:
         require_same_data(run, splits)
@@ -246,10 +246,32 @@ def _train(
     return run
 
 
-def _checked(recipe: Recipe) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
-    """The images of each split, the classes, and the one that chooses; what can be told from their names is right."""
+def checked(
+    recipe: Recipe, *, validated: bool = True
+) -> tuple[dict[str, tuple[Case, ...]], LabelSet, int | None]:
+    """What a training works on, all right as far as names and headers tell.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    validated : bool
+        The training has the recipe's validation set.
+
+    Returns
+    -------
+    splits : dict
+        ``"train"``, and ``"val"`` if there is one, to their cases.
+    labels : LabelSet
+    scored_class : int or None
+        The class that chooses the best checkpoint; None where it is their mean.
+
+    Raises
+    ------
+    RecipeError, DataError
+        Something is missing, or in two sets.
+    """
     splits = {"train": load_cases(recipe.train_dataset, recipe.dimensions)}
-    if recipe.val_dataset is not None:
+    if validated and recipe.val_dataset is not None:
         splits["val"] = load_cases(recipe.val_dataset, recipe.dimensions)
     labels = class_names(recipe)
     scored_class = require_scored_class(recipe, labels)

@@ -12,8 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from medseg_paddle.bundle import Bundle, Description, Window
+from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelSet
+from medseg_paddle.description import Description, Window
 from medseg_paddle.preprocess import InferencePlan, Preprocessing, segment
 
 SCALE = Preprocessing.from_specs([{"type": "Normalize", "mean": [0.5], "std": [0.5]}])

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg_paddle.bundle import Bundle, Parity, ParityError
+from medseg_paddle.bundle import Bundle, ParityError
 from medseg_paddle.core import Acquisition, LabelSet, SpacingRange
+from medseg_paddle.description import Parity
 from medseg_paddle.errors import ModelError, SetupError
 
 FILES = (
@@ -105,7 +106,7 @@ def test_a_bundle_of_another_version_is_refused_by_name(bundle, version):
     content = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps({**content, "version": version}))
     reseal(bundle)
-    with pytest.raises(ModelError, match=f"version {version}, this program reads version 2") as caught:
+    with pytest.raises(ModelError, match=f"version {version}, this program reads versions 2 and 3") as caught:
         Bundle.open(bundle)
     assert "export the run again" in caught.value.hint
 
@@ -116,11 +117,17 @@ def test_a_bundle_of_another_version_is_refused_by_name(bundle, version):
         "not json",
         "[]",
         '{"version": 2}',
+        '{"version": 3}',
         lambda c: {**c, "labels": [{"index": 5, "name": "x", "color": [0, 0, 0]}]},
         lambda c: {**c, "preprocessing": [{"type": "Sharpen"}]},
         lambda c: {**c, "plan": {**c["plan"], "overlap": 2}},
         lambda c: {**c, "window": {"level": 0}},
         lambda c: {**c, "trained_on": {"planes": ["axial"]}},
+        lambda c: {**c, "dimensions": 3},
+        lambda c: {**c, "dimensions": 4},
+        lambda c: {**c, "plan": {**c["plan"], "tile": [16, 16, 16]}},
+        lambda c: {key: value for key, value in c.items() if key != "postprocessing"},
+        lambda c: {**c, "postprocessing": [{"type": "KeepLargest", "classes": ["liver"]}]},
     ],
 )
 def test_a_description_that_makes_no_sense_is_a_model_error(bundle, broken):
@@ -129,6 +136,21 @@ def test_a_description_that_makes_no_sense_is_a_model_error(bundle, broken):
     reseal(bundle)
     with pytest.raises(ModelError, match=r"bundle\.json is not readable"):
         Bundle.open(bundle)
+
+
+def test_a_bundle_of_version_2_is_one_of_pictures_without_postprocessing(bundle, description):
+    """As programs wrote it before there were 3-D models."""
+    content = json.loads((bundle / "bundle.json").read_text())
+    assert (content["version"], content["dimensions"]) == (3, 2)
+    for key in (
+        *("dimensions", "postprocessing", "channel_windows", "picture_windows", "files_per_case", "members"),
+    ):
+        content.pop(key)
+    for key in ("mirror", "rotate90", "skip_below"):
+        content["plan"].pop(key)
+    (bundle / "bundle.json").write_text(json.dumps({**content, "version": 2}))
+    reseal(bundle)
+    assert Bundle.open(bundle).description == description()
 
 
 def test_the_id_changes_with_any_content(bundle):

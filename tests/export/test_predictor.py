@@ -89,6 +89,48 @@ def test_tiles_and_the_whole_agree_on_a_large_picture(tmp_path, write_bundle, sm
     np.testing.assert_allclose(tiled[:, far][:, :, 8:120], whole[:, far][:, :, 8:120], atol=1e-4)
 
 
+def test_pictures_are_answered_after_postprocessing(tmp_path, write_bundle, threshold_model, description):
+    rules = ({"type": "KeepLargest"}, {"type": "RemoveSmall", "pixels": 5})
+    kept = Predictor(
+        write_bundle(tmp_path / "b", threshold_model(), description(postprocessing=rules)).path, "cpu"
+    )
+    picture = np.zeros((9, 12, 1), np.uint8)
+    picture[1:3, 1:4] = picture[6:8, 8:10] = 200
+    answer = kept.predict(picture, probabilities=True)
+    assert answer.array[1:3, 1:4].all()
+    assert answer.array.sum() == 6
+    assert (answer.probabilities[1] > 0.5).sum() == 10  # what the network said
+    assert not kept.predict(picture[:, 6:]).array.any()
+    with pytest.raises(DataError, match=r"does not segment volumes: .*pixels"):
+        kept.predict(Volume(np.zeros((2, 8, 8), np.float32), axial((2, 8, 8))))
+
+
+def test_slices_are_postprocessed_as_their_volume(tmp_path, write_bundle, threshold_model, description):
+    rules = ({"type": "KeepLargest"}, {"type": "RemoveSmall", "ml": 0.001})
+    kept = Predictor(
+        write_bundle(tmp_path / "b", threshold_model(), description(postprocessing=rules)).path, "cpu"
+    )
+    array = np.zeros((4, 9, 12), np.float32)
+    array[:, 1, 1] = 200  # four voxels in a row across the slices
+    array[2, 5:7, 8] = 200
+    found = kept.predict(Volume(array, axial(array.shape))).array  # of 1.12 mm3 each
+    assert found[:, 1, 1].all()
+    assert found.sum() == 4
+    assert not kept.predict(Volume(array / 2, axial(array.shape))).array.any()
+    with pytest.raises(DataError, match=r"does not segment pictures: .*ml"):
+        kept.predict(np.zeros((8, 8, 1), np.uint8))
+
+
+def test_mirrored_answers_are_averaged_as_the_bundle_says(tmp_path, write_bundle, edge_model, description):
+    plan = InferencePlan(divisor=16, mirror=(1,))
+    both = Predictor(write_bundle(tmp_path / "b", edge_model(), description(plan=plan)).path, "cpu")
+    picture = np.zeros((16, 16, 1), np.uint8)
+    picture[:, 8:] = 200  # brighter to the right of column 7; in the mirror the step goes down
+    found = both.predict(picture, probabilities=True).probabilities[1]
+    one = 1 / (1 + np.exp(4 - 20 * 200 / 127.5))
+    np.testing.assert_allclose(found[4, 7], (one + 1 / (1 + np.exp(4))) / 2, atol=1e-5)
+
+
 def axial(shape, **turned) -> Geometry:
     """2 x 0.8 x 0.7 mm; LPS index axes unless turned."""
     affine = np.diag([0.0, 0, 0, 1])
@@ -110,7 +152,7 @@ def test_a_volume_is_answered_on_its_own_grid(predictor):
 def test_the_bundle_s_window_makes_grey_values_of_hounsfield_units(
     tmp_path, write_bundle, threshold_model, description
 ):
-    from medseg_paddle.bundle import Window
+    from medseg_paddle.description import Window
 
     said = description(window=Window(level=-600, width=1500))
     lung = Predictor(write_bundle(tmp_path / "b", threshold_model(), said).path, "cpu")
@@ -225,7 +267,7 @@ def test_a_bundle_a_path_and_a_string_are_taken(exported):
 def test_slices_done_are_reported(predictor):
     seen = []
     volume = Volume(np.zeros((3, 8, 8), np.float32), axial((3, 8, 8)))
-    predictor.predict(volume, on_slice=lambda done, total: seen.append((done, total)))
+    predictor.predict(volume, on_part=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -110,7 +110,7 @@ def test_a_model_of_coronal_slices_cuts_coronal_ones(trained_on):
     one = volume(0.7 * HEAD, 0.7 * BACK, 0.7 * LEFT, shape=(14, 16, 24))
     coronal = trained_on(seen(("coronal",)))
     done = []
-    answer = coronal.predict(one, on_slice=lambda *count: done.append(count))
+    answer = coronal.predict(one, on_part=lambda *count: done.append(count))
     assert done[-1] == (16, 16)
     # In each coronal slice, columns run to the left: the same rule along the last axis.
     np.testing.assert_array_equal(answer.array[:, :, :-1], np.diff(one.array, axis=2) > 25.5)
@@ -119,7 +119,7 @@ def test_a_model_of_coronal_slices_cuts_coronal_ones(trained_on):
 def test_a_plane_that_was_learned_is_left_as_it_is(trained_on):
     both = trained_on(seen(("axial", "coronal")))
     done = []
-    both.predict(volume(0.7 * BACK, 0.7 * HEAD, 0.7 * LEFT), on_slice=lambda *count: done.append(count))
+    both.predict(volume(0.7 * BACK, 0.7 * HEAD, 0.7 * LEFT), on_part=lambda *count: done.append(count))
     assert done[-1] == (3, 3)
 
 

@@ -43,7 +43,7 @@ def test_the_tolerance_that_is_set_holds(run: Run) -> None:
 def test_what_belongs_to_the_training_cannot_be_changed(run: Run, override: str) -> None:
     with pytest.raises(RecipeError, match="cannot be changed here") as caught:
         export(run, overrides=[override])
-    assert "inference, export, device can; for anything else train again" in caught.value.hint
+    assert "inference, postprocessing, export, device can; for anything else train again" in caught.value.hint
     assert not run.bundle_folder.exists()
 
 
