@@ -301,7 +301,7 @@ def _shown(
     true, predicted = truth.transpose(order), prediction.transpose(order)
     most = [_foreground(plane, ignore_index) for plane in true]
     if not any(most):
-        most = [np.count_nonzero(plane) for plane in predicted]
+        most = [int(np.count_nonzero(plane)) for plane in predicted]
     place = int(np.argmax(most)) if any(most) else len(most) // 2
     upright = Upright.of(cut.geometry)
     values = upright.apply(cut.array[place])
