@@ -145,6 +145,17 @@ def test_a_folder_that_cannot_be_written_is_named(ball_recipe: Recipe) -> None:
     assert "medseg prepare" in error.value.hint
 
 
+def test_a_disk_that_is_too_small_is_told_before_the_work_begins(ball_recipe: Recipe) -> None:
+    finest = [
+        f"{name}.transforms.0.spacing=[0.001, 0.001, 0.001]" for name in ("train_dataset", "val_dataset")
+    ]
+    recipe = change_recipe(ball_recipe, finest)
+    with pytest.raises(SetupError, match=r"take \d+\.\d GB, and \d+\.\d GB are free") as error:
+        ready_volumes(recipe, cases_of(recipe))
+    assert "spacing" in error.value.hint
+    assert made(VolumeCache.of(recipe)) == {}
+
+
 def test_a_damaged_file_is_told(ball_recipe: Recipe) -> None:
     cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
     ready_volumes(ball_recipe, cases)

@@ -54,8 +54,11 @@ def _draw(run_folder: Path) -> None:
     import paddle
     from visualdl import LogWriter
 
+    from medseg_paddle.engine import networks_3d
     from medseg_paddle.engine.models import build_model
 
+    # Paddle need not translate their Python, which asks for no value of a tensor: a third of the time.
+    paddle.jit.ignore_module([networks_3d])
     # Paddle 3.2.2's own knows no more of the former program format (tests/engine/test_model_graph.py).
     paddle.nn.functional.sigmoid = _sigmoid
     recipe = Run.open(run_folder).recipe

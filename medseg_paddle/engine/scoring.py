@@ -63,6 +63,8 @@ class Scored:
         lowest to the highest usual intensity.
     truth, prediction : ndarray, shape (H, W), integer
         Of this picture, or slice.
+    foreground : int
+        Pixels of the truth that are neither background nor ignored.
     volume : LabelMap or None
         The whole prediction, on the grid of the case's files; None for a picture.
     """
@@ -71,6 +73,7 @@ class Scored:
     image: NDArray[Any]
     truth: NDArray[Any]
     prediction: NDArray[Any]
+    foreground: int
     volume: LabelMap | None = None
 
 
@@ -233,7 +236,8 @@ class _Scorer:
         self._of(case).add(one.truth, prediction, None, one.roi, self._recipe.ignore_index)
         if self._surfaces is not None:
             self._surfaces.add(case, one.truth, prediction, one.roi)
-        return Scored(case, one.image, one.truth, prediction)
+        foreground = _foreground(one.truth, self._recipe.ignore_index)
+        return Scored(case, one.image, one.truth, prediction, foreground)
 
     def volume(self, case: Case) -> Scored:
         """Read, predict and count one whole volume."""
@@ -266,7 +270,8 @@ class _Scorer:
             counts.add(truth[part], answer.array[part], ignore_index=recipe.ignore_index)
         if self._surfaces is not None:
             self._surfaces.add_volume(case, truth, answer.array, channels[0].geometry.spacing)
-        return Scored(case, *_shown(channels[0], truth, answer.array, recipe.ignore_index), volume=answer)
+        shown = _shown(channels[0], truth, answer.array, recipe.ignore_index)
+        return Scored(case, *shown, foreground=_foreground(shown[1], recipe.ignore_index), volume=answer)
 
     def _of(self, case: Case, spacing: Sequence[float] | None = None) -> CaseCounts:
         spacing = spacing or _spacing(case)
@@ -286,6 +291,10 @@ def _spacing(case: Case) -> tuple[float, float, float] | None:
     return (case.slicing.within.spacing, *case.slicing.spacing)
 
 
+def _foreground(truth: NDArray[Any], ignore_index: int) -> int:
+    return int(np.count_nonzero((truth != 0) & (truth != ignore_index)))
+
+
 def _shown(
     volume: Volume, truth: NDArray[Any], prediction: NDArray[Any], ignore_index: int
 ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[Any]]:
@@ -293,9 +302,9 @@ def _shown(
     order = volume.geometry.sliced_along("axial")
     cut = volume.transposed(order)
     true, predicted = truth.transpose(order), prediction.transpose(order)
-    most = [np.count_nonzero((plane != 0) & (plane != ignore_index)) for plane in true]
+    most = [_foreground(plane, ignore_index) for plane in true]
     if not any(most):
-        most = [np.count_nonzero(plane) for plane in predicted]
+        most = [int(np.count_nonzero(plane)) for plane in predicted]
     place = int(np.argmax(most)) if any(most) else len(most) // 2
     upright = Upright.of(cut.geometry)
     values = upright.apply(cut.array[place])

@@ -147,7 +147,7 @@ class Validation:
             group = scored.case.group
             if group in drawn:
                 former = shown.get(group)
-                if former is None or _foreground(scored) > _foreground(former):
+                if former is None or scored.foreground > former.foreground:
                     shown[group] = replace(scored, image=scored.image.astype(np.uint8), volume=None)
         if any(self._ranks.any_of(stopped)):
             raise Stopped
@@ -203,7 +203,3 @@ def shares(cases: Sequence[Case], count: int) -> list[list[Case]]:
     for images in members.values():
         min(found, key=len).extend(images)
     return found
-
-
-def _foreground(scored: Scored) -> int:
-    return int(np.count_nonzero((scored.truth != 0) & (scored.truth != 255)))

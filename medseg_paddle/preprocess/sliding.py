@@ -18,7 +18,6 @@ from medseg_paddle.preprocess.tiling import (
     checked,
     gaussian,
     gaussian_window,
-    padded_to,
     tile_starts,
     tiles_together,
 )
@@ -84,7 +83,9 @@ def predicted_slabs(
 
     Tiles are blended by :func:`~medseg_paddle.preprocess.tiling.gaussian_window`. They are visited position by
     position along the slices, so that only as many slices as a tile has are summed up at any time. A volume that is
-    smaller than a tile is padded as a picture is, see :func:`~medseg_paddle.preprocess.tiling.predict_tiled`.
+    smaller than a tile is filled up with 0 at the end of each axis, as patches are in training
+    (:meth:`~medseg_paddle.preprocess.augment.volume_sampling.Placement.cut`): instance norms see all of a tile, and
+    a mirror image of the organ beside it is something that the network never saw.
 
     Tiles of one value (to within 1e-5) have one answer, which is computed once. One in which nothing is above
     ``plan.skip_below`` counts as background.
@@ -113,7 +114,7 @@ def predicted_slabs(
     """
     depth, height, width = size = image.shape[1:]
     tile = plan.tile_on(size)
-    padded = padded_to(image, tile)
+    padded = _filled_up(image, tile)
     starts = [
         tile_starts(length, side, plan.overlap) for length, side in zip(padded.shape[1:], tile, strict=True)
     ]
@@ -211,6 +212,12 @@ class _Tiles:
                 hint="check that the volume's intensities are ordinary; if they are, train and export again",
             )
         return answer
+
+
+def _filled_up(image: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:
+    """A volume ``[C, D, H, W]`` of `size` at least; no copy of one that is."""
+    lacking = [max(0, side - length) for side, length in zip(size, image.shape[1:], strict=True)]
+    return np.pad(image, [(0, 0), *((0, more) for more in lacking)]) if any(lacking) else image
 
 
 def _weight(length: int, side: int, starts: Sequence[int]) -> NDArray[np.float64]:

@@ -129,9 +129,9 @@ def evaluate(
                 write_label(new / "masks" / f"{case.id}.png", scored.prediction)
             else:
                 write_label_nifti(new / "masks" / f"{case.id}.nii.gz", scored.volume)
-            pixels = int(np.count_nonzero(scored.truth))
-            if pixels > most.get(case.group, -1) and (case.group in most or len(most) < overlays):
-                most[case.group] = pixels
+            found = scored.foreground
+            if found > most.get(case.group, -1) and (case.group in most or len(most) < overlays):
+                most[case.group] = found
                 picture = draw_comparison(
                     scored.image.astype(np.uint8), scored.truth, scored.prediction, labels
                 )

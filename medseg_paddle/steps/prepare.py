@@ -9,8 +9,11 @@ from typing import Any, cast
 from medseg_paddle.config import Recipe, as_recipe
 from medseg_paddle.config.prepare import SyntheticSpec
 from medseg_paddle.core import SPLITS, Acquisition, Case, Manifest
+from medseg_paddle.core.acquisition import SpacingRange
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.cases import load_cases
+from medseg_paddle.io.nifti import nifti_grid
+from medseg_paddle.io.volumes import is_volume
 from medseg_paddle.steps.dataset import require_place, write_dataset
 from medseg_paddle.steps.dataset_origin import earlier_dataset, is_synthetic, require_same_origin
 from medseg_paddle.steps.dataset_suspicions import alone, lone_patients, suspicions
@@ -20,6 +23,7 @@ from medseg_paddle.steps.progress import ProgressBar
 from medseg_paddle.steps.volumes import ready_volumes
 
 _USUAL_SPREAD = 1.5
+_AXES, _AXES_TOLD = "SPL", "feet to head, front to back, right to left"
 
 
 def prepare(
@@ -184,8 +188,12 @@ def summary(manifest: Manifest) -> list[str]:
         lines.append(f"{split:>5}: {len(cases)} images" + (f" of {patients} patients" if patients else ""))
     lines += lone_patients(settings, ())
     lines += [*_folds(manifest, settings, alone=lone), *suspicions(manifest)]
-    found = Acquisition.of(case.slicing for cases in manifest.splits.values() for case in cases)
-    return lines if found is None else [*lines, *_slices(found)]
+    every = [case for cases in manifest.splits.values() for case in cases]
+    found = Acquisition.of(case.slicing for case in every)
+    if found is None:
+        return lines
+    whole = [case for case in every if is_volume(case.image)]
+    return [*lines, *(_volumes(whole) if whole else _slices(found)), *_mixed_units(found)]
 
 
 def _folds(manifest: Manifest, settings: Mapping[str, Any], *, alone: bool) -> list[str]:
@@ -210,9 +218,28 @@ def _slices(found: Acquisition) -> list[str]:
         lines.append(
             f"warning: slices in {len(found.planes)} planes look like different organs; prepare those of one plane"
         )
-    if len(set(found.units) - {"unknown"}) > 1:
-        lines.append("warning: one window cannot serve CT (HU) and other scans; prepare those of one kind")
     return lines
+
+
+def _volumes(cases: Sequence[Case]) -> list[str]:
+    """Voxels of whole volumes as :class:`VolumePreprocessing` turns them by default, by their headers."""
+    grids = []
+    for case in cases:
+        grid, _ = nifti_grid(case.image)
+        grids.append(grid.transposed(grid.turn_to(_AXES)[0]))
+    shapes = [sorted(sides) for sides in zip(*(grid.shape for grid in grids), strict=True)]
+    sides = " x ".join(f"{side[0]}" if side[0] == side[-1] else f"{side[0]} to {side[-1]}" for side in shapes)
+    spacings = [SpacingRange.of(steps) for steps in zip(*(grid.spacing for grid in grids), strict=True)]
+    medians = ", ".join(f"{one.median:.3g}" for one in spacings)
+    units = " and ".join(dict.fromkeys(case.slicing.units for case in cases if case.slicing is not None))
+    steps = f"{' x '.join(map(str, spacings))}, the median [{medians}]"
+    return [f"volumes: {sides} voxels of {steps} ({_AXES_TOLD}), units {units}"]
+
+
+def _mixed_units(found: Acquisition) -> list[str]:
+    if len(set(found.units) - {"unknown"}) > 1:
+        return ["warning: one window cannot serve CT (HU) and other scans; prepare those of one kind"]
+    return []
 
 
 def _with_lists_of_its_own(recipe: Recipe) -> Manifest:

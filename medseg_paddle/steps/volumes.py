@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case
 from medseg_paddle.core.cores import available_cores
+from medseg_paddle.errors import SetupError
 from medseg_paddle.io.files import NoLocksError, locked
 from medseg_paddle.io.memory import free_memory
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid
 from medseg_paddle.steps.parallel import in_order
-from medseg_paddle.steps.progress import ProgressBar, say
+from medseg_paddle.steps.progress import ProgressBar, say, warn
 from medseg_paddle.volume_cache import VolumeCache
 
 # A process takes a second or two to start, some volumes to be preprocessed are there sooner.
@@ -42,7 +46,7 @@ def ready_volumes(recipe: Recipe, cases: Sequence[Case], *, workers: int | None 
     DataError
         A volume or its labels are unreadable, do not fit each other or the recipe.
     SetupError
-        The data set's folder cannot be written, or its disk is full.
+        The data set's folder cannot be written, or its disk is full or too small.
     """
     if recipe.dimensions != 3:
         return
@@ -54,7 +58,9 @@ def ready_volumes(recipe: Recipe, cases: Sequence[Case], *, workers: int | None 
         if not missing:
             return
         cache.begin()
-        count = min(len(missing), _suited_workers(cache, missing) if workers is None else workers)
+        work = _work(cache, missing)
+        _require_room(cache, work)
+        count = min(len(missing), _suited_workers(work, len(missing)) if workers is None else workers)
         make = partial(_make, cache=cache, threads=None if count == 1 else 1)
         with (
             ProgressBar("preprocessing", len(missing)) as bar,
@@ -73,28 +79,60 @@ def _name(case: Case) -> str:
     return str(case.image)
 
 
-def _suited_workers(cache: VolumeCache, cases: Sequence[Case]) -> int:
-    """As many processes as the work is worth, the cores can do and the memory holds."""
-    voxels, largest = 0, 1
+@dataclass(frozen=True)
+class _Work:
+    """A volume that is to be preprocessed, by its header; a crop makes it less.
+
+    Attributes
+    ----------
+    stored, made : int
+        Voxels of all channels, before and after.
+    kept : int
+        Bytes that it will take on the disk.
+    """
+
+    stored: int
+    made: int
+    kept: int
+
+
+def _work(cache: VolumeCache, cases: Sequence[Case]) -> list[_Work]:
+    """Of those cases whose header says it."""
+    found = []
     for case in cases:
         if not case.image.name.lower().endswith(NIFTI_SUFFIXES):
             continue
         grid, channels = nifti_grid(case.image)
         turned = grid.transposed(grid.turn_to(cache.preprocessing.axes)[0])
         spacing = cache.preprocessing.spacing
-        onto = turned if spacing is None else turned.respaced(spacing)
-        stored, made = _voxels(grid.shape) * channels, _voxels(onto.shape) * channels
-        voxels += stored + made
-        largest = max(largest, _BYTES_OF_SOURCE * stored + _BYTES_OF_GRID * made)
-    if voxels < _FEW_VOXELS:
+        onto = math.prod((turned if spacing is None else turned.respaced(spacing)).shape)
+        found.append(_Work(math.prod(grid.shape) * channels, onto * channels, onto * (4 * channels + 1)))
+    return found
+
+
+def _suited_workers(work: Sequence[_Work], cases: int) -> int:
+    """As many processes as the work is worth, the cores can do and the memory holds."""
+    if sum(one.stored + one.made for one in work) < _FEW_VOXELS:
         return 1
+    largest = max(_BYTES_OF_SOURCE * one.stored + _BYTES_OF_GRID * one.made for one in work)
     free = free_memory()
-    room = len(cases) if free is None else int(_OF_FREE * free / largest)
+    room = cases if free is None else int(_OF_FREE * free / largest)
     return max(1, min(available_cores(), room))
 
 
-def _voxels(shape: tuple[int, int, int]) -> int:
-    return shape[0] * shape[1] * shape[2]
+def _require_room(cache: VolumeCache, work: Sequence[_Work]) -> None:
+    """Better now than after some hours; where volumes are cropped nobody knows yet how much they will take."""
+    needed, free = sum(one.kept for one in work), shutil.disk_usage(cache.folder).free
+    if needed <= free:
+        return
+    what = f"preprocessed, the volumes of {cache.root} take {{}}{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    if cache.preprocessing.crop == "none":
+        raise SetupError(
+            what.format(""),
+            hint=f"make room on the disk of {cache.folder}, remove the folders beside it that no training needs any "
+            "more, or choose a coarser `spacing`",
+        )
+    warn(what.format("up to ") + f" in {cache.folder}; less where the crop takes much away")
 
 
 @contextlib.contextmanager

@@ -136,6 +136,8 @@ def test_ignored_voxels_count_nowhere(tmp_path):
     one, report = scored(case, recipe())
     truth, found = kji(case.label), one.volume.array
     assert report.rows[0].scores.predicted_pixels == np.count_nonzero((found == 1) & (truth != 255))
+    assert 255 in one.truth  # the slice that is drawn, which is not chosen for its ignored pixels
+    assert one.foreground == np.count_nonzero((one.truth > 0) & (one.truth != 255)) > 0
     kept = [np.where(truth == 255, 0, one) for one in (truth, found)]
     apart = surface_scores(*kept, num_classes=3, spacing=SPACING[::-1], tolerance=2)
     assert [row.scores.assd for row in report.rows] == pytest.approx([one.assd for one in apart])

@@ -193,7 +193,7 @@ def test_a_training_that_was_killed_ends_as_one_that_was_not(ball_recipe_file: P
     sampled = ball_recipe_file.read_text().replace(
         "mode: train\n", "mode: train\n  sampling: {foreground: 0.5}\n", 1
     )
-    ball_recipe_file.write_text(sampled)
+    ball_recipe_file.write_text(f"{sampled}use_ema: true\n")
     whole = train(ball_recipe_file, output=tmp_path / "whole")
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(ball_recipe_file), str(tmp_path / "run")],

@@ -22,6 +22,8 @@ from medseg_paddle.preprocess import (
     segment_volume,
     tiling,
 )
+from medseg_paddle.preprocess.augment.volume_augmentation import VolumeAugmentation
+from medseg_paddle.preprocess.augment.volume_foreground import ForegroundVoxels
 from medseg_paddle.preprocess.sliding import predicted_slabs
 
 LABELS = LabelSet.from_names(["background", "liver", "tumour"])
@@ -47,9 +49,7 @@ def whole(forward, image: np.ndarray, plan: InferencePlan) -> np.ndarray:
     """Probabilities by the book: sums and weights of the whole volume, tile after tile."""
     size = image.shape[1:]
     wider = [(0, 0)] + [(0, max(0, side - length)) for side, length in zip(plan.tile, size, strict=True)]
-    for axis in (1, 2, 3):
-        only = [pad if at == axis else (0, 0) for at, pad in enumerate(wider)]
-        image = np.pad(image, only, mode="reflect" if image.shape[axis] > 1 else "edge")
+    image = np.pad(image, wider)
     window = tiling.gaussian_window(plan.tile)
     total, weight = 0, np.zeros(image.shape[1:])
     for origin in tiling.tile_origins(image.shape[1:], plan.tile, plan.overlap):
@@ -77,6 +77,27 @@ def test_the_stream_is_the_plain_sum(d, h, w, depth, height, width, overlap):
     image = noise(2, d, h, w)
     plan = InferencePlan("tiles", (depth, height, width), overlap)
     np.testing.assert_allclose(streamed(neighbours, image, plan), whole(neighbours, image, plan), atol=1e-6)
+
+
+def test_beyond_a_volume_a_tile_shows_what_a_training_patch_shows_there():
+    image, label = noise(2, 5, 9, 7) + 1, np.zeros((5, 9, 7), np.uint8)
+    seen: list[np.ndarray] = []
+
+    def looking(batch: np.ndarray) -> np.ndarray:
+        seen.extend(batch.copy())
+        return neighbours(batch)
+
+    streamed(looking, image, InferencePlan("tiles", (8, 8, 8), 0))
+    patches = VolumeAugmentation.from_specs(
+        [{"type": "RandomVolumePatch", "size": [8, 8, 8], "rotation_prob": 0, "scale_prob": 0}],
+        ignore_index=255,
+    )
+    drawn = [
+        patches.patch(image, label, ForegroundVoxels.of(label, 255), np.random.default_rng(seed))[0]
+        for seed in range(200)
+    ]
+    assert len(seen) == 2
+    assert all(any(np.array_equal(tile, patch) for patch in drawn) for tile in seen)
 
 
 def test_mirror_images_are_averaged_in_all_combinations():

@@ -22,6 +22,7 @@ from medseg_paddle.phantom import write_phantom
 from medseg_paddle.steps.check import check
 from medseg_paddle.steps.dataset import write_dataset
 from medseg_paddle.steps.dry_run import dry_run
+from medseg_paddle.steps.prepare import summary
 
 LABELS = LabelSet.from_names(("background", "organ"))
 SETS = ({"images": "*_image.nii.gz", "labels": "*_label.nii.gz"},)
@@ -160,6 +161,29 @@ def test_a_dry_run_says_what_there_is(tmp_path: Path) -> None:
     assert not found.problems
     assert any(
         "5 volumes of 9 x 22 x 24 voxels (slices x rows x columns), grey" in line for line in found.lines
+    )
+
+
+def test_what_was_prepared_is_told_in_voxels_along_the_body(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    # The file's axes run to R, I, P in one and to P, L, S in the other.
+    for number, (shape, columns) in enumerate(
+        [
+            ((20, 8, 30), [[0.7, 0, 0], [0, 0, -0.9], [0, -5, 0]]),
+            ((32, 24, 6), [[0, -1.1, 0], [-0.9, 0, 0], [0, 0, 4]]),
+        ]
+    ):
+        affine = np.eye(4)
+        affine[:3, :3] = columns
+        inside = ball(0, shape)
+        for what, array in (("image", inside * 200 + 7), ("label", inside)):
+            nib.save(nib.Nifti1Image(array.astype(np.int16), affine), source / f"P{number}_{what}.nii.gz")
+    manifest = prepared(tmp_path, source, spec(val_fraction=0.5))
+    (line,) = [line for line in summary(manifest) if line.startswith(("volumes", "slices"))]
+    assert line == (
+        "volumes: 6 to 8 x 30 to 32 x 20 to 24 voxels of 4 to 5 mm x 0.9 mm x 0.7 to 1.1 mm, "
+        "the median [4.5, 0.9, 0.9] (feet to head, front to back, right to left), units unknown"
     )
 
 
