@@ -14,7 +14,7 @@ from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
-from medseg_paddle.steps.predict import PredictionSummary
+from medseg_paddle.steps.predict import ClassExtent, PredictionSummary, Result
 
 
 @pytest.fixture
@@ -138,14 +138,17 @@ def test_paths_are_printed_as_they_are(step, capsys, tmp_path, monkeypatch):
     assert run("export", "run") == 0
     step("phantom")
     assert run("phantom", ODD) == 0
-    step("predict", PredictionSummary(Path(ODD), "0123", (), ()))
+    extent = ClassExtent("organ", 7, None)
+    result = Result("a", Path("a.png"), ("a_mask.png",), (extent,), 1.0)
+    step("predict", PredictionSummary(Path(ODD), "0123", (result,), ()))
     assert run("predict", "bundle", "a.png", "-o", ODD) == 0
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"run: {ODD}",
         f"bundle: {ODD} (id 0123)",
         f"12 patients: {ODD}",
-        f"0 segmented by bundle 0123, results in {ODD}",
+        f"1 segmented by bundle 0123, results in {ODD}",
+        "  a: organ 7 px",
     ]
     step("train", error=DataError(f"{ODD} is gone", hint=f"look for {ODD}"))
     assert run("train", "--config", "a.yml") == 3
@@ -178,6 +181,7 @@ def test_predict_hands_over_many_inputs_and_fails_after_a_bad_one(step, capsys):
         "mesh": None,
         "probabilities": False,
         "overlays": False,
+        "max_memory": None,
         "device": "auto",
         "overwrite": False,
     }

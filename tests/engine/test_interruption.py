@@ -383,7 +383,6 @@ def test_a_second_signal_ends_the_process_at_once(number: int) -> None:
     program = f"""
 import os, time
 from medseg_paddle.engine.dashboard import Dashboard
-from medseg_paddle.engine.data import TrainingStream
 from medseg_paddle.engine.interruption import StopSignals
 with StopSignals() as stop, stop.deferred():
     for _ in range(2):

@@ -20,6 +20,7 @@ from medseg_paddle.engine.paddleseg_adapter.transforms import TrainingTransform,
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.preprocess import foreground_indices
+from medseg_paddle.preprocess.augment.volume_augmentation import VOLUME_TRANSFORMS
 
 WANTED: dict[str, dict[str, Any]] = {  # with settings under which each one does something
     "Resize": {"target_size": (40, 24)},
@@ -48,7 +49,12 @@ WANTED: dict[str, dict[str, Any]] = {  # with settings under which each one does
         f"{key}_prob": 1 for key in ("brightness", "contrast", "saturation", "hue", "sharpness")
     },
 }
-TYPES = [get_args(kind.model_fields["type"].annotation)[0] for kind in get_args(get_args(Transform)[0])]
+OF_VOLUMES = {"VolumePreprocessing", *VOLUME_TRANSFORMS}
+TYPES = [
+    name
+    for kind in get_args(get_args(Transform)[0])
+    if (name := get_args(kind.model_fields["type"].annotation)[0]) not in OF_VOLUMES
+]
 TAKE_FOUR_CHANNELS = (
     "Padding", "PaddingByAspectRatio", "RandomPaddingCrop", "RandomRotation", "RandomAffine", "RandomBlur",
 )  # fmt: skip
