@@ -49,6 +49,13 @@ class VolumeFacts:
     ignored: int
     noted: str = ""
 
+    @classmethod
+    def of(cls, label: NDArray[np.uint8], num_classes: int, ignore_index: int) -> VolumeFacts:
+        """Count the voxels of a label."""
+        counts = np.bincount(label.reshape(-1), minlength=256)
+        ignored, counts[ignore_index] = int(counts[ignore_index]), 0
+        return cls(tuple(int(n) for n in counts[:num_classes]), ignored)
+
     @property
     def holds_foreground(self) -> bool:
         """Whether there is a voxel that is neither background nor ignored."""
@@ -161,13 +168,11 @@ class VolumeCache:
             raise DataError(f"{case.image}: {error.message}", hint=error.hint) from error
         del volumes
         label = prepared.labels(labels, vote=True, threads=threads).array
-        counts = np.bincount(label.reshape(-1), minlength=256)
-        ignored = int(counts[self.ignore_index])
-        counts[self.ignore_index] = 0
+        counted = VolumeFacts.of(label, len(self.labels), self.ignore_index)
         facts = {
             "source": source,
-            "counts": [int(n) for n in counts[: len(self.labels)]],
-            "ignored": ignored,
+            "counts": list(counted.counts),
+            "ignored": counted.ignored,
             "spacing": list(prepared.geometry.spacing),
         }
         with self.writing():

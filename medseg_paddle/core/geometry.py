@@ -168,6 +168,10 @@ class Geometry:
         second, third = (axis for axis in range(3) if axis != first)
         return first, second, third
 
+    def is_at(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
+        """Whether the voxels are as many as those of `other`, and lie where those lie."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, rtol=0, atol=tolerance_mm)
+
     def transposed(self, order: tuple[int, int, int]) -> Geometry:
         """The same voxels, their index axes in another order."""
         first, second, third = order

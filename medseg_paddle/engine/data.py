@@ -19,6 +19,7 @@ from medseg_paddle.engine.sampling import Order, order_of
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.decoded import DecodedImages
 from medseg_paddle.io.images import read_image, read_label
+from medseg_paddle.io.label_values import require_classes
 from medseg_paddle.io.neighbours import read_stacked
 from medseg_paddle.io.unlabelled import target_cases
 from medseg_paddle.preprocess.augment import mixup
@@ -122,14 +123,7 @@ def labelled(case: Case, recipe: Recipe) -> NDArray[Any]:
             f"{case.image} has no label", hint="training and evaluation need a label for every image"
         )
     label = read_label(case.label)
-    wrong = label[(label >= recipe.num_classes) & (label != recipe.ignore_index)]
-    if wrong.size:
-        values, counts = np.unique(wrong, return_counts=True)
-        listed = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:5], counts[:5], strict=True))
-        raise DataError(
-            f"{case.label}: label value {listed} for {recipe.num_classes} classes (0..{recipe.num_classes - 1})",
-            hint="correct num_classes, or map the values: `medseg prepare` with `label_map: {255: 1}`",
-        )
+    require_classes(label, case.label, recipe.num_classes, recipe.ignore_index, "pixels")
     return label
 
 

@@ -139,6 +139,9 @@ class UNet3D(_UNetOfVolumes):
         Of the convolutions of each level, the finest first; 3 each where absent.
     """
 
+    # Whether skip connections are weighed.
+    gated: ClassVar[bool] = False
+
     def __init__(
         self,
         num_classes: int,
@@ -154,7 +157,10 @@ class UNet3D(_UNetOfVolumes):
     ) -> None:
         levels = _levels(in_channels, width, max_width, depth, strides, kernels)
         down = [_two_convolutions(level, norm) for level in levels]
-        up = [_Up(above, below, norm, convolutions=2) for above, below in _from_below(levels)]
+        up = [
+            _Up(above, below, norm, convolutions=2, gated=self.gated and above is not levels[0])
+            for above, below in _from_below(levels)
+        ]
         super().__init__(down, up, [level.outputs for level in levels], num_classes, deep_supervision)
 
 
@@ -203,38 +209,14 @@ class ResUNet3D(_UNetOfVolumes):
 
 
 @manager.MODELS.add_component
-class AttentionUNet3D(_UNetOfVolumes):
+class AttentionUNet3D(UNet3D):
     """:class:`UNet3D` whose skip connections are weighed by attention gates, all but the finest.
 
     After Oktay et al. 2018 (https://arxiv.org/abs/1804.03999), who leave the finest out too, since its features say
-    little yet.
-
-    Parameters
-    ----------
-    num_classes, in_channels, width, max_width, depth, norm, deep_supervision, strides, kernels
-        See :class:`UNet3D`.
+    little yet. Takes what :class:`UNet3D` takes.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: int = 1,
-        *,
-        width: int = 32,
-        max_width: int = 320,
-        depth: int = 4,
-        norm: str = "instance",
-        deep_supervision: int = 0,
-        strides: tuple[Triple, ...] | None = None,
-        kernels: tuple[Triple, ...] | None = None,
-    ) -> None:
-        levels = _levels(in_channels, width, max_width, depth, strides, kernels)
-        down = [_two_convolutions(level, norm) for level in levels]
-        up = [
-            _Up(above, below, norm, convolutions=2, gated=above is not levels[0])
-            for above, below in _from_below(levels)
-        ]
-        super().__init__(down, up, [level.outputs for level in levels], num_classes, deep_supervision)
+    gated = True
 
 
 def _from_below(levels: Sequence[_Level]) -> list[tuple[_Level, _Level]]:

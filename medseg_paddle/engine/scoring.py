@@ -250,7 +250,7 @@ class _Scorer:
         channels = read_case_volumes(case, recipe.in_channels)
         truth = read_case_labels(case, channels[0], labels, recipe.ignore_index).array
         (spec,) = recipe.preprocessing_specs
-        preprocessing = VolumePreprocessing.from_spec({k: v for k, v in spec.items() if k != "type"})
+        preprocessing = VolumePreprocessing.from_spec(spec)
         prepared, counts = preprocessing.forward(channels), self._of(case, channels[0].geometry.spacing)
 
         def count(index: Index, part: NDArray[np.float32]) -> None:

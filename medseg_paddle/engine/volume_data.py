@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,9 +64,7 @@ def survey_stored(cases: Sequence[Case], recipe: Recipe, progress: Progress | No
     for done, case in enumerate(cases, start=1):
         image = read_case_volumes(case, recipe.in_channels)[0]
         label = read_case_labels(case, image, recipe.label_set, recipe.ignore_index).array
-        counts = np.bincount(label.reshape(-1), minlength=256)
-        ignored, counts[recipe.ignore_index] = int(counts[recipe.ignore_index]), 0
-        found.append(VolumeFacts(tuple(int(n) for n in counts[: recipe.num_classes]), ignored))
+        found.append(VolumeFacts.of(label, recipe.num_classes, recipe.ignore_index))
         if progress is not None:
             progress(done, len(cases), "volumes and labels read")
     return _survey(cases, found)
@@ -86,9 +85,7 @@ def _survey(cases: Sequence[Case], found: Sequence[VolumeFacts]) -> Survey:
 
 def batch_bytes(recipe: Recipe) -> int:
     """Bytes of a batch that :class:`VolumeStream` serves: float32 images, and labels of 8 bits."""
-    size = _patch(recipe).size
-    voxels = size[0] * size[1] * size[2]
-    return recipe.batch_size * voxels * (4 * recipe.in_channels + 1) + ROUNDING
+    return recipe.batch_size * math.prod(_patch(recipe).size) * (4 * recipe.in_channels + 1) + ROUNDING
 
 
 class VolumeStream:

@@ -8,10 +8,9 @@ import numpy as np
 
 from medseg_paddle.core import Case, Geometry, LabelMap, LabelSet, Units, Volume
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.label_values import require_classes
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid, read_nifti_channels
 from medseg_paddle.io.volumes import read_label_volume, read_volume
-
-_SHOWN = 5  # values in a message
 
 
 def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
@@ -102,18 +101,11 @@ def read_case_labels(case: Case, image: Volume, labels: LabelSet, ignore_index: 
         )
     found = read_label_volume(case.label)
     one, other = found.geometry, image.geometry
-    if one.shape != other.shape or not np.allclose(one.affine, other.affine, rtol=0, atol=1e-3):
+    if not one.is_at(other):
         raise DataError(
             f"{case.label} does not lie on the grid of its image: {one.shape} voxels and {other.shape}, or another "
             "place or direction",
             hint="prepare the data again; a shifted label would teach the wrong place",
         )
-    counts = np.bincount(found.array.reshape(-1))
-    wrong = [int(v) for v in np.flatnonzero(counts) if v >= len(labels) and v != ignore_index]
-    if wrong:
-        listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in wrong[:_SHOWN])
-        raise DataError(
-            f"{case.label}: label value {listed} for {len(labels)} classes (0..{len(labels) - 1})",
-            hint="correct num_classes, or map the values: `medseg prepare` with `label_map: {255: 1}`",
-        )
+    require_classes(found.array, case.label, len(labels), ignore_index, "voxels")
     return LabelMap(found.array.astype(np.uint8, copy=False), image.geometry, labels)

@@ -25,6 +25,7 @@ from medseg_paddle.predictor.slices import segment_slices
 from medseg_paddle.predictor.volumes import segment_whole
 from medseg_paddle.preprocess import VolumePreprocessing, labels_of, rules_from_specs, segment
 from medseg_paddle.preprocess.postprocessing import require_sizes
+from medseg_paddle.preprocess.tiling import require_numbers
 
 # Largest difference of a probability that rounding on another machine makes.
 _SAME_ANSWER = 0.01
@@ -132,7 +133,9 @@ class Predictor:
         self._require_sizes(volumes=not isinstance(image, np.ndarray))
 
         def network(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-            return _finite(segment(self._forward, picture, preprocessing, description.plan))
+            return require_numbers(
+                segment(self._forward, picture, preprocessing, description.plan), "picture"
+            )
 
         if isinstance(image, np.ndarray):
             found = network(checked_picture(description, image))
@@ -233,10 +236,7 @@ class Predictor:
             )
         first = volumes[0].geometry
         for volume in volumes[1:]:
-            same = volume.geometry.shape == first.shape and np.allclose(
-                volume.geometry.affine, first.affine, rtol=0, atol=_SAME_PLACE_MM
-            )
-            if not same:
+            if not volume.geometry.is_at(first, _SAME_PLACE_MM):
                 raise DataError(
                     "the channels' volumes do not lie on one grid",
                     hint="resample them to the first one's grid",
@@ -252,12 +252,3 @@ class Predictor:
                 f"the bundle does not segment {'volumes' if volumes else 'pictures'}: {error.message}",
                 hint="give what it was trained on, or export it again with another `--set postprocessing=...`",
             ) from None
-
-
-def _finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(probabilities).all():
-        raise ModelError(
-            "the model returns values that are not numbers (NaN)",
-            hint="check that the picture's intensities are ordinary; if they are, train and export again",
-        )
-    return probabilities

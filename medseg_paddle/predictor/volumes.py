@@ -131,8 +131,5 @@ class _Memory:
 def _to_be_prepared(volumes: Sequence[Volume], preprocessing: VolumePreprocessing) -> PreparedVolume:
     """What :meth:`VolumePreprocessing.forward` will make of whole volumes, but for its values, which take no room."""
     source = volumes[0].geometry
-    order, flips = source.turn_to(preprocessing.axes)
-    grid = source.transposed(order).flipped(flips)
-    if preprocessing.spacing is not None:
-        grid = grid.respaced(preprocessing.spacing)
+    grid = preprocessing.uncropped(source)
     return PreparedVolume(np.broadcast_to(np.float32(0), (len(volumes), *grid.shape)), grid, source)

@@ -18,6 +18,7 @@ from medseg_paddle.preprocess.tiling import (
     checked,
     gaussian,
     gaussian_window,
+    require_numbers,
     tile_starts,
     tiles_together,
 )
@@ -114,7 +115,7 @@ def predicted_slabs(
     """
     depth, height, width = size = image.shape[1:]
     tile = plan.tile_on(size)
-    padded = _filled_up(image, tile)
+    padded = filled_up(image, tile)
     starts = [
         tile_starts(length, side, plan.overlap) for length, side in zip(padded.shape[1:], tile, strict=True)
     ]
@@ -206,16 +207,11 @@ class _Tiles:
                 f"the network has {answer.shape[1]} classes, the labels are {self._num_classes}",
                 hint="use the recipe that the checkpoint was trained with",
             )
-        if not np.isfinite(answer).all():
-            raise ModelError(
-                "the model returns values that are not numbers (NaN)",
-                hint="check that the volume's intensities are ordinary; if they are, train and export again",
-            )
-        return answer
+        return require_numbers(answer, "volume")
 
 
-def _filled_up(image: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:
-    """A volume ``[C, D, H, W]`` of `size` at least; no copy of one that is."""
+def filled_up(image: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float32]:
+    """A volume ``[C, D, H, W]`` of `size` at least, with 0 at the end of each axis; no copy of one that is."""
     lacking = [max(0, side - length) for side, length in zip(size, image.shape[1:], strict=True)]
     return np.pad(image, [(0, 0), *((0, more) for more in lacking)]) if any(lacking) else image
 

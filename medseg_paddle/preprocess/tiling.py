@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.errors import RecipeError
+from medseg_paddle.errors import ModelError, RecipeError
 from medseg_paddle.preprocess import specs as spec_of
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -251,6 +251,22 @@ def checked(forward: Forward, batch: NDArray[np.float32]) -> NDArray[np.float32]
     if answer.ndim != batch.ndim or answer.shape[0] != batch.shape[0] or answer.shape[2:] != batch.shape[2:]:
         raise ValueError(f"forward made {answer.shape} of {batch.shape}; size and number must stay")
     return answer.astype(np.float32, copy=False)
+
+
+def require_numbers(probabilities: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    """See that a network returned numbers; `what` it was given, a picture or a volume, is for people.
+
+    Raises
+    ------
+    ModelError
+        It did not.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ModelError(
+            "the model returns values that are not numbers (NaN)",
+            hint=f"check that the {what}'s intensities are ordinary; if they are, train and export again",
+        )
+    return probabilities
 
 
 def gaussian(side: int) -> NDArray[np.float64]:

@@ -133,8 +133,7 @@ class VolumePreprocessing:
         if self.crop != "none":
             box = Box.around(self._region(turned), margin_voxels(turned[0].geometry, self.margin_mm))
             turned = [crop(channel, box) for channel in turned]
-        kept = turned[0].geometry
-        grid = kept if self.spacing is None else kept.respaced(self.spacing)
+        grid = self._respaced(turned[0].geometry)
         array = np.empty((len(turned), *grid.shape), np.float32)
         for channel, plane in zip(turned, array, strict=True):
             read = as_float if self.normalization is None else self.normalization.fit(channel)
@@ -142,6 +141,14 @@ class VolumePreprocessing:
                 channel, grid, interpolation=self.interpolation, read=read, threads=threads
             ).array
         return PreparedVolume(array, grid, source)
+
+    def uncropped(self, source: Geometry) -> Geometry:
+        """The network's grid of a whole volume; a crop leaves a part of it, or one that lies a little otherwise."""
+        order, flips = source.turn_to(self.axes)
+        return self._respaced(source.transposed(order).flipped(flips))
+
+    def _respaced(self, grid: Geometry) -> Geometry:
+        return grid if self.spacing is None else grid.respaced(self.spacing)
 
     def _region(self, channels: Sequence[Volume]) -> NDArray[np.bool_]:
         find = body_mask if self.crop == "body" else nonzero_mask
@@ -205,7 +212,7 @@ class PreparedVolume:
         return resample_probabilities(probabilities, self.geometry, self.source, threads=threads)
 
     def _require_grid(self, geometry: Geometry) -> None:
-        if not _is_same(geometry, self.geometry):
+        if not geometry.is_at(self.geometry):
             raise DataError(
                 "the label map does not lie on the grid that the volume was brought to",
                 hint="give the labels of this volume, on its own grid",
@@ -217,17 +224,13 @@ def _one_grid(channels: Sequence[Volume]) -> Geometry:
         raise DataError("an image without a channel", hint="name at least one file per image")
     first = channels[0].geometry
     for number, channel in enumerate(channels[1:], start=2):
-        if not _is_same(channel.geometry, first):
+        if not channel.geometry.is_at(first):
             raise DataError(
                 f"channel {number} of an image does not lie where channel 1 lies: {channel.geometry.shape} voxels and "
                 f"{first.shape}, or another place or direction",
                 hint="resample the channels to one grid, as `medseg prepare` with `volumes: whole` asks for",
             )
     return first
-
-
-def _is_same(one: Geometry, other: Geometry) -> bool:
-    return one.shape == other.shape and np.allclose(one.affine, other.affine, rtol=0, atol=1e-3)
 
 
 def _checked_spacing(spacing: Any) -> tuple[float | None, float | None, float | None]:

@@ -15,7 +15,7 @@ from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.neighbours import read_stacked
 from medseg_paddle.preprocess import InferencePlan, VolumePreprocessing
-from medseg_paddle.preprocess.tiling import padded_to
+from medseg_paddle.preprocess.sliding import filled_up
 
 # Differences do not grow with the size, the time does, and less of a patient's image travels in the bundle.
 _SIDE = 320  # of pictures
@@ -113,8 +113,8 @@ def _centre(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def _around(image: NDArray[np.float32], centre: NDArray[np.intp], size: Sequence[int]) -> NDArray[np.float32]:
-    """A part of `size` around a voxel of an image ``[C, D, H, W]``; a smaller image is padded as for prediction."""
-    padded = padded_to(image, size)
+    """A part of `size` around a voxel of an image ``[C, D, H, W]``; a smaller image is filled up as for prediction."""
+    padded = filled_up(image, size)
     starts = np.clip(centre - np.array(size) // 2, 0, np.array(padded.shape[1:]) - size)
     slices, rows, columns = (slice(start, start + side) for start, side in zip(starts, size, strict=True))
     return np.ascontiguousarray(padded[:, slices, rows, columns])

@@ -22,12 +22,14 @@ from typing import Any, BinaryIO, TypeVar
 
 from medseg_paddle.core.cores import available_cores
 from medseg_paddle.errors import DataError, MedsegError
+from medseg_paddle.io.memory import free_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 # A worker is one of several: its libraries start no threads of their own.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_OF_FREE = 0.7  # of the free memory, for processes that hold volumes
 _AHEAD = 4  # work given out per process beyond what is read, so that memory stays flat
 
 
@@ -103,6 +105,12 @@ def suited_workers(files: int, size: int) -> int:
     if files < 400 and size < 64 << 20:
         return 1
     return available_cores()
+
+
+def with_room(workers: int, each: int) -> int:
+    """As many of some processes as the free memory holds, where each takes so many bytes; one at least."""
+    free = free_memory()
+    return max(1, workers if free is None else min(workers, int(_OF_FREE * free / each)))
 
 
 class _Worker:

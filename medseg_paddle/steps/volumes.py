@@ -14,9 +14,8 @@ from medseg_paddle.core import Case
 from medseg_paddle.core.cores import available_cores
 from medseg_paddle.errors import SetupError
 from medseg_paddle.io.files import NoLocksError, locked
-from medseg_paddle.io.memory import free_memory
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid
-from medseg_paddle.steps.parallel import in_order
+from medseg_paddle.steps.parallel import in_order, with_room
 from medseg_paddle.steps.progress import ProgressBar, say, warn
 from medseg_paddle.volume_cache import VolumeCache
 
@@ -25,7 +24,6 @@ _FEW_VOXELS = 20_000_000
 # Bytes at once for a voxel of the source (as stored, in float32, turned) and for one of the grid (twice in float32, and
 # what the classes of the label are compared in).
 _BYTES_OF_SOURCE, _BYTES_OF_GRID = 16, 20
-_OF_FREE = 0.7
 
 
 def ready_volumes(recipe: Recipe, cases: Sequence[Case], *, workers: int | None = None) -> None:
@@ -103,9 +101,7 @@ def _work(cache: VolumeCache, cases: Sequence[Case]) -> list[_Work]:
         if not case.image.name.lower().endswith(NIFTI_SUFFIXES):
             continue
         grid, channels = nifti_grid(case.image)
-        turned = grid.transposed(grid.turn_to(cache.preprocessing.axes)[0])
-        spacing = cache.preprocessing.spacing
-        onto = math.prod((turned if spacing is None else turned.respaced(spacing)).shape)
+        onto = math.prod(cache.preprocessing.uncropped(grid).shape)
         found.append(_Work(math.prod(grid.shape) * channels, onto * channels, onto * (4 * channels + 1)))
     return found
 
@@ -115,9 +111,7 @@ def _suited_workers(work: Sequence[_Work], cases: int) -> int:
     if sum(one.stored + one.made for one in work) < _FEW_VOXELS:
         return 1
     largest = max(_BYTES_OF_SOURCE * one.stored + _BYTES_OF_GRID * one.made for one in work)
-    free = free_memory()
-    room = cases if free is None else int(_OF_FREE * free / largest)
-    return max(1, min(available_cores(), room))
+    return with_room(min(available_cores(), cases), largest)
 
 
 def _require_room(cache: VolumeCache, work: Sequence[_Work]) -> None:

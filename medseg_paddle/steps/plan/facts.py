@@ -16,22 +16,19 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from medseg_paddle.core import Box, Case, LabelMap, LabelSet, Manifest, Units, Volume, reorient
-from medseg_paddle.core.cores import available_cores
 from medseg_paddle.core.planning import Millimetres, Triple
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
-from medseg_paddle.io.memory import free_memory
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid
 from medseg_paddle.io.volumes import is_volume
 from medseg_paddle.preprocess import foreground_values, nonzero_mask
-from medseg_paddle.steps.parallel import in_order, suited_workers
+from medseg_paddle.steps.parallel import in_order, suited_workers, with_room
 
 AXES = "SPL"  # the axes that volumes are planned, and learned, along
 IGNORED = 255  # a data set's `ignore_index` where it says nothing
 _SAMPLED = 10_000  # voxels of the foreground of a case
 # Bytes at once for a voxel and channel: as stored, in float32, and what is compared and counted.
 _BYTES = 16
-_OF_FREE = 0.7
 
 Progress = Callable[[int, int, str], None]
 
@@ -211,11 +208,10 @@ def _parts(array: NDArray[Any], classes: int) -> tuple[int, ...]:
 
 def _suited_workers(cases: Sequence[Case], channels: int) -> int:
     size = sum(case.image.stat().st_size for case in cases)
-    count = min(suited_workers(len(cases), size), len(cases), available_cores())
+    count = min(suited_workers(len(cases), size), len(cases))
     grids = [nifti_grid(one.image)[0] for one in cases if one.image.name.lower().endswith(NIFTI_SUFFIXES)]
     largest = max((math.prod(grid.shape) for grid in grids), default=1) * channels * _BYTES
-    free = free_memory()
-    return max(1, count if free is None else min(count, int(_OF_FREE * free / largest)))
+    return with_room(count, largest)
 
 
 def _name(case: Case) -> str:
