@@ -111,8 +111,9 @@ class Recipe(Spec):
     )
     deterministic: bool = Field(
         False,
-        description="on a GPU, let cuDNN take only algorithms that give the same bits each time, and no TF32; slower. "
-        "Some operators have no such form. On a CPU nothing changes: the same threads give the same bits anyway",
+        description="on a GPU, let cuDNN take only algorithms that give the same bits each time, interpolate in one "
+        "order of additions, and take no TF32; slower. On a CPU nothing changes: the same threads give the same bits "
+        "anyway",
     )
     use_ema: bool = Field(False, description="also keep a moving average of the weights and evaluate it")
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -51,7 +51,7 @@ def _probe(folder: Path) -> dict[str, Any]:
     from medseg_paddle.io.cases import load_cases
     from medseg_paddle.io.decoded import DecodedImages
 
-    chosen = set_device(recipe.device, recipe.precision)
+    chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
     free = None if chosen == "cpu" else free_on_gpu(int(chosen.partition(":")[2]))
     _limit_growth(order["limit"])
     cases = load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)
@@ -119,11 +119,20 @@ def _status() -> str:
 
 
 def free_on_gpu(number: int) -> int | None:
-    """Bytes of a GPU's memory that are free, as `nvidia-smi` tells them; None where it does not."""
+    """Bytes of a GPU's memory that are free, as `nvidia-smi` tells them; None where it does not.
+
+    Parameters
+    ----------
+    number : int
+        As Paddle counts: those that ``CUDA_VISIBLE_DEVICES`` names, from 0; `nvidia-smi` counts all.
+    """
     tool = shutil.which("nvidia-smi")
-    if tool is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if visible is None else [name.strip() for name in visible.split(",")]
+    if tool is None or (names is not None and number >= len(names)):
         return None
-    words = [tool, f"--id={number}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    name = str(number) if names is None else names[number]
+    words = [tool, f"--id={name}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     said = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
     return int(said) << 20 if said.isdigit() else None
 

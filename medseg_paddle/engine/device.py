@@ -6,10 +6,12 @@ import os
 
 import paddle
 
+from medseg_paddle.engine.ordered_interpolation import interpolate_in_order
 from medseg_paddle.errors import SetupError
 
 # What lets a GPU choose another order of additions from run to run. Paddle refuses the first together with
-# an exhaustive search. The gradients of interpolation and others have no switch: docs/howto/reproduce.md.
+# an exhaustive search. The gradient of interpolation has no flag, see `ordered_interpolation`; what else there is:
+# docs/howto/reproduce.md.
 DETERMINISTIC_FLAGS = {
     "FLAGS_cudnn_deterministic": True,
     "FLAGS_cudnn_exhaustive_search": False,
@@ -73,5 +75,6 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
         variable, value = _NO_TF32
         os.environ[variable] = value
         paddle.set_flags(DETERMINISTIC_FLAGS)
+        interpolate_in_order()
     paddle.set_device(chosen)
     return chosen

@@ -17,7 +17,7 @@ from medseg_paddle.config import Recipe
 from medseg_paddle.config.networks import Model
 from medseg_paddle.core import sha256
 from medseg_paddle.engine.models import build_network, load_weights
-from medseg_paddle.engine.weight_sources import Source, classes_of, open_source
+from medseg_paddle.engine.weight_sources import Source, classes_of, open_source, require_weights_file
 from medseg_paddle.errors import ModelError
 
 Origin = Literal["taken", "adapted", "fresh"]
@@ -146,13 +146,14 @@ def initialise(model: nn.Layer, recipe: Recipe) -> InitialWeights | None:
     pretrained = getattr(recipe.model, "pretrained", None)
     if pretrained is None:
         return None
-    load_weights(model, Path(pretrained))
+    file = require_weights_file(pretrained)
+    load_weights(model, file)
     shapes = _shapes(model)
     layers = tuple(
         LayerOrigin(layer, "taken", shapes[names[0]], shapes[names[0]], "")
         for layer, names in _layers(shapes)
     )
-    return InitialWeights(pretrained, "file of weights", sha256(Path(pretrained)), layers, 0)
+    return InitialWeights(pretrained, "file of weights", sha256(file), layers, 0)
 
 
 def _take(

@@ -28,7 +28,10 @@ class Listener(Protocol):
         """A few iterations are done; `waiting` is the share of their time spent waiting for images."""
 
     def validated(self, step: int, name: str, score: float, *, best: bool) -> None:
-        """The validation cases were scored; `name` is that of the score, which is NaN where there is none."""
+        """The validation cases were scored; `name` is that of the score, which is NaN where there is none.
+
+        That of the moving average begins with ``EMA``, as its curves do.
+        """
 
     def stopped(self, step: int, iters: int, *, time_is_up: bool) -> None:
         """A signal, lost images, or the end of the time ended the training; its state after `step` is saved."""

@@ -33,6 +33,7 @@ from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
 from medseg_paddle.engine.randomness import seed_everything
 from medseg_paddle.engine.ranks import ALONE, Ranks
+from medseg_paddle.engine.shared_norms import share_batch_norms
 from medseg_paddle.engine.streams import batch_bytes, training_stream
 from medseg_paddle.engine.validation import Validation
 from medseg_paddle.io.decoded import DecodedImages
@@ -118,6 +119,8 @@ def fit(
             "images_decoded": len(train_cases) if recipe.dimensions == 3 else len(decoded),
             "shortage": decoded.shortage,
         }
+        if recipe.gradient_accumulation == 1:  # else a batch norm sees one part of the batch, in one process too
+            share_batch_norms(model, ranks)
         log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")
         if ranks.count > 1:
             log.write(f"so does each of {ranks.count} processes\n")

@@ -104,9 +104,9 @@ class Validation:
         best = gain > self._best[kind]  # without a score, nothing is better than that
         self.improved[kind] = best
         self._best[kind] = max(gain, self._best[kind])
+        prefix = "" if kind == "model" else AVERAGE
         if self._dashboard is not None:
             # The note comes last: a run that is killed amid this makes the validation again, and cuts the rest back.
-            prefix = "" if kind == "model" else AVERAGE
             self._draw(self._dashboard, report, list(shown.values()), prefix)
             self._dashboard.sync()
             self._log.write(eval_line(self.iteration, self._run.recipe.iters, name, score, prefix))
@@ -115,7 +115,7 @@ class Validation:
         if kind == "model":
             for tell in self._on_score:
                 tell(self.iteration, score)
-        self._listener.validated(self.iteration, name, score, best=best)
+        self._listener.validated(self.iteration, prefix + name, score, best=best)
         return float(self.iteration), 0.0, None, None, None
 
     def _scored(

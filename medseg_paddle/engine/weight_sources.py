@@ -24,6 +24,11 @@ from medseg_paddle.errors import ModelError
 from medseg_paddle.io.cases import labels_of
 from medseg_paddle.run import Run
 
+_WHAT_IS_A_SOURCE = (
+    "name the folder of a run or an unpacked bundle, or a .pdparams file, on this machine; nothing is fetched. Of an "
+    "archive that PaddleSeg would fetch (.tar.gz), unpack the model.pdparams"
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -66,8 +71,22 @@ def open_source(path: Path) -> Source:
     raise ModelError(
         f"{path} to start from is no run, no bundle and no .pdparams file"
         + ("" if path.exists() else ": it is not there"),
-        hint="name the folder of a run or an unpacked bundle, or a .pdparams file, on this machine; nothing is fetched",
+        hint=_WHAT_IS_A_SOURCE,
     )
+
+
+def require_weights_file(named: str) -> Path:
+    """The file of weights that `model.pretrained` names.
+
+    Raises
+    ------
+    ModelError
+        It is not there.
+    """
+    path = Path(named)
+    if not path.is_file():
+        raise ModelError(f"model.pretrained: there is no file {named}", hint=_WHAT_IS_A_SOURCE)
+    return path
 
 
 def classes_of(recipe: Recipe) -> tuple[str, ...] | None:

@@ -116,7 +116,7 @@ def lr_find(
     from medseg_paddle.engine.finders import try_out
     from medseg_paddle.engine.streams import require_stackable, survey
 
-    chosen = set_device(device or recipe.device, recipe.precision)
+    chosen = set_device(device or recipe.device, recipe.precision, deterministic=recipe.deterministic)
     rates = [float(rate) for rate in np.geomspace(lowest, highest, iterations)]
     losses: list[float] = []
     with DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:

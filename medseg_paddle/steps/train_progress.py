@@ -49,7 +49,7 @@ class TrainingProgress(TrainingBar):
 
     def __init__(self, recipe: Recipe, watch: Watch | None) -> None:
         super().__init__("checking")
-        self._score = ""
+        self._scores: dict[str, str] = {}
         self._recipe, self._lines = recipe, 0
         self._watch = watch
         self.ended_by: Exception | None = None
@@ -84,7 +84,7 @@ class TrainingProgress(TrainingBar):
     ) -> None:
         """See :class:`medseg_paddle.engine.listener.Listener`."""
         note = f"loss {loss:.4f}  lr {learning_rate:.2g}  {images_per_second:.1f} img/s"
-        self._bar.update(step, f"{note}  {waiting:.0%} waiting for images{self._score}")
+        self._bar.update(step, f"{note}  {waiting:.0%} waiting for images{''.join(self._scores.values())}")
         self._lines += 1
         if self._lines == _LINES_BEFORE_ADVICE and waiting >= _MUCH_WAITING:
             self._bar.say(waiting_advice(waiting, self._recipe.num_workers, available_cores()))
@@ -95,7 +95,7 @@ class TrainingProgress(TrainingBar):
         if math.isnan(score):
             self._bar.say(f"validation at {step}: no {name}, it is undefined in every case")
         else:
-            self._score = f"  {name.removeprefix('mean foreground ')} {score:.4f}"
+            self._scores[name] = f"  {name.replace('mean foreground ', '')} {score:.4f}"
             self._bar.say(f"validation at {step}: {name} {score:.4f}{mark}")
         if self._watch is None:
             return

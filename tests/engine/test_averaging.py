@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_the_average_is_evaluated_where_it_is_the_best(run: Run) -> None:
     assert dice == pytest.approx(
         next(e["dice"]["disc"] for e in entries if (e["weights"], e["iter"]) == ("ema", 4))
     )
+
+
+def test_the_terminal_tells_scores_of_the_average_from_those_of_the_weights(
+    disc_recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["iters=2", "save_interval=1", "use_ema=true"]
+    run = train(disc_recipe_file, output=tmp_path / "run", overrides=overrides)
+    said = re.findall(r"^validation at (\d): (.*) (\d\.\d+)", capsys.readouterr().out, re.MULTILINE)
+    names = {"model": "mean foreground Dice", "ema": "EMA mean foreground Dice"}
+    assert said == [
+        (str(entry["iter"]), names[entry["weights"]], f"{entry['score']:.4f}") for entry in run.history()
+    ]
 
 
 def test_a_decay_without_an_average_is_refused(disc_recipe_file: Path) -> None:

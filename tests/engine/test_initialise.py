@@ -194,6 +194,29 @@ def test_what_is_no_source_is_refused(tmp_path: Path, source: str, words: str) -
     assert "nothing is fetched" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"type": "UNet", "pretrained": "https://example.org/unet.tar.gz"},
+        {
+            "type": "EncoderUNet",
+            "width": 4,
+            "backbone": {"type": "STDC1", "pretrained": "https://example.org/stdc1.tar.gz"},
+        },
+    ],
+    ids=["network", "backbone"],
+)
+def test_addresses_of_weights_as_paddlesegs_recipes_have_them_are_not_fetched(
+    tmp_path: Path, model: dict[str, Any]
+) -> None:
+    wanted = recipe(tmp_path, model=model)
+    with pytest.raises(ModelError, match=r"there is no file|it is not there") as caught:
+        initialise(build_model(wanted), wanted)
+    assert (
+        "nothing is fetched. Of an archive that PaddleSeg would fetch (.tar.gz), unpack" in caught.value.hint
+    )
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.pdparams").write_bytes(b"not a pickle")
     with pytest.raises(ModelError, match="cannot be read"):

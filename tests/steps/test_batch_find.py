@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg_paddle.config import Recipe
+from medseg_paddle.engine.batch_probe import free_on_gpu
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.steps import batch_find as module
 from medseg_paddle.steps.batch_find import Probe, batch_find
@@ -117,6 +118,25 @@ def test_a_real_training_that_is_too_large_is_ended_early(disc_recipe_file: Path
     assert [(probe.batch_size, probe.peak) for probe in told] == [(1, None)], (
         "ended before it could tell its peak"
     )
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "expected"),
+    [(None, 1, 1001), ("3", 0, 1003), ("2, 0", 1, 1000), ("2,0", 2, None), ("GPU-7", 0, 1007), ("", 0, None)],
+)
+def test_free_memory_is_that_of_the_gpu_that_computes(
+    visible: str | None, number: int, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paddle counts what CUDA_VISIBLE_DEVICES leaves, `nvidia-smi` all of the machine."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$1" in --id=*[0-9]) n=${1#--id=}; echo $((1000 + ${n#GPU-}));; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert free_on_gpu(number) == (None if expected is None else expected << 20)
 
 
 def test_what_is_wrong_with_the_data_is_told_as_a_training_would(disc_recipe_file: Path, discs: Path) -> None:

@@ -95,6 +95,16 @@ def test_two_processes_learn_what_one_learns(alone: Run, together: Run) -> None:
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_batch_norms_see_the_whole_batch(recipe: Path, tmp_path: Path) -> None:
+    settings = [*SETTINGS, "gradient_accumulation=1", "iters=3", "use_ema=false", "overlays=0"]
+    runs = [train(recipe, output=tmp_path / f"{nproc}", overrides=settings, nproc=nproc) for nproc in (1, 2)]
+    np.testing.assert_allclose(losses(runs[1]), losses(runs[0]), atol=2e-4)
+    expected, found = (arrays_in(run.checkpoint_at(3)) for run in runs)
+    assert sum(name.endswith("_mean") for name in expected) > 3
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_the_scores_of_shared_cases_are_those_of_one_process(together: Run) -> None:
     assert [entry["iter"] for entry in together.history() if entry["weights"] == "ema"] == [
         *range(3, LAST + 1, 3)
@@ -273,6 +283,7 @@ def test_shares_of_a_batch_are_the_batch(recipe: Path, mixup: str, count: int) -
         lambda ranks: ranks.any_of(True),
         lambda ranks: ranks.from_first("x"),
         lambda ranks: ranks.whole(paddle.ones([1])),
+        lambda ranks: ranks.each(paddle.ones([1])),
         lambda ranks: ranks.add_gradients(paddle.nn.Linear(1, 1)),
         lambda ranks: ranks.require_equal(paddle.nn.Linear(1, 1), 3),
     ],

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -23,6 +22,7 @@ from medseg_paddle.engine.onednn.normalization import Groups, Statistics, normal
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
 from medseg_paddle.engine.onednn.trial import require_right_results
+from medseg_paddle.engine.ordered_interpolation import numbers_in
 
 _CONVOLUTIONS = (nn.Conv2D, nn.Conv3D)
 _TRANSPOSED = (nn.Conv2DTranspose, nn.Conv3DTranspose)
@@ -284,14 +284,5 @@ def _doubles(
     ):
         return False
     if size is None:
-        return _numbers(scale_factor) in ([2], [2, 2])
-    return scale_factor is None and _numbers(size) == [2 * x.shape[2], 2 * x.shape[3]]
-
-
-def _numbers(value: Any) -> list[float]:
-    """A number, a tensor of them, or a list of either, as a list of numbers."""
-    if isinstance(value, (list, tuple)):
-        return [number for one in value for number in _numbers(one)]
-    return [
-        float(number) for number in np.ravel(value.numpy() if isinstance(value, paddle.Tensor) else value)
-    ]
+        return numbers_in(scale_factor) in ([2], [2, 2])
+    return scale_factor is None and numbers_in(size) == [2 * x.shape[2], 2 * x.shape[3]]
