@@ -173,7 +173,7 @@ def to_json(description: Description, parity: Parity) -> dict[str, Any]:
         "version": BUNDLE_VERSION,
         "dimensions": description.dimensions,
         **asdict(description),
-        "labels": [asdict(label) for label in description.labels],
+        "labels": [label.to_json() for label in description.labels],
         "preprocessing": [{"type": "VolumePreprocessing", **preprocessing.spec}]
         if isinstance(preprocessing, VolumePreprocessing)
         else preprocessing.specs,
@@ -197,8 +197,7 @@ def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
         values[name] = tuple(Window(**one) for one in values[name])
     for name in ("files_per_case", "members", "neighbours"):
         values[name] = int(values[name])
-    labels = (Label(label["index"], label["name"], tuple(label["color"])) for label in values["labels"])
-    values["labels"] = LabelSet(tuple(labels))
+    values["labels"] = LabelSet(tuple(map(Label.from_json, values["labels"])))
     values["postprocessing"] = tuple(values["postprocessing"])
     rules_from_specs(values["postprocessing"], values["labels"])
     values["window"] = None if values["window"] is None else Window(**values["window"])

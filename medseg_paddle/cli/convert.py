@@ -25,7 +25,8 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder or zip archive of a DICOM series, DICOM file (multi-frame, SEG), NIfTI, NRRD or MetaImage.",
+            help="Folder or zip archive of a DICOM series, DICOM file (multi-frame, SEG), NIfTI, NRRD or MetaImage; to "
+            "write a SEG also a folder of masks.",
             metavar="INPUT",
         ),
     ],
@@ -84,6 +85,20 @@ def convert(
     labelmap: Annotated[
         bool, typer.Option("--labelmap", help="To write a SEG: of the newer type LABELMAP, compressed.")
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="To write a SEG: YAML file with `labels`, `codes` and `colors` as in a recipe.",
+            metavar="FILE",
+        ),
+    ] = None,
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each", help="Of a SEG, write each segment as a file of its own into the new folder OUTPUT."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert one volume between DICOM, NIfTI, NRRD and MetaImage, or labels to SEG; what is in doubt is refused."""
@@ -96,27 +111,38 @@ def convert(
 
     allowed = Allowed(untilt=untilt, fill_gaps=fill_gaps, drop_copies=drop_copies, part=part)
     wishes = Wishes(series, tuple(segments or ()), threshold, reference, allowed)
-    if output.suffix.lower() == ".dcm":
+    to_seg = output.suffix.lower() == ".dcm"
+    if to_seg and not each:
         from medseg_paddle.steps.convert_seg import convert_to_segmentation
 
-        drawing = _drawing(drawn_by, names or (), labelmap=labelmap)
+        drawing = _drawing(drawn_by, names or (), labels, labelmap=labelmap)
         made = convert_to_segmentation(source, output, drawing, wishes=wishes, overwrite=overwrite)
-    elif drawn_by is not None or names or labelmap:
+    elif drawn_by is not None or names or labels or labelmap:
         raise RecipeError(
-            f"{output} is no SEG, and --drawn-by, --name or --labelmap is given",
+            f"{output} is no SEG, and --drawn-by, --name, --labels or --labelmap is given",
             hint="let the output end in .dcm, or leave these options out",
         )
+    elif each:
+        from medseg_paddle.steps.convert_masks import convert_each
+
+        if overwrite or to_seg:
+            raise RecipeError(
+                f"--each makes a folder, {output}, and replaces none",
+                hint="name a new folder" + ", and leave out --overwrite" * overwrite,
+            )
+        made = convert_each(source, output, wishes=wishes)
     else:
         made = step(source, output, wishes=wishes, overwrite=overwrite)
     for note in made.notes:
         err.print(f"note: {note}", soft_wrap=True)
     size = " x ".join(str(length) for length in made.shape)
     spacing = " x ".join(f"{length:.4g}" for length in made.spacing)
-    what = made.dtype if output.suffix.lower() == ".dcm" else f"{made.dtype}, {made.units}"
+    what = made.dtype if to_seg or each else f"{made.dtype}, {made.units}"
     out.print(f"{made.output}: {size} voxels of {spacing} mm, {what}", soft_wrap=True)
 
 
-def _drawing(drawn_by: str | None, names: Sequence[str], *, labelmap: bool) -> Drawing:
+def _drawing(drawn_by: str | None, names: Sequence[str], labels: Path | None, *, labelmap: bool) -> Drawing:
+    from medseg_paddle.config import LabelFile, load_labels
     from medseg_paddle.steps.convert_seg import Drawing
 
     if drawn_by is None:
@@ -133,4 +159,5 @@ def _drawing(drawn_by: str | None, names: Sequence[str], *, labelmap: bool) -> D
                 hint="write each as NUMBER=NAME, such as 1=liver",
             )
         meant[int(number)] = name.strip()
-    return Drawing(drawn_by, meant, "LABELMAP" if labelmap else "BINARY")
+    described = load_labels(labels) if labels else LabelFile()
+    return Drawing(drawn_by, meant, "LABELMAP" if labelmap else "BINARY", described)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medseg_paddle.config.base import did_you_mean, inconsistent
+from medseg_paddle.config.codes import unknown_class
 from medseg_paddle.config.datasets import DatasetSpec, ListDataset
 from medseg_paddle.config.losses import MixedLoss, require_losses_that_know_the_classes
 from medseg_paddle.config.neighbours import require_neighbours_that_fit
@@ -97,6 +98,12 @@ def _require_usable_class_names(recipe: Recipe) -> None:
                 at=("labels", i),
                 hint="give every class a name of its own",
             )
+    unknown = unknown_class({"codes": recipe.codes, "colors": recipe.colors}, names)
+    if unknown is not None:
+        key, name, hint = unknown
+        if not names:
+            hint = "add `labels: [background, ...]`, the classes of the data set in their order"
+        raise inconsistent(f"{key}: '{name}' is no class that is segmented", at=(key, name), hint=hint)
 
 
 def _require_modes(recipe: Recipe) -> None:

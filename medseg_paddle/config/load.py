@@ -8,17 +8,19 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from medseg_paddle.config.base import Spec, did_you_mean
+from medseg_paddle.config.codes import LabelFile
 from medseg_paddle.config.document import KeyPath, Marks, read_yaml
 from medseg_paddle.config.recipe import Recipe
 from medseg_paddle.errors import RecipeError
 
 _INHERITED = "_inherited_"
+_Part = TypeVar("_Part", bound=Spec)
 
 # Keys of PaddleSeg's files after 2.8 (configs/_base_/runtime.yml), and where their values stand here.
 _STANDS_ELSEWHERE = {
@@ -100,7 +102,7 @@ class Draft:
         for key, value in (values or {}).items():
             said = marks.get(("search", "parameters", key), f"search.parameters.{key}")
             _set(data, marks, key, value, {}, said)
-        return _validated(data, marks, (), self.where)
+        return _validated(Recipe, data, marks, self.where)
 
 
 def draft_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Draft:
@@ -128,14 +130,26 @@ def change_recipe(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """
     where = f"recipe {recipe.name}"
     data, marks = read_yaml(dump_recipe(recipe), lambda line: f"{where}, line {line}")
-    return _validated(data, marks, overrides, where)
-
-
-def _validated(data: dict[str, Any], marks: Marks, overrides: Sequence[str], where: str) -> Recipe:
     for override in overrides:
         _override(data, marks, override)
+    return _validated(Recipe, data, marks, where)
+
+
+def load_labels(path: Path | str) -> LabelFile:
+    """Read and validate a file of labels, with `_base_` as in a recipe.
+
+    Raises
+    ------
+    RecipeError
+        As :func:`load_recipe`.
+    """
+    data, marks = _read(Path(path), ())
+    return _validated(LabelFile, data, marks, str(path))
+
+
+def _validated(kind: type[_Part], data: dict[str, Any], marks: Marks, where: str) -> _Part:
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise _recipe_error(error, data, marks, where) from None
 

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from medseg_paddle.config.agreement import require_agreement
 from medseg_paddle.config.alignment import Alignment
 from medseg_paddle.config.base import Spec, inconsistent
+from medseg_paddle.config.codes import LabelCodes, RgbColor
 from medseg_paddle.config.datasets import DatasetSpec, EvalDataset, NamedDataset, TrainDataset
 from medseg_paddle.config.inference import InferenceSpec, with_tile_of_the_patch
 from medseg_paddle.config.initialise import Freeze, Initialise
@@ -57,6 +58,15 @@ class Recipe(Spec):
     description: str = Field("", description="what the recipe is for, in a sentence")
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         None, description="names of the classes, background first; a manifest knows its own"
+    )
+    codes: dict[str, LabelCodes] = Field(
+        {},
+        description="ours: what classes mean in SNOMED CT, by name, for DICOM that is written; what an English name "
+        "says where absent",
+    )
+    colors: dict[str, RgbColor] = Field(
+        {},
+        description="ours: red, green and blue of classes, by name; colours that are told apart where absent",
     )
     prepare: PrepareSpec | None = Field(None, description="how `medseg prepare` reads the source folder")
 
@@ -169,8 +179,11 @@ class Recipe(Spec):
 
     @property
     def label_set(self) -> LabelSet:
-        """The classes by name; generic names where the recipe gives none."""
-        return LabelSet.from_names(self.labels) if self.labels else LabelSet.generic(self.num_classes)
+        """The classes by name, with their codes and colours; generic names where the recipe gives none."""
+        if not self.labels:
+            return LabelSet.generic(self.num_classes)
+        concepts = {name: said.concept for name, said in self.codes.items()}
+        return LabelSet.from_names(self.labels).described(concepts, self.colors)
 
     @property
     def ignore_index(self) -> int:

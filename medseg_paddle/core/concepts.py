@@ -1,10 +1,35 @@
-"""What a label's name means in SNOMED CT; nothing is coded that the name does not say."""
+"""What a label means as codes (SNOMED CT), and what its name alone says of that; nothing else is coded."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
+
+from medseg_paddle.errors import RecipeError
+
+_LONGEST_VALUE, _LONGEST_MEANING = 16, 64  # of VR SH, of VR LO
+_NOT_IN_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")
+_SNOMED = "SCT"
+
+# Verhoeff's check digit (Mathematical Centre Tracts 29, 1969): the dihedral group of order 10, and a permutation.
+_GROUP = (
+    "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
+    "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
+)  # fmt: skip
+_TURNED = (
+    "0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258",
+)  # fmt: skip
+
+
+def _is_concept_number(value: str) -> bool:
+    """A SNOMED CT identifier of a concept: 6 digits or more, 00 or 10 before the last, a check digit as the last."""
+    if not re.fullmatch(r"[1-9][0-9]{2,}[01]0[0-9]", value):
+        return False
+    rest = 0
+    for place, digit in enumerate(reversed(value)):
+        rest = int(_GROUP[rest][int(_TURNED[place % 8][int(digit)])])
+    return rest == 0
 
 
 @dataclass(frozen=True)
@@ -13,18 +38,49 @@ class Code:
 
     Attributes
     ----------
-    value, scheme, meaning : str
+    value, meaning, scheme : str
         ``"SCT"`` is the scheme of SNOMED CT.
+
+    Raises
+    ------
+    RecipeError
+        DICOM cannot hold it, or its value is no concept's number in SNOMED CT: that ends in a check digit.
     """
 
     value: str
     meaning: str
-    scheme: str = "SCT"
+    scheme: str = _SNOMED
+
+    def __post_init__(self) -> None:
+        for what, text, longest in (
+            ("value", self.value, _LONGEST_VALUE),
+            ("scheme", self.scheme, _LONGEST_VALUE),
+            ("meaning", self.meaning, _LONGEST_MEANING),
+        ):
+            if not isinstance(text, str) or not 0 < len(text.strip()) <= len(text) <= longest:
+                raise RecipeError(
+                    f"a code's {what} that DICOM cannot hold: {text!r:.80}",
+                    hint=f"give it 1 to {longest} characters",
+                )
+            if _NOT_IN_TEXT.search(text) or text != text.strip():
+                raise RecipeError(
+                    f"a code's {what} that DICOM cannot hold: {text!r:.80}",
+                    hint="leave out backslashes, line breaks, and spaces at its ends",
+                )
+        if self.scheme != _SNOMED and "SNOMED" in self.scheme.upper():
+            raise RecipeError(
+                f"DICOM knows no coding scheme '{self.scheme}'", hint=f"SNOMED CT is called {_SNOMED}"
+            )
+        if self.scheme == _SNOMED and not _is_concept_number(self.value):
+            raise RecipeError(
+                f"'{self.value}' is no concept of SNOMED CT: its last digits check the others, and do not here",
+                hint="look the number up again; a digit is wrong, missing or in another place",
+            )
 
 
 @dataclass(frozen=True)
 class Concept:
-    """What a segment shows.
+    """What a segment shows (DICOM PS3.3, C.8.20.2).
 
     Attributes
     ----------
@@ -32,16 +88,31 @@ class Concept:
         Of CID 7150: anatomy, something abnormal, or tissue of any kind.
     type : Code
         What it is.
-    side : Code or None
-        Left or right: of what it is, or of the region where there is one.
+    type_modifier : Code or None
+        Of what kind or on which side it is.
     region : Code or None
         In which organ something abnormal lies.
+    region_modifier : Code or None
+        On which side that organ is, or which part of it is meant.
     """
 
     category: Code
     type: Code
-    side: Code | None = None
+    type_modifier: Code | None = None
     region: Code | None = None
+    region_modifier: Code | None = None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Concept:
+        """Of what ``dataclasses.asdict`` made of one.
+
+        Raises
+        ------
+        KeyError, TypeError, AttributeError, RecipeError
+            It is something else.
+        """
+        further = {part: code and Code(**code) for part, code in content.items()}
+        return cls(**further | {part: Code(**content[part]) for part in ("category", "type")})
 
 
 _ANATOMY = Code("91723000", "Anatomical Structure")
@@ -134,15 +205,16 @@ def concept_of(name: str) -> Concept:
         sides = [word for word in words if word in _SIDES]
         found = _plain([word for word in words if word not in _SIDES])
         if found is not None and len(sides) == 1:
-            found = replace(found, side=_SIDES[sides[0]])
+            part = "type_modifier" if found.region is None else "region_modifier"
+            found = replace(found, **{part: _SIDES[sides[0]]})
         elif sides:
             found = None
     return found or _GENERIC
 
 
-def uncoded(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` that :func:`concept_of` knows no code for."""
-    return tuple(name for name in names if concept_of(name) == _GENERIC)
+def is_uncoded(concept: Concept) -> bool:
+    """Whether it says nothing but "Tissue"."""
+    return concept == _GENERIC
 
 
 def _known(word: str) -> str:

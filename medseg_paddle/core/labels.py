@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from medseg_paddle.core.concepts import Concept, concept_of
 from medseg_paddle.errors import RecipeError
+
+Color = tuple[int, int, int]
 
 # First Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), told apart by colour-blind readers too. Each of the
 # others is the one farthest from all before it, in CIELAB, half as far for those who lack red or green cones.
@@ -29,11 +33,37 @@ class Label:
         What a person calls it.
     color : tuple of int
         Red, green, blue, 0..255.
+    concept : Concept or None
+        What somebody said that it means; None where nobody did.
     """
 
     index: int
     name: str
-    color: tuple[int, int, int]
+    color: Color
+    concept: Concept | None = None
+
+    @property
+    def meaning(self) -> Concept:
+        """What it means as codes: what somebody said, else what its name says."""
+        return self.concept or concept_of(self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest and a bundle have it; `concept` is left out where nobody said it."""
+        content = asdict(self)
+        return content if self.concept else {key: content[key] for key in ("index", "name", "color")}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Label:
+        """What :meth:`to_json` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, AttributeError, RecipeError
+            It is something else.
+        """
+        concept = content.get("concept")
+        said = None if concept is None else Concept.from_json(concept)
+        return cls(content["index"], content["name"], tuple(content["color"]), said)
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,19 @@ class LabelSet:
     def generic(cls, num_classes: int) -> LabelSet:
         """``background``, ``class 1``, ``class 2``, ... for data that names nothing."""
         return cls.from_names(["background", *(f"class {i}" for i in range(1, num_classes))])
+
+    def described(self, concepts: Mapping[str, Concept], colors: Mapping[str, Color]) -> LabelSet:
+        """The same classes, with what somebody says about those that are named."""
+        return LabelSet(
+            tuple(
+                replace(
+                    label,
+                    concept=concepts.get(label.name, label.concept),
+                    color=colors.get(label.name, label.color),
+                )
+                for label in self.labels
+            )
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

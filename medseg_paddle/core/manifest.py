@@ -174,7 +174,7 @@ class Manifest:
             {
                 "version": MANIFEST_VERSION,
                 "name": self.name,
-                "labels": [asdict(label) for label in self.labels],
+                "labels": [label.to_json() for label in self.labels],
                 "splits": {
                     split: [
                         {
@@ -224,9 +224,7 @@ class Manifest:
             root = path.parent.resolve()
             return cls(
                 name=raw["name"],
-                labels=LabelSet(
-                    tuple(Label(la["index"], la["name"], tuple(la["color"])) for la in raw["labels"])
-                ),
+                labels=LabelSet(tuple(map(Label.from_json, raw["labels"]))),
                 splits={
                     split: tuple(
                         _case(entry, root, path) for entry in raw["splits"].get(split, ()) if split in splits

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydicom.sr.coding import Code as PydicomCode
 
-from medseg_paddle.core import Label
-from medseg_paddle.core.concepts import Code
+from medseg_paddle.core import Label, LabelSet
+from medseg_paddle.core.concepts import Code, is_uncoded
 from medseg_paddle.errors import DataError, RecipeError
 
 MAKER = "medseg-paddle"
@@ -72,6 +72,15 @@ def made_with() -> dict[str, Any]:
 def pydicom_code(code: Code) -> PydicomCode:
     """A code as pydicom and highdicom take it."""
     return PydicomCode(code.value, code.scheme, code.meaning)
+
+
+def without_codes(labels: LabelSet) -> tuple[str, ...]:
+    """What to say of labels that no code is known for."""
+    names = [label.name for label in labels.foreground if is_uncoded(label.meaning)]
+    if not names:
+        return ()
+    listed = ", ".join(f"'{name}'" for name in names)
+    return (f"no SNOMED code is known for {listed}: written as 'Tissue', with the name beside it",)
 
 
 def require_name(label: Label) -> None:

@@ -13,12 +13,14 @@ from medseg_paddle.io.dicom_header import damage_refused, require_header
 from medseg_paddle.io.isolated import Job
 
 # DICOM PS3.3, C.7.1.1 (patient), C.7.2.1 (study), C.7.4.1 (frame of reference), C.7.6.1.1.5 (lossy compression),
-# C.7.6.1 (burned in annotation): what an archive files an object by, what was lost before, and what pictures show.
+# C.7.6.1 (burned in annotation), C.12.1 (time zone): what an archive files an object by, what was lost before, what
+# pictures show, and where the study's times are those of the clock.
 REPEATED = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved",
     "DeidentificationMethod", "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription",
     "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator", "LossyImageCompression",
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation",
+    "TimezoneOffsetFromUTC",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from medseg_paddle.io.limits import require_amount
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _DATES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+# Whose time is that of the making: the object, what it shows, and the contours in it.
+_DATED = ("InstanceCreation", "Content", "StructureSet")
+_OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 _SEXES = ("M", "F", "O")
 # Those that the standard lets be empty (type 2); the others are left out where the series' header has no value.
 _MAY_BE_EMPTY = (
@@ -181,6 +185,25 @@ def image_headers(reference: Reference) -> tuple[list[Dataset], list[int]]:
         image.PerFrameFunctionalGroupsSequence = [_placed(one) for one in members]
         images.append(image)
     return images, ordered
+
+
+def date_in_zone_of(made: Dataset, reference: Reference) -> None:
+    """Date an object, by the clock of the series' time zone where its header names one, else by this machine's.
+
+    The zone that an object names holds for all its times (PS3.3, C.12.1), those of the study too, which are the
+    series' own.
+    """
+    offset = _OFFSET.fullmatch(reference.origin["TimezoneOffsetFromUTC"])
+    now = datetime.now().astimezone()
+    if offset is not None:
+        sign, hours, minutes = offset.groups()
+        east = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
+        now = datetime.now(timezone(east))
+        made.TimezoneOffsetFromUTC = offset.group()
+    for what in _DATED:
+        if f"{what}Date" in made:
+            setattr(made, f"{what}Date", now.strftime("%Y%m%d"))
+            setattr(made, f"{what}Time", now.strftime("%H%M%S"))
 
 
 def _by_file(slices: Iterable[Slice]) -> Iterable[list[Slice]]:

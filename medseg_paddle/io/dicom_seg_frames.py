@@ -337,6 +337,6 @@ def _overlapping(overlaps: Counter[tuple[int, int]], names: dict[int, str], path
     )
     return DataError(
         f"{path}: segments overlap: {listed}",
-        hint="name the segments to read, of which no two overlap (`medseg convert --segment N`); "
-        "a label map holds one class per voxel",
+        hint="name the segments to read, of which no two overlap (`medseg convert --segment N`), or write each into a "
+        "file of its own (`--each`); a label map holds one class per voxel",
     )

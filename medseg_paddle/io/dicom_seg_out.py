@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import highdicom as hd
+from numpy.typing import NDArray
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from medseg_paddle.core import Label, LabelMap
-from medseg_paddle.core.concepts import concept_of
+from medseg_paddle.core import Label, LabelMap, LabelSet
+from medseg_paddle.core.concepts import Code
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom_made import (
     LONGEST_TEXT,
@@ -23,7 +24,7 @@ from medseg_paddle.io.dicom_made import (
     pydicom_code,
     require_name,
 )
-from medseg_paddle.io.dicom_reference import Reference, image_headers, labels_on
+from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of, image_headers, labels_on
 from medseg_paddle.io.files import whole_file
 
 Kind = Literal["BINARY", "LABELMAP"]
@@ -39,7 +40,7 @@ def write_segmentation(
 ) -> bool:
     """Write a label map as a segmentation of a series; atomic.
 
-    Segment n is the label of index n, under its name, with the codes that the name says (:func:`concept_of`) and its
+    Segment n is the label of index n, under its name, with the codes that it or its name has (`Label.meaning`) and its
     colour. Every frame has the position of the image that it lies on and refers to it; frames without a voxel are
     left out. A map without a voxel becomes one empty frame for each segment, on the first image.
 
@@ -71,8 +72,42 @@ def write_segmentation(
         `path` cannot be written.
     """
     array = labels_on(reference, label_map)
+    return write_segments(path, array, label_map.labels, reference, algorithm=algorithm, kind=kind)
+
+
+def write_segments(
+    path: Path,
+    array: NDArray[Any],
+    labels: LabelSet,
+    reference: Reference,
+    *,
+    algorithm: Algorithm | None,
+    kind: Kind = "BINARY",
+) -> bool:
+    """As :func:`write_segmentation`, of an array; atomic. Its segments may overlap.
+
+    Parameters
+    ----------
+    path : Path
+    array : ndarray, shape ``reference.geometry.shape``, or that and the number of segments; uint8 or uint16
+        The label of each voxel; or, of each voxel and segment, 1 where it belongs to it. The latter is BINARY alone.
+    labels : LabelSet
+    reference, algorithm, kind
+        As for :func:`write_segmentation`.
+
+    Returns
+    -------
+    bool
+        Whether any voxel belongs to a segment.
+
+    Raises
+    ------
+    DataError, SetupError
+        As for :func:`write_segmentation`.
+    """
     images, order = image_headers(reference)
-    array, places = array[order], None
+    # No copy where a file is an image: masks that overlap are large.
+    array, places = array if order == list(range(len(order))) else array[order], None
     is_found = bool(array.any())
     if not is_found:
         array, position = array[:1], reference.slices[order[0]].position
@@ -88,7 +123,7 @@ def write_segmentation(
                 images,
                 array,
                 kind,
-                [_described(label, algorithm) for label in label_map.labels.foreground],
+                [_described(label, algorithm) for label in labels.foreground],
                 series_instance_uid=generate_uid(prefix=None),
                 series_number=SEGMENTATION_SERIES,
                 sop_instance_uid=generate_uid(prefix=None),
@@ -102,6 +137,7 @@ def write_segmentation(
                 transfer_syntax_uid=RLELossless if is_map else ExplicitVRLittleEndian,
                 specific_character_set="ISO_IR 192",
             )
+            date_in_zone_of(made, reference)
             made.ContentCreatorName = None  # type 2; highdicom leaves it out
             if len(reference.slices) == 1:  # highdicom makes up a distance of 1 mm
                 del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
@@ -117,7 +153,7 @@ def write_segmentation(
 
 def _described(label: Label, algorithm: Algorithm | None) -> hd.seg.SegmentDescription:
     require_name(label)
-    concept = concept_of(label.name)
+    concept = label.meaning
     described = hd.seg.SegmentDescription(
         label.index,
         label.name,
@@ -136,10 +172,14 @@ def _described(label: Label, algorithm: Algorithm | None) -> hd.seg.SegmentDescr
         anatomic_regions=None if concept.region is None else [pydicom_code(concept.region)],
         display_color=hd.color.CIELabColor.from_rgb(*label.color),
     )
-    if concept.side is not None:
-        side = hd.sr.CodedConcept.from_code(pydicom_code(concept.side))
-        if concept.region is None:
-            described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
-        else:
-            described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [side]
+    if concept.type_modifier is not None:
+        (kind,) = described.SegmentedPropertyTypeCodeSequence
+        kind.SegmentedPropertyTypeModifierCodeSequence = [_coded(concept.type_modifier)]
+    if concept.region is not None and concept.region_modifier is not None:
+        (region,) = described.AnatomicRegionSequence
+        region.AnatomicRegionModifierSequence = [_coded(concept.region_modifier)]
     return described
+
+
+def _coded(code: Code) -> hd.sr.CodedConcept:
+    return hd.sr.CodedConcept.from_code(pydicom_code(code))

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import functools
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from typing import IO
 from medseg_paddle.errors import SetupError
 
 _KEY = ".key"
+_LONGEST_PART = 64  # bytes; a name has 255, and the rest of it needs room
 # What file systems answer that know no locks: Lustre without `-o flock`, some of FUSE, NFS without its lock service.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _locks: set[int] = set()
@@ -25,6 +27,12 @@ _locks: set[int] = set()
 
 class NoLocksError(SetupError):
     """A file system cannot lock files."""
+
+
+def part_of_name(text: str) -> str:
+    """Words of a text as a part of a file's name: letters, digits and ``_``, at most 64 bytes of them."""
+    words = re.sub(r"\W+", "_", text).strip("_")
+    return words.encode()[:_LONGEST_PART].decode(errors="ignore")
 
 
 def write_text(path: Path, text: str) -> None:

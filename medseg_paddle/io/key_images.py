@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from medseg_paddle.io.dicom_made import KEY_IMAGES_SERIES, LONGEST_TEXT, Algorithm, drawn_by, made_with
-from medseg_paddle.io.dicom_reference import Reference, image_headers
+from medseg_paddle.io.dicom_made import (
+    KEY_IMAGES_SERIES,
+    LONGEST_TEXT,
+    Algorithm,
+    drawn_by,
+    made_with,
+)
+from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of, image_headers
 from medseg_paddle.io.files import whole_file
 from medseg_paddle.io.patient_sides import towards
 
@@ -74,6 +80,7 @@ def write_key_images(
             made.DerivationDescription = f"contours: {by}"
             made.SourceImageSequence = [_source(reference, shown)]
             _repeat_of_pixels(made, reference.origin)
+            date_in_zone_of(made, reference)
             made.Laterality = ""  # type 2C, where nobody says whether the body part is one of a pair
             with whole_file(path) as temporary:
                 made.save_as(temporary)

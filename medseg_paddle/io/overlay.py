@@ -32,6 +32,7 @@ _PAPER: Color = (22, 24, 28)
 INK: Color = (232, 232, 232)
 _LEAST_SIDE = 384
 _FILL = 0.85
+_LINE = 14  # tenths of the font's size, from a title's line to the next
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def draw_overlay(
 ) -> Picture:
     """Draw the contours of a segmentation on its image, with a legend below.
 
-    Small pictures are enlarged by a whole factor, to 384 pixels or more along the longer side.
+    Small pictures are enlarged by a whole factor, to 384 pixels or more along the longer side. Beside one that is
+    narrower than an entry of its legend, there is empty paper on the right.
 
     Parameters
     ----------
@@ -103,10 +105,12 @@ def draw_overlay(
         entries.append(LegendEntry("truth", _WHITE, dashed=True))
     size = _font_size(picture)
     margin = size // 2
-    legend = draw_legend(entries, picture.shape[1] - margin, size)
-    below = paper(legend.shape[0], picture.shape[1])
-    below[:, margin:] = legend
-    return np.vstack([picture, below])
+    height, width = picture.shape[:2]
+    legend = draw_legend(entries, width - margin, size)
+    drawn = paper(height + legend.shape[0], max(width, margin + legend.shape[1]))
+    drawn[:height, :width] = picture
+    drawn[height:, margin : margin + legend.shape[1]] = legend
+    return drawn
 
 
 def draw_comparison(
@@ -169,19 +173,20 @@ def draw_comparison(
 
     size = _font_size(picture)
     legends = [draw_legend(entries, picture.shape[1], size) for entries in ([], classes, errors)]
-    height = max(legend.shape[0] for legend in legends)
+    height, width = (max(legend.shape[axis] for legend in legends) for axis in (0, 1))
     panels = []
     for panel, legend in zip((picture, true_panel, error_panel), legends, strict=True):
-        below = paper(height, picture.shape[1])
-        below[: legend.shape[0]] = legend
-        panels.append(np.vstack([panel, below]))
+        whole = paper(panel.shape[0] + height, width)
+        whole[: panel.shape[0], : panel.shape[1]] = panel
+        whole[panel.shape[0] : panel.shape[0] + legend.shape[0], : legend.shape[1]] = legend
+        panels.append(whole)
     return _sheet(panels, ("image", "truth", "prediction against truth"), 3, size)
 
 
 def contact_sheet(
     images: Sequence[Picture], *, titles: Sequence[str] | None = None, columns: int = 3
 ) -> Picture:
-    """Lay pictures out in rows, each under its title.
+    """Lay pictures out in rows, each under its title, which takes as many lines as it needs.
 
     Parameters
     ----------
@@ -211,35 +216,59 @@ def _sheet(
 ) -> Picture:
     gap = max(4, font_size // 2)
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    head = 0 if titles is None else 2 * font_size
+    font = ImageFont.load_default(font_size)
+    words = [word for title in titles or () for word in title.split()]
+    width = max([width, *(math.ceil(font.getlength(word)) for word in words)])
+    lines = [in_lines(title, width, font_size) for title in titles or ()]
+    head = 0 if titles is None else 2 * font_size + _LINE * font_size * (max(map(len, lines)) - 1) // 10
     rows = math.ceil(len(pictures) / columns)
     sheet = paper(rows * (head + height + gap) + gap, columns * (width + gap) + gap)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         top, left = gap + row * (head + height + gap), gap + column * (width + gap)
         if titles is not None:
-            sheet[top : top + head, left : left + width] = _title(titles[number], (head, width), font_size)
+            sheet[top : top + head, left : left + width] = _title(lines[number], (head, width), font_size)
         top += head + (height - picture.shape[0]) // 2
         left += (width - picture.shape[1]) // 2
         sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return sheet
 
 
-def _title(text: str, size: tuple[int, int], font_size: int) -> Picture:
+def _title(lines: Sequence[str], size: tuple[int, int], font_size: int) -> Picture:
     strip = Image.fromarray(paper(*size))
-    ImageDraw.Draw(strip).text(
-        (0, size[0] // 2), text, fill=INK, font=ImageFont.load_default(font_size), anchor="lm"
-    )
+    pen, font = ImageDraw.Draw(strip), ImageFont.load_default(font_size)
+    for number, line in enumerate(lines):
+        middle = size[0] * (2 * number + 1) // (2 * len(lines))
+        pen.text((0, middle), line, fill=INK, font=font, anchor="lm")
     return np.array(strip)
 
 
+def in_lines(text: str, width: int, font_size: int) -> list[str]:
+    """A text in lines of at most `width` pixels, broken between words."""
+    font = ImageFont.load_default(font_size)
+    if font.getlength(text) <= width:
+        return [text]
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def draw_legend(entries: Sequence[LegendEntry], width: int, font_size: int) -> Picture:
-    """Swatches and names side by side, in as many lines as `width` needs; empty without entries."""
+    """Swatches and names side by side, in as many lines as `width` needs; empty without entries.
+
+    Wider than `width` where one entry is: half a number is another number.
+    """
     font = ImageFont.load_default(font_size)
     line, swatch = 2 * font_size, round(1.4 * font_size)
     places, x, y = [], 0, 0
-    for entry in entries:
-        length = swatch + font_size // 2 + math.ceil(font.getlength(entry.text))
+    lengths = [swatch + font_size // 2 + math.ceil(font.getlength(entry.text)) for entry in entries]
+    width = max([width, *lengths])
+    for length in lengths:
         if x and x + length > width:
             x, y = 0, y + line
         places.append((x, y + line // 2))

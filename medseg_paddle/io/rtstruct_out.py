@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from medseg_paddle.core import Box, Label, LabelMap
-from medseg_paddle.core.concepts import Code, concept_of
+from medseg_paddle.core.concepts import Code
 from medseg_paddle.io.contours import outlines
 from medseg_paddle.io.dicom_file import Slice
 from medseg_paddle.io.dicom_made import (
@@ -27,7 +26,7 @@ from medseg_paddle.io.dicom_made import (
     drawn_by,
     require_name,
 )
-from medseg_paddle.io.dicom_reference import Reference, image_headers, labels_on
+from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of, image_headers, labels_on
 from medseg_paddle.io.files import whole_file
 
 # "Detached Study Management", retired, and still the class that a structure set names a study by.
@@ -79,7 +78,7 @@ def write_structures(
     for label in labels:
         require_name(label)
     headers, _ = image_headers(reference)
-    made = _head(headers[0], algorithm)
+    made = _head(headers[0], reference, algorithm)
     references = [_image(reference, one) for one in reference.slices]
     made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(reference, headers)]
     made.StructureSetROISequence = []
@@ -100,9 +99,9 @@ def write_structures(
     return bool(array.any())
 
 
-def _head(header: Dataset, algorithm: Algorithm | None) -> Dataset:
+def _head(header: Dataset, reference: Reference, algorithm: Algorithm | None) -> Dataset:
     """Patient, study, series, equipment and the set itself."""
-    now, by = datetime.now().astimezone(), drawn_by(algorithm)
+    by = drawn_by(algorithm)
     made = Dataset()
     made.file_meta = FileMetaDataset()
     # Explicit VR has no room for a contour of more than 64 KiB.
@@ -121,8 +120,8 @@ def _head(header: Dataset, algorithm: Algorithm | None) -> Dataset:
     made.SoftwareVersions = version(MAKER)
     made.FrameOfReferenceUID = header.FrameOfReferenceUID
     made.PositionReferenceIndicator = header.get("PositionReferenceIndicator", "")
-    made.InstanceCreationDate = made.StructureSetDate = now.strftime("%Y%m%d")
-    made.InstanceCreationTime = made.StructureSetTime = now.strftime("%H%M%S")
+    made.InstanceCreationDate = made.StructureSetDate = ""
+    date_in_zone_of(made, reference)
     made.StructureSetLabel = "SEGMENTATION"
     made.StructureSetDescription = by
     made.ApprovalStatus = "UNAPPROVED"
@@ -207,13 +206,13 @@ def _numbers(points: NDArray[np.float64]) -> RawDataElement:
 
 
 def _observation(label: Label) -> Dataset:
-    concept = concept_of(label.name)
+    concept = label.meaning
     item = Dataset()
     item.ObservationNumber = item.ReferencedROINumber = label.index
     item.RTROIInterpretedType = item.ROIInterpreter = ""  # organ or target: the plan's decision
     code = _code(concept.type)
-    if concept.side is not None and concept.region is None:
-        code.SegmentedPropertyTypeModifierCodeSequence = [_code(concept.side)]
+    if concept.type_modifier is not None:
+        code.SegmentedPropertyTypeModifierCodeSequence = [_code(concept.type_modifier)]
     item.RTROIIdentificationCodeSequence = [code]
     return item
 

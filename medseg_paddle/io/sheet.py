@@ -19,6 +19,7 @@ from medseg_paddle.io.overlay import (
     as_rgb,
     draw_contours,
     draw_legend,
+    in_lines,
     paper,
 )
 
@@ -133,7 +134,9 @@ def draw_sheet(
     width = 2 * _MARGIN + most * TILE_SIDE + (most - 1) * _GAP
     parts = [paper(_MARGIN, width), _text_line(title, width, _LARGE, INK)]
     for note in notes:
-        parts += [_text_line(line, width, _PLAIN, _FAINT) for line in _broken(note, width - 2 * _MARGIN)]
+        parts += [
+            _text_line(line, width, _PLAIN, _FAINT) for line in in_lines(note, width - 2 * _MARGIN, _PLAIN)
+        ]
     for row in rows:
         parts += [paper(_GAP, width), *_row(row, width)]
     parts += [paper(_GAP, width), _legend(label_set, width, mixed=mixed), paper(_GAP, width)]
@@ -143,7 +146,7 @@ def draw_sheet(
 def _row(row: Row, width: int) -> list[Picture]:
     lines = [_text_line(row.title, width, _PLAIN, INK)]
     lines += [
-        _text_line(line, width, _SMALL, _FAINT) for line in _broken(row.note, width - 2 * _MARGIN, _SMALL)
+        _text_line(line, width, _SMALL, _FAINT) for line in in_lines(row.note, width - 2 * _MARGIN, _SMALL)
     ]
     height = max(tile.picture.shape[0] for tile in row.tiles)
     strip = paper(_SPACE + height + 2 * _SMALL, width)
@@ -161,7 +164,7 @@ def _legend(label_set: LabelSet, width: int, *, mixed: bool) -> Picture:
     entries.append(LegendEntry("ignored (hatched)", _HATCHED))
     if mixed:
         entries.append(LegendEntry("mixed in", _WHITE, dashed=True))
-    legend = draw_legend(entries, width - 2 * _MARGIN, _PLAIN)
+    legend = draw_legend(entries, width - 2 * _MARGIN, _PLAIN)[:, : width - 2 * _MARGIN]
     strip = paper(legend.shape[0], width)
     strip[:, _MARGIN : _MARGIN + legend.shape[1]] = legend
     return strip
@@ -196,16 +199,3 @@ def _fitted(text: str, width: int, font: Any) -> str:
         if font.getlength(shorter) <= width:
             return shorter
     return ""
-
-
-def _broken(text: str, width: int, font_size: int = _PLAIN) -> list[str]:
-    """The text in lines of at most `width` pixels, broken between words."""
-    font = ImageFont.load_default(font_size)
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines

@@ -13,13 +13,13 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import generate_uid
 
-from medseg_paddle.core.concepts import concept_of
-from medseg_paddle.io.dicom_made import LONGEST_TEXT, MAKER, REPORT_SERIES, Algorithm, made_with, pydicom_code
-from medseg_paddle.io.dicom_reference import Reference
+from medseg_paddle.io.dicom_made import LONGEST_TEXT, MAKER, REPORT_SERIES, Algorithm, made_with
+from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of
 from medseg_paddle.io.files import whole_file
 
 # pydicom's tables lack it; DICOM writes the unit of UCUM so in others ("mg/ml").
 _MILLILITRE = PydicomCode("ml", "UCUM", "milliliter")
+_SIDES = tuple(codes.cid244.concepts.values())  # "Laterality"
 
 
 def write_report(
@@ -88,6 +88,7 @@ def write_report(
             specific_character_set="ISO_IR 192",
             **made_with(),
         )
+        date_in_zone_of(report, reference)
         with whole_file(path) as temporary:
             report.save_as(temporary)
 
@@ -95,12 +96,7 @@ def write_report(
 def _group(
     segment: Dataset, segments: Dataset, reference: Reference, millilitres: float, algorithm: Algorithm
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    concept, number = concept_of(segment.SegmentLabel), int(segment.SegmentNumber)
-    site = concept.region or (concept.type if concept.side is not None else None)
-    sites = []
-    if site is not None:
-        side = None if concept.side is None else pydicom_code(concept.side)
-        sites.append(hd.sr.FindingSite(pydicom_code(site), laterality=side))
+    number, finding = int(segment.SegmentNumber), segment.SegmentedPropertyTypeCodeSequence[0]
     tracking = hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID)
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking,
@@ -110,9 +106,9 @@ def _group(
             number,
             source_series=hd.sr.SourceSeriesForSegmentation(reference.slices[0].uid),
         ),
-        finding_category=pydicom_code(concept.category),
-        finding_type=pydicom_code(concept.type),
-        finding_sites=sites or None,
+        finding_category=_code(segment.SegmentedPropertyCategoryCodeSequence[0]),
+        finding_type=_code(finding),
+        finding_sites=_sites(segment, finding),
         algorithm_id=hd.sr.AlgorithmIdentification(algorithm.name, algorithm.version),
         measurements=[
             hd.sr.Measurement(
@@ -123,3 +119,26 @@ def _group(
             )
         ],
     )
+
+
+def _sites(segment: Dataset, finding: Dataset) -> list[hd.sr.FindingSite] | None:
+    """The organ that something lies in, or the organ itself where its side is known."""
+    (region,) = segment.get("AnatomicRegionSequence") or (None,)
+    (modifier,) = (region or finding).get(
+        "SegmentedPropertyTypeModifierCodeSequence" if region is None else "AnatomicRegionModifierSequence"
+    ) or (None,)
+    side = modifier if modifier is not None and _code(modifier) in _SIDES else None
+    if region is None and side is None:
+        return None
+    other = None if modifier is None or side is not None else _code(modifier)
+    return [
+        hd.sr.FindingSite(
+            _code(region or finding),
+            laterality=side and _code(side),
+            topographical_modifier=other,
+        )
+    ]
+
+
+def _code(item: Dataset) -> PydicomCode:
+    return PydicomCode(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)

@@ -25,7 +25,7 @@ from medseg_paddle.steps.members import Runs, open_members, require_one_task
 from medseg_paddle.steps.provenance import versions, without_files
 
 # What of a recipe an export reads that the training did not.
-_MAY_CHANGE = ("inference", "postprocessing", "export", "device")
+_MAY_CHANGE = ("inference", "postprocessing", "codes", "colors", "export", "device")
 
 
 def export(
@@ -56,8 +56,8 @@ def export(
     device : str, optional
         Where the comparison is computed, in place of the recipe's.
     overrides : sequence of str
-        ``key=value`` changes of the recipe for this export: of ``inference``, ``postprocessing``, ``export`` and
-        ``device``. The run stays as it is; the bundle says what was used.
+        ``key=value`` changes of the recipe for this export: of ``inference``, ``postprocessing``, ``codes``,
+        ``colors``, ``export`` and ``device``. The run stays as it is; the bundle says what was used.
 
     Returns
     -------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelMap, Volume
-from medseg_paddle.core.concepts import uncoded
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.io.dicom_made import Algorithm, drawn_by, require_name
-from medseg_paddle.io.files import write_bytes
+from medseg_paddle.io.dicom_made import Algorithm, drawn_by, require_name, without_codes
+from medseg_paddle.io.files import part_of_name, write_bytes
 from medseg_paddle.io.images import write_image, write_label
 from medseg_paddle.io.mesh import MESH_FORMATS, MeshFormat, surface, write_mesh
 from medseg_paddle.io.nifti import write_label_nifti
@@ -116,11 +114,7 @@ class Outputs:
 
     def notes(self, bundle: Bundle) -> tuple[str, ...]:
         """What to know of all answers, for people."""
-        names = uncoded(bundle.labels.names[1:]) if self.is_dicom else ()
-        if not names:
-            return ()
-        listed = ", ".join(f"'{name}'" for name in names)
-        return (f"no SNOMED code is known for {listed}: written as 'Tissue', with the name beside it",)
+        return without_codes(bundle.labels) if self.is_dicom else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,8 +223,7 @@ def _write_all(
         for label in labels.foreground:
             mask = answer.array == label.index
             if mask.any():
-                name = re.sub(r"\W+", "_", label.name).strip("_")
-                path = writer.target(f"mesh_{label.index}_{name}.{outputs.mesh}")
+                path = writer.target(f"mesh_{label.index}_{part_of_name(label.name)}.{outputs.mesh}")
                 write_mesh(path, surface(mask, answer.labels.geometry), label.name)
 
 

@@ -33,7 +33,7 @@ class ShownSlice:
         Slice of the volume.
     title : str
     picture : ndarray, shape (H, W, 3), uint8, RGB
-        Upright, of square pixels, with the sides of the patient at its edges and a legend below.
+        Upright, of square pixels, with the sides of the patient at its edges and a legend below, which may be wider.
     """
 
     index: int
@@ -76,7 +76,7 @@ def shown_slices(
             named,
         )
         title = f"slice {k + 1} of {len(found)}"
-        picture[: size[1]] = mark_sides(picture[: size[1]], letters)
+        picture[: size[1], : size[0]] = mark_sides(picture[: size[1], : size[0]], letters)
         shown.append(ShownSlice(k, title, picture))
     return shown
 

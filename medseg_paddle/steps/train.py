@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 
 # What comes after the training.
 _LATER_USE = frozenset(
-    {"description", "prepare", "inference", "postprocessing", "export", "test_dataset", "surface_tolerance"}
-)
+    {
+        "description", "codes", "colors", "prepare", "inference", "postprocessing", "export", "test_dataset",
+        "surface_tolerance",
+    }
+)  # fmt: skip
 # Keys that may differ between a run and its resumption: length, bookkeeping, and later use.
 _MAY_CHANGE = _LATER_USE | {
     "iters", "save_interval", "log_iters", "keep_checkpoint_max", "model_graph", "num_workers", "overlays", "device",

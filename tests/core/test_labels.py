@@ -1,10 +1,13 @@
 """Colours of labels, and what a label map may hold."""
 
+import json
+
 import numpy as np
 import pytest
 
-from medseg_paddle.core import Geometry, LabelMap, LabelSet
-from medseg_paddle.errors import DataError
+from medseg_paddle.core import Geometry, Label, LabelMap, LabelSet
+from medseg_paddle.core.concepts import concept_of
+from medseg_paddle.errors import DataError, RecipeError
 
 LABELS = LabelSet.from_names(["background", "liver"])
 # Gamma of sRGB and its matrix to CIE XYZ (IEC 61966-2-1).
@@ -36,3 +39,26 @@ def test_a_label_map_holds_integers_of_8_or_16_bits_without_a_sign(dtype):
         LabelMap(np.ones((1, 2, 3), fine), geometry, LABELS)
     with pytest.raises(DataError, match=np.dtype(dtype).name):
         LabelMap(np.ones((1, 2, 3), dtype), geometry, LABELS)
+
+
+def test_labels_are_the_same_after_a_file_and_those_of_earlier_files_have_no_codes():
+    concept = concept_of("cyst of the left kidney")
+    labels = LABELS.described({"liver": concept}, {"liver": (1, 2, 3)})
+    written = json.loads(json.dumps([label.to_json() for label in labels]))
+    assert LabelSet(tuple(map(Label.from_json, written))) == labels
+    assert [label.to_json() for label in LABELS] == [
+        {"index": 0, "name": "background", "color": (0, 0, 0)},
+        {"index": 1, "name": "liver", "color": (230, 159, 0)},
+    ]
+    for wrong in (
+        {**written[1], "concept": {}},
+        {**written[1], "concept": {"category": None, "type": None}},
+        {**written[1], "concept": {**written[1]["concept"], "x": None}},
+        {**written[1], "concept": [1]},
+        {
+            **written[1],
+            "concept": {**written[1]["concept"], "type": {"value": "1", "meaning": "x", "scheme": "SCT"}},
+        },
+    ):
+        with pytest.raises((KeyError, TypeError, AttributeError, RecipeError)):
+            Label.from_json(wrong)

@@ -10,6 +10,7 @@ import pytest
 
 from medseg_paddle.bundle import Bundle, ParityError
 from medseg_paddle.core import Acquisition, LabelSet, SpacingRange
+from medseg_paddle.core.concepts import concept_of
 from medseg_paddle.description import Parity
 from medseg_paddle.errors import ModelError, SetupError
 
@@ -39,7 +40,9 @@ def test_a_bundle_says_what_was_put_into_it(tmp_path, description):
     said = description(
         name="künstlich",
         window=None,
-        labels=LabelSet.from_names(["background", "tumour"]),
+        labels=LabelSet.from_names(["background", "tumour"]).described(
+            {"tumour": concept_of("kidney tumour")}, {"tumour": (1, 2, 3)}
+        ),
         trained_on=Acquisition(
             ("axial", "oblique"), ("HU",), SpacingRange(0.5, 0.7, 0.9), SpacingRange(1, 1, 1)
         ),
