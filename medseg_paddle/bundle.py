@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -136,10 +137,24 @@ class Bundle:
         ndarray, ndarray
             A picture ``[H, W, C]``, 0..255, and ``[K, H, W]``; of a model of volumes a patch ``[C, D, H, W]`` as the
             network takes it, and ``[K, D, H, W]``. See :meth:`Description.answer_to_sample`.
+
+        Raises
+        ------
+        ModelError
+            They are no arrays, or not of this model.
         """
-        sample, probabilities = (
-            np.load(self.path / name, allow_pickle=False) for name in (_SAMPLE_INPUT, _SAMPLE_OUTPUT)
-        )
+        sample, probabilities = (_array(self.path / name) for name in (_SAMPLE_INPUT, _SAMPLE_OUTPUT))
+        description = self.description
+        size, channels = sample.shape[:-1], sample.shape[-1:]
+        if description.dimensions == 3:
+            size, channels = sample.shape[1:], sample.shape[:1]
+        whole = len(size) == description.dimensions and channels == (description.in_channels,)
+        if not whole or not sample.size or probabilities.shape != (len(description.labels), *size):
+            raise ModelError(
+                f"{self.path}: the sample of {sample.shape}, with an answer of {probabilities.shape}, is none of a "
+                f"model that takes {description.in_channels} channel(s) and knows {len(description.labels)} classes",
+                hint=_AGAIN,
+            )
         return sample, probabilities
 
     @classmethod
@@ -205,7 +220,7 @@ class Bundle:
             content = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
             version = content["version"]
             known = from_json(content) if version in READ_VERSIONS else None
-        except (KeyError, TypeError, ValueError, AttributeError, MedsegError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, MedsegError) as error:
             raise ModelError(
                 f"{path / _DESCRIPTION} is not readable ({type(error).__name__}: {error})", hint=_AGAIN
             ) from error
@@ -222,6 +237,18 @@ class Bundle:
 
 
 _AGAIN = "copy the whole bundle again from its source, or export the run again"
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        # Mapped first: no more memory is taken than the file holds, whatever its header says.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray) and found.dtype.kind in "fu":
+            return np.array(found)
+        problem = "no array of numbers"
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        problem = str(error)
+    raise ModelError(f"{path} cannot be read: {problem}", hint=_AGAIN)
 
 
 def _files(folder: Path) -> set[str]:

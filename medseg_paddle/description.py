@@ -18,6 +18,7 @@ from medseg_paddle.preprocess import (
     rules_from_specs,
     segment,
 )
+from medseg_paddle.stored_description import require_kinds
 
 BUNDLE_VERSION = 3
 READ_VERSIONS = (2, BUNDLE_VERSION)
@@ -192,11 +193,10 @@ def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
     if content["version"] == 2:
         content = {**_SINCE_VERSION_2, **content}
     content = {**_SINCE_VERSION_3, **content}
+    require_kinds(content)
     values = {field.name: content[field.name] for field in fields(Description)}
     for name in ("channel_windows", "picture_windows"):
         values[name] = tuple(Window(**one) for one in values[name])
-    for name in ("files_per_case", "members", "neighbours"):
-        values[name] = int(values[name])
     values["labels"] = LabelSet(tuple(map(Label.from_json, values["labels"])))
     values["postprocessing"] = tuple(values["postprocessing"])
     rules_from_specs(values["postprocessing"], values["labels"])
@@ -206,7 +206,7 @@ def from_json(content: Mapping[str, Any]) -> tuple[Description, Parity]:
     values["preprocessing"], values["trained_on"] = read(values["preprocessing"], values["trained_on"])
     description, parity = Description(**values), content["parity"]
     slices = 2 * description.neighbours + 1
-    if description.neighbours < 0 or description.in_channels % slices:
+    if description.in_channels % slices:
         raise ValueError(f"{description.in_channels} channels for {slices} slices")
     if len(description.plan.tile) != description.dimensions:
         raise ValueError(

@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class VolumeCache:
         """
         source = _source(case)
         volumes = read_case_volumes(case, self.channels)
-        labels = read_case_labels(case, volumes[0], self.labels, self.ignore_index)
+        labels = read_case_labels(case, volumes[0].geometry, self.labels, self.ignore_index)
         try:
             prepared = self.preprocessing.forward(volumes, threads=threads)
         except DataError as error:
@@ -331,6 +332,13 @@ def _is_same(path: Path, noted: dict[str, Any]) -> bool:
         found = path.stat()
         if found.st_size != noted["size"]:
             return False
-        return bool(found.st_mtime_ns == noted["mtime_ns"] or sha256(path) == noted["sha256"])
+        same = found.st_mtime_ns == noted["mtime_ns"]
+        return same or _digest(path, found.st_size, found.st_mtime_ns) == noted["sha256"]
     except OSError:
         return False
+
+
+@lru_cache(maxsize=None)
+def _digest(path: Path, _size: int, _mtime_ns: int) -> str:
+    """SHA-256 of a file as it is; of a copied data set each file is asked for several times at a start."""
+    return sha256(path)

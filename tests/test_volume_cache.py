@@ -12,8 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medseg_paddle import volume_cache
 from medseg_paddle.config import Recipe, change_recipe, load_recipe
-from medseg_paddle.core import Case
+from medseg_paddle.core import Case, sha256
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.case_volumes import read_case_volumes
 from medseg_paddle.io.cases import load_cases
@@ -91,6 +92,23 @@ def test_only_what_is_missing_or_of_another_source_is_made_anew(ball_recipe: Rec
     }
     kept = cache.open(cases[1], cache.facts(cases[1]))
     assert np.count_nonzero(kept.label) == np.count_nonzero(label)
+
+
+def test_of_a_copied_data_set_each_file_is_hashed_once_in_a_start(
+    ball_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy has other times: only the content tells that it is the same, and a training asks several times."""
+    cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
+    ready_volumes(ball_recipe, cases)
+    for case in cases:
+        os.utime(case.image, ns=(1, 1))
+        os.utime(case.label, ns=(1, 1))
+    hashed = []
+    monkeypatch.setattr(volume_cache, "sha256", lambda path: hashed.append(path) or sha256(path))
+    for _ in range(3):
+        assert cache.lacking(cases) == []
+        assert all(cache.facts(case).holds_foreground for case in cases)
+    assert sorted(hashed) == sorted(path for case in cases for path in (case.image, case.label))
 
 
 def test_what_a_killed_process_left_is_completed(ball_recipe: Recipe) -> None:

@@ -32,7 +32,10 @@ LARGE_PATCH = 0.25
 _DEEPEST = 8  # what a recipe's networks take
 _COARSE_PERCENTILE = 10
 # Words of names that tell a side of the body.
-_SIDES = re.compile(r"(?<![a-z])(left|right|l|r|lt|rt|lh|rh)(?![a-z])", re.IGNORECASE)
+_SIDES = re.compile(
+    r"(?<![a-z])(left|right|l|r|lt|rt|lh|rh|sinist(er|ra|rum)|dext(er|ra|rum))(?![a-z])", re.IGNORECASE
+)
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -210,8 +213,16 @@ def supervision_weights(depth: int) -> tuple[float, ...]:
 
 
 def names_a_side(names: Sequence[str]) -> str | None:
-    """The first of some classes' names that tells a side of the body, as `left kidney` and `lung_R` do."""
-    return next((name for name in names if _SIDES.search(name.replace("_", " "))), None)
+    """The first of some names of classes that tells a side of the body, as `left kidney`, `lung_R`, `LeftEye` do."""
+    return next((name for name in names if _SIDES.search(_HUMP.sub(" ", name.replace("_", " ")))), None)
+
+
+def more_than_seen(cases: int) -> float:
+    """Upper bound, with 95 % confidence, of the share of patients with what none of some cases had.
+
+    The exact one of Clopper and Pearson, which is close to 3 / cases ("rule of three").
+    """
+    return float(1 - 0.05 ** (1 / cases))
 
 
 def _shorter(patch: Triple, axis: int, by: int) -> Triple:

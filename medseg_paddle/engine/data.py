@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from medseg_paddle.io.neighbours import read_stacked
 from medseg_paddle.io.unlabelled import target_cases
 from medseg_paddle.preprocess.augment import mixup
 from medseg_paddle.preprocess.foreground import Foreground, ForegroundClasses
+from medseg_paddle.volume_cache import VolumeFacts
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Survey:
     """Labels with ignored pixels and none of a class."""
     holds_foreground: tuple[bool, ...] = ()
     """Of each case, whether it has a pixel that is neither background nor ignored."""
+    kept: Mapping[str, VolumeFacts] = field(default_factory=dict)
+    """Of whole volumes, by id of the case, what was noted of each when it was preprocessed."""
 
 
 def survey(

@@ -248,7 +248,7 @@ class _Scorer:
                 hint="prepare the data without `rois`",
             )
         channels = read_case_volumes(case, recipe.in_channels)
-        truth = read_case_labels(case, channels[0], labels, recipe.ignore_index).array
+        truth = read_case_labels(case, channels[0].geometry, labels, recipe.ignore_index).array
         (spec,) = recipe.preprocessing_specs
         preprocessing = VolumePreprocessing.from_spec(spec)
         prepared, counts = preprocessing.forward(channels), self._of(case, channels[0].geometry.spacing)

@@ -49,7 +49,7 @@ def training_stream(
     See :class:`medseg_paddle.engine.data.TrainingStream` and :class:`medseg_paddle.engine.volume_data.VolumeStream`.
     """
     if recipe.dimensions == 3:
-        return VolumeStream(cases, recipe)
+        return VolumeStream(cases, recipe, found)
     return TrainingStream(cases, recipe, decoded, found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from medseg_paddle.core import Case
 from medseg_paddle.engine.data import DRAWS, ROUNDING, Survey, anywhere
 from medseg_paddle.engine.loading import Allocate
 from medseg_paddle.engine.sampling import order_of
-from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
+from medseg_paddle.io.case_volumes import case_grid, read_case_labels
 from medseg_paddle.preprocess.augment.volume_augmentation import VolumeAugmentation
 from medseg_paddle.volume_cache import VolumeCache, VolumeFacts
 
@@ -49,24 +50,27 @@ def survey_kept(cases: Sequence[Case], recipe: Recipe, progress: Progress | None
         found.append(cache.facts(case))
         if progress is not None:
             progress(done, len(cases), "preprocessed volumes looked at")
-    return _survey(cases, found)
+    return replace(_survey(cases, found), kept={case.id: noted for case, noted in zip(cases, found, strict=True)})
 
 
 def survey_stored(cases: Sequence[Case], recipe: Recipe, progress: Progress | None = None) -> Survey:
-    """Read whole volumes and their labels as they are stored, as they are scored: better now than when they are.
+    """Read the labels of whole volumes as they are stored, as they are scored: better now than when they are.
+
+    Of an image in NIfTI the header is enough: of hundreds of CTs, reading the voxels would take minutes at each start.
 
     Raises
     ------
     DataError
-        A file is unreadable, a label is missing, on another grid than its image, or holds a value that is no class.
+        A label or a header is unreadable, a label is missing, on another grid than its image, or holds a value that is
+        no class, or there are more or fewer channels.
     """
     found = []
     for done, case in enumerate(cases, start=1):
-        image = read_case_volumes(case, recipe.in_channels)[0]
-        label = read_case_labels(case, image, recipe.label_set, recipe.ignore_index).array
+        grid = case_grid(case, recipe.in_channels)
+        label = read_case_labels(case, grid, recipe.label_set, recipe.ignore_index).array
         found.append(VolumeFacts.of(label, recipe.num_classes, recipe.ignore_index))
         if progress is not None:
-            progress(done, len(cases), "volumes and labels read")
+            progress(done, len(cases), "labels read")
     return _survey(cases, found)
 
 
@@ -100,6 +104,8 @@ class VolumeStream:
     cases : sequence of Case
         Preprocessed, see :func:`medseg_paddle.steps.volumes.ready_volumes`.
     recipe : Recipe
+    found : Survey, optional
+        See :func:`survey_kept`; of cases that are not in it the notes are read.
 
     Raises
     ------
@@ -107,11 +113,14 @@ class VolumeStream:
         A case is not there, or what the recipe names for sampling cannot be read or does not fit.
     """
 
-    def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
+    def __init__(self, cases: Sequence[Case], recipe: Recipe, found: Survey | None = None) -> None:
         self.num_classes, self.ignore_index = recipe.num_classes, recipe.ignore_index
         self._cases, self._recipe = tuple(cases), recipe
         self._cache = VolumeCache.of(recipe)
-        self._facts: dict[str, VolumeFacts] = {case.id: self._cache.facts(case) for case in self._cases}
+        known = {} if found is None else found.kept
+        self._facts: dict[str, VolumeFacts] = {
+            case.id: known.get(case.id) or self._cache.facts(case) for case in self._cases
+        }
         self._augmentation = VolumeAugmentation.from_specs(
             [one.model_dump() for one in recipe.train_dataset.transforms[1:]],
             ignore_index=recipe.ignore_index,

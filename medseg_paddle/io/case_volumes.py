@@ -34,11 +34,7 @@ def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
         As for :func:`~medseg_paddle.io.volumes.read_volume`, or there are more or fewer channels.
     """
     volumes = read_channels_of(case.image)
-    if len(volumes) != channels:
-        raise DataError(
-            f"{case.image} has {len(volumes)} channel(s), the network takes {channels}",
-            hint=f"write `img_channels: {len(volumes)}` in the data sets, or prepare them again",
-        )
+    _require_channels(case, len(volumes), channels)
     return tuple(Volume(one.array, one.geometry, case_units(case)) for one in volumes)
 
 
@@ -55,17 +51,20 @@ def read_channels_of(path: Path) -> tuple[Volume, ...]:
     return (read_volume(path),)
 
 
-def case_grid(case: Case) -> Geometry:
+def case_grid(case: Case, channels: int) -> Geometry:
     """Where the voxels of a case's image lie; of a NIfTI file by its header alone.
 
     Raises
     ------
     DataError
-        The file cannot be read.
+        The file cannot be read, or there are more or fewer channels.
     """
     if case.image.name.lower().endswith(NIFTI_SUFFIXES):
-        return nifti_grid(case.image)[0]
-    return read_volume(case.image).geometry
+        geometry, found = nifti_grid(case.image)
+    else:
+        geometry, found = read_volume(case.image).geometry, 1
+    _require_channels(case, found, channels)
+    return geometry
 
 
 def case_units(case: Case) -> Units:
@@ -73,14 +72,14 @@ def case_units(case: Case) -> Units:
     return "unknown" if case.slicing is None else case.slicing.units
 
 
-def read_case_labels(case: Case, image: Volume, labels: LabelSet, ignore_index: int) -> LabelMap:
+def read_case_labels(case: Case, grid: Geometry, labels: LabelSet, ignore_index: int) -> LabelMap:
     """The labels of a case, on the grid of its image.
 
     Parameters
     ----------
     case : Case
-    image : Volume
-        A channel of its image.
+    grid : Geometry
+        Of its image.
     labels : LabelSet
     ignore_index : int
         A value that may occur, too.
@@ -100,12 +99,19 @@ def read_case_labels(case: Case, image: Volume, labels: LabelSet, ignore_index: 
             f"{case.image} has no label", hint="training and evaluation need a label for every image"
         )
     found = read_label_volume(case.label)
-    one, other = found.geometry, image.geometry
-    if not one.is_at(other):
+    if not found.geometry.is_at(grid):
         raise DataError(
-            f"{case.label} does not lie on the grid of its image: {one.shape} voxels and {other.shape}, or another "
-            "place or direction",
+            f"{case.label} does not lie on the grid of its image: {found.geometry.shape} voxels and {grid.shape}, or "
+            "another place or direction",
             hint="prepare the data again; a shifted label would teach the wrong place",
         )
     require_classes(found.array, case.label, len(labels), ignore_index, "voxels")
-    return LabelMap(found.array.astype(np.uint8, copy=False), image.geometry, labels)
+    return LabelMap(found.array.astype(np.uint8, copy=False), grid, labels)
+
+
+def _require_channels(case: Case, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise DataError(
+            f"{case.image} has {found} channel(s), the network takes {wanted}",
+            hint=f"write `img_channels: {found}` in the data sets, or prepare them again",
+        )

@@ -187,6 +187,11 @@ class Predictor:
         """
         sample, expected = self.bundle.sample()
         found = self.bundle.description.answer_to_sample(self._forward, sample)
+        if found.shape != expected.shape:
+            raise ModelError(
+                f"of the bundle's sample the network makes {found.shape}, its description says {expected.shape}",
+                hint="export the run again; graph and description are of different models",
+            )
         difference = float(np.abs(found - expected).max())
         allowed = max(self.bundle.description.tolerance, _SAME_ANSWER)
         if not difference <= allowed:

@@ -175,6 +175,11 @@ class ForegroundRange:
         if not len(values):
             raise DataError("no training case has foreground", hint="check the label maps")
         low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+        if low == high:
+            raise DataError(
+                f"the foreground of all training cases is {low:g} throughout: no contrast to normalise by",
+                hint="look at the images: they may hold the labels' values",
+            )
         return cls(low, high, float(values.mean()), float(values.std()))
 
     def fit(self, volume: Volume) -> Ramp:

@@ -20,6 +20,8 @@ Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 # Small tiles go through the network together, up to about this many pixels: fewer calls, bounded memory.
 _PIXELS_PER_CALL = 1 << 18
 
+_LARGEST_TILE = 1 << 31  # what 32 bits count
+
 LARGEST_WHOLE = 1536 * 1536
 """Pixels beyond which an image goes through the network in tiles whatever the mode.
 
@@ -71,6 +73,11 @@ class InferencePlan:
                 f"inference.tile must be two or three whole numbers, got {self.tile!r}",
                 hint="write [rows, columns], or [slices, rows, columns] for a 3-D network",
             )
+        if math.prod(tile) > _LARGEST_TILE:
+            raise RecipeError(
+                f"inference.tile {list(tile)} is more than any network takes at once",
+                hint="write the size that the network was trained on",
+            )
         object.__setattr__(self, "tile", tile)
         if spec_of.number(self.overlap, "inference.overlap", 0, 1) == 1:
             raise RecipeError("inference.overlap must be below 1", hint="0.5 is a good choice")
@@ -89,6 +96,8 @@ class InferencePlan:
                 f"inference.mirror {list(self.mirror)} must name axes of the tile, each once",
                 hint=f"write {list(range(len(tile)))} for all of them",
             )
+        if self.skip_below is not None:
+            spec_of.number(self.skip_below, "inference.skip_below")
         if len(tile) == 3 if self.rotate90 else len(tile) == 2 and self.skip_below is not None:
             raise RecipeError(
                 "inference.rotate90 is for pictures, inference.skip_below for volumes", hint="remove the key"

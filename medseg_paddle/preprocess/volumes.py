@@ -131,7 +131,7 @@ class VolumePreprocessing:
         source = _one_grid(channels)
         turned = [reorient(channel, self.axes) for channel in channels]
         if self.crop != "none":
-            box = Box.around(self._region(turned), margin_voxels(turned[0].geometry, self.margin_mm))
+            box = self.kept(turned)
             turned = [crop(channel, box) for channel in turned]
         grid = self._respaced(turned[0].geometry)
         array = np.empty((len(turned), *grid.shape), np.float32)
@@ -150,12 +150,19 @@ class VolumePreprocessing:
     def _respaced(self, grid: Geometry) -> Geometry:
         return grid if self.spacing is None else grid.respaced(self.spacing)
 
-    def _region(self, channels: Sequence[Volume]) -> NDArray[np.bool_]:
+    def kept(self, channels: Sequence[Volume]) -> Box:
+        """The part that a crop leaves of channels that were turned to :attr:`axes`.
+
+        Raises
+        ------
+        DataError
+            None of them has such a region.
+        """
         find = body_mask if self.crop == "body" else nonzero_mask
         mask = find(channels[0])
         for channel in channels[1:]:
             mask |= find(channel)
-        return mask
+        return Box.around(mask, margin_voxels(channels[0].geometry, self.margin_mm))
 
 
 @dataclass(frozen=True, eq=False)

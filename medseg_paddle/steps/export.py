@@ -177,7 +177,8 @@ def _volumes_of(recipe: Recipe) -> VolumeAcquisition:
     """What the volumes of a training set are like, by their files."""
     cases = load_cases(recipe.train_dataset, recipe.dimensions)
     (spec,) = recipe.preprocessing_specs
-    return VolumeAcquisition.of(((case_grid(case), case_units(case)) for case in cases), spec["axes"])
+    grids = (case_grid(case, recipe.in_channels) for case in cases)
+    return VolumeAcquisition.of(zip(grids, map(case_units, cases), strict=True), spec["axes"])
 
 
 def _windows(recipe: Recipe) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def patches(
         if len(images) >= len(spread) and sample is not None:
             break
         volumes = read_case_volumes(case, recipe.in_channels)
-        truth = read_case_labels(case, volumes[0], labels, recipe.ignore_index)
+        truth = read_case_labels(case, volumes[0].geometry, labels, recipe.ignore_index)
         prepared = preprocessing.forward(volumes)
         found = prepared.labels(truth).array
         inside = np.argwhere((found != 0) & (found != recipe.ignore_index))

@@ -125,12 +125,12 @@ def test_weights_of_the_levels_are_halved() -> None:
     assert supervision_weights(2) == supervision_weights(1) == (1,)
 
 
-@pytest.mark.parametrize("name", ["left kidney", "Kidney_Right", "lung-L", "r hippocampus", "LH"])
+@pytest.mark.parametrize("name", ["left kidney", "Kidney_Right", "lung-L", "r hippocampus", "LH", "LeftKidney", "kidneyR", "LKidney", "arteria sinistra"])
 def test_a_side_is_found_in_a_name(name: str) -> None:
     assert names_a_side(["background", "liver", name]) == name
 
 
-@pytest.mark.parametrize("name", ["copyright", "cleft", "liver", "rl", "bright spot"])
+@pytest.mark.parametrize("name", ["copyright", "cleft", "liver", "rl", "bright spot", "CTVessel"])
 def test_words_that_hold_a_side_name_none(name: str) -> None:
     assert names_a_side(["background", name]) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import os
@@ -27,6 +28,7 @@ from medseg_paddle.run import Run
 from medseg_paddle.steps.lr_find import lr_find
 from medseg_paddle.steps.train import train
 from medseg_paddle.steps.volumes import ready_volumes
+from medseg_paddle.volume_cache import VolumeCache
 
 CHANGES = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "gamma_inverted")
 PLAIN = ["rotation_prob=0", "scale_prob=0", "elastic_prob=0", "mirror=[]", "foreground=1"]
@@ -96,6 +98,35 @@ def test_a_patch_is_where_the_patient_has_it(ball_recipe: Recipe, order, signs) 
         np.testing.assert_array_equal(np.diff(image, axis=0), 10_000 * 2.5)
         np.testing.assert_array_equal(np.diff(image, axis=1), 100 * 1.5)
         np.testing.assert_array_equal(np.diff(image, axis=2), 0.5)
+
+
+def test_what_the_survey_noted_is_not_read_again(ball_recipe: Recipe) -> None:
+    cases = load_cases(ball_recipe.train_dataset, 3)
+    whole = readied(ball_recipe).batch(range(2))
+    found = survey(cases, ball_recipe)
+    notes = VolumeCache.of(ball_recipe).folder / "notes"
+    notes.rename(notes.with_name("away"))
+    stream = training_stream(cases, ball_recipe, found=found)
+    with pytest.raises(DataError, match="not there any more"):
+        training_stream(cases, ball_recipe)
+    notes.with_name("away").rename(notes)
+    np.testing.assert_array_equal(stream.batch(range(2))["img"], whole["img"])
+
+
+def test_of_what_is_scored_headers_and_labels_are_looked_at(ball_recipe: Recipe) -> None:
+    """Hundreds of CTs are not read at each start; what is wrong with their labels or channels is said all the same."""
+    cases = load_cases(ball_recipe.val_dataset, 3)
+    expected = survey_scored(cases, ball_recipe)
+    image = nib.load(cases[0].image)
+    with gzip.open(cases[0].image, "wb") as stream:
+        stream.write(image.header.binaryblock + b"\0" * 4)  # no voxel
+    assert survey_scored(cases, ball_recipe) == expected
+    nib.save(nib.Nifti1Image(np.zeros((*image.shape, 2), np.int16), image.affine), cases[0].image)
+    with pytest.raises(DataError, match=r"2 channel\(s\), the network takes 1"):
+        survey_scored(cases, ball_recipe)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.int16), np.eye(4)), cases[0].image)
+    with pytest.raises(DataError, match="not lie on the grid"):
+        survey_scored(cases, ball_recipe)
 
 
 def test_a_batch_depends_on_seed_and_position_alone(ball_recipe: Recipe) -> None:

@@ -128,8 +128,57 @@ def test_the_plan_of_a_data_set_whose_other_splits_nobody_can_read(
     assert recipe.model.strides == ((2, 2, 2), (2, 2, 2))
     assert (recipe.model.depth, recipe.model.width, recipe.batch_size) == (2, 16, 2)
     assert recipe.iters == 250_000
-    # The dots are two parts in every case.
-    assert [(rule.type, rule.classes) for rule in recipe.postprocessing] == [("KeepLargest", ("ball",))]
+    assert recipe.postprocessing == ()  # four cases are too few to say that no patient has two balls
+
+
+def test_the_largest_part_is_kept_of_what_is_one_part_in_every_one_of_enough_cases(
+    balls: Path, tmp_path: Path
+) -> None:
+    """A second tumour must not be lost because the one case in ten that has a tumour has one."""
+    facts = look_at_training_set(balls, workers=1)
+    assert {case.parts for case in facts.cases} == {(1, 2)}  # a ball and two dots
+    ten = replace(facts, cases=facts.cases[:1] * 10)
+    planned = choose(ten, CPU)
+    assert planned.whole_classes == ("ball",)
+    # None of 10 seen: up to 1 - 0.05 ** (1 / 10) of all.
+    assert "in up to 26% of patients" in re.sub(r"\s*# ", " ", recipe_text(planned))
+    (tmp_path / "ten.yml").write_text(recipe_text(planned))
+    assert [
+        (rule.type, rule.classes) for rule in load_recipe(tmp_path / "ten.yml").postprocessing
+    ] == [("KeepLargest", ("ball",))]
+    assert choose(replace(ten, cases=ten.cases[:9]), CPU).whole_classes == ()
+    without = replace(ten.cases[0], parts=(0, 2))
+    assert choose(replace(ten, cases=(*ten.cases, without)), CPU).whole_classes == ()
+
+
+def test_a_data_set_without_validation_is_said_to_have_none(balls: Path) -> None:
+    planned = choose(replace(look_at_training_set(balls, workers=1), has_val=False), GPU)
+    assert "no validation case" in planned.notes[0]
+    assert "predicts all validation volumes" not in recipe_text(planned)
+
+
+def test_channels_of_ct_share_a_range_only_where_they_are_alike(ct: Path, tmp_path: Path) -> None:
+    facts = look_at_training_set(ct, workers=1)
+
+    def plan_of(factor: float) -> Any:
+        cases = [
+            replace(case, foreground=(case.foreground[0], factor * case.foreground[0])) for case in facts.cases
+        ]
+        planned = choose(replace(facts, cases=tuple(cases), channels=2), CPU)
+        path = tmp_path / f"{factor}.yml"
+        path.write_text(recipe_text(planned))
+        return load_recipe(path).train_dataset.transforms[0]
+
+    assert plan_of(1.3).normalization.type == "ForegroundRange"
+    unlike = plan_of(50)  # as the counts of a PET
+    assert (unlike.crop, unlike.normalization.type, unlike.normalization.region) == ("none", "ZScore", "all")
+
+
+def test_a_foreground_without_contrast_is_refused(ct: Path) -> None:
+    facts = look_at_training_set(ct, workers=1)
+    flat = tuple(replace(case, foreground=(np.full(9, 100.0),)) for case in facts.cases)
+    with pytest.raises(DataError, match="is 100 throughout"):
+        choose(replace(facts, cases=flat), CPU)
 
 
 def test_a_planned_recipe_trains(balls: Path, tmp_path: Path) -> None:

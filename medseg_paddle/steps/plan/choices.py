@@ -37,6 +37,9 @@ WIDTHS = {"gpu": 32, "cpu": 16}
 MAX_WIDTH = 320
 NNUNET_ITERS = 250_000
 LEAST_ITERS = 1000
+LEAST_WHOLE = 10
+"""Training cases, from which on a class that is one part in each of them is taken for one part in all patients."""
+_ALIKE = 0.5  # of the range of all channels, that the range of each covers where one range suits all
 _LEAST_DEPTH = {"AttentionUNet3D": 2}  # the finest level has no gate
 _LIKE_AIR = -900.0  # no MR is as low
 _PASSES = 3  # a forward pass, and the gradients of features and of weights
@@ -71,11 +74,11 @@ class Plan:
     memory : int
         Bytes that a training is forecast to take.
     intensities : ForegroundRange or None
-        Of the foreground; of CT only.
+        Of the foreground; of CT only, and of several channels only where they are alike.
     side : str or None
         A class that names a side of the body.
     whole_classes : tuple of str
-        Classes that are one part wherever they are.
+        Classes that are one part in each case, where these are :data:`LEAST_WHOLE` or more.
     seconds : float or None
         That an iteration is estimated to take.
     hours : float
@@ -133,6 +136,11 @@ class Plan:
             found.append(
                 f"values go down to {lowest:g}, as in CT, but the data set does not say that they are "
                 "Hounsfield units; if they are, prepare it again with `units: HU`"
+            )
+        if not self.data.has_val:
+            found.append(
+                "the data set has no validation case: no checkpoint can be chosen by its scores, and `medseg export` "
+                "has nothing to compare the bundle on; prepare it again with `val_fraction` or `folds`"
             )
         if self.seconds is not None and self.seconds * self.iters > 3600 * self.hours:
             found.append(
@@ -248,13 +256,23 @@ def _no_patch(shape: Triple, spacing: Millimetres, model: str, machine: Machine)
 
 
 def _intensities(data: DataFacts) -> ForegroundRange | None:
-    return ForegroundRange.of([case.foreground for case in data.cases]) if data.units == "HU" else None
+    """One range for all channels; None where they are no CT, or as unlike as CT and PET."""
+    if data.units != "HU":
+        return None
+    found = ForegroundRange.of([values for case in data.cases for values in case.foreground])
+    for of_channel in zip(*(case.foreground for case in data.cases), strict=True):
+        low, high = np.percentile(np.concatenate(of_channel), (0.5, 99.5))
+        if high - low < _ALIKE * (found.high - found.low):
+            return None
+    return found
 
 
 def _whole_classes(data: DataFacts) -> tuple[str, ...]:
-    """Classes that are there somewhere and nowhere in more than one part."""
-    most = [max(counts) for counts in zip(*(case.parts for case in data.cases), strict=True)]
-    return tuple(name for name, count in zip(data.labels.names[1:], most, strict=True) if count == 1)
+    """Classes that are there in every case, as one part; none where the cases are too few to say so of others."""
+    if len(data.cases) < LEAST_WHOLE:
+        return ()
+    counts = zip(*(case.parts for case in data.cases), strict=True)
+    return tuple(name for name, found in zip(data.labels.names[1:], counts, strict=True) if set(found) == {1})
 
 
 def _iterations(seconds: float | None, hours: float) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medseg_paddle.core.planning import LEAST_SIDE, THICK, supervision_weights
-from medseg_paddle.steps.plan.choices import LEAST_ITERS, MAX_WIDTH, NNUNET_ITERS, WIDTHS, Plan
+from medseg_paddle.core.planning import LEAST_SIDE, THICK, more_than_seen, supervision_weights
+from medseg_paddle.steps.plan.choices import LEAST_ITERS, LEAST_WHOLE, MAX_WIDTH, NNUNET_ITERS, WIDTHS, Plan
 from medseg_paddle.steps.plan.facts import AXES
 from medseg_paddle.steps.plan.machine import GB
 from medseg_paddle.steps.plan.yaml_lines import Alias, Item, Line, comment, yaml_lines
@@ -92,6 +92,14 @@ def _preprocessing(plan: Plan) -> Iterator[Line]:
         )
         why = "CT: Hounsfield units mean the same in every patient, so all volumes are treated alike."
         yield Line("normalization", ranged, why)
+        return
+    if plan.data.units == "HU":
+        yield Line("crop", "none", "CT: a value of 0 is water, and nothing to crop by.")
+        why = (
+            "Each channel of each volume by itself: their values in the classes are too unlike, as those of CT and "
+            "PET, for one range."
+        )
+        yield Line("normalization", (Line("type", "ZScore"), Line("region", "all", "0 is no mark here.")), why)
         return
     kept = f"the box around what is not 0 holds {plan.kept:.0%} of the voxels of the median volume"
     yield Line("crop", "nonzero", f"What is 0 around the image is no image; {kept}.")
@@ -212,7 +220,10 @@ def _training(plan: Plan) -> Iterator[Line]:
     yield Line("batch_size", plan.batch_size, why)
     yield Line("iters", plan.iters, _why_iters(plan))
     every = max(1, plan.iters // _EVALUATIONS)
-    yield Line("save_interval", every, f"{_EVALUATIONS} evaluations; each predicts all validation volumes.")
+    why = f"{_EVALUATIONS} evaluations; each predicts all validation volumes."
+    if not plan.data.has_val:
+        why = f"{_EVALUATIONS} checkpoints; the data set has no validation case to choose the best of them by."
+    yield Line("save_interval", every, why)
     yield Line("device", plan.machine.device, "Planned for it: memory, width and iterations depend on it.")
     parts = (
         Item((Line("type", "CrossEntropyLoss"),)),
@@ -300,13 +311,15 @@ def _after_training(plan: Plan) -> Iterator[Line]:
         Line("mirror", mirror, why),
     )
     yield Line("inference", inference)
-    rules, why = [], "None: every class has several parts in some training case."
+    rules, why = [], f"None: no class is one part in each of {LEAST_WHOLE} training cases or more."
     if plan.whole_classes:
         lines = (Line("type", "KeepLargest"), Line("classes", list(plan.whole_classes)))
         rules = [Item(lines)]
         why = (
-            f"In each of the {len(plan.data.cases)} training cases these classes are one part. nnU-Net keeps such a "
-            "rule only where it made the scores of a cross-validation better: compare them with and without it."
+            f"In each of the {len(plan.data.cases)} training cases these classes are one part; in up to "
+            f"{more_than_seen(len(plan.data.cases)):.0%} of patients (95 % confidence) they may be more, and all parts "
+            "but the largest would be lost. nnU-Net keeps such a rule only where it made the scores of a "
+            "cross-validation better: compare them with and without it."
         )
     yield Line("postprocessing", rules, why)
 

@@ -15,13 +15,13 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Box, Case, LabelMap, LabelSet, Manifest, Units, Volume, reorient
+from medseg_paddle.core import Case, LabelMap, LabelSet, Manifest, Units, Volume, reorient
 from medseg_paddle.core.planning import Millimetres, Triple
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.case_volumes import read_case_labels, read_case_volumes
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid
 from medseg_paddle.io.volumes import is_volume
-from medseg_paddle.preprocess import foreground_values, nonzero_mask
+from medseg_paddle.preprocess import VolumePreprocessing, foreground_values
 from medseg_paddle.steps.parallel import in_order, suited_workers, with_room
 
 AXES = "SPL"  # the axes that volumes are planned, and learned, along
@@ -49,8 +49,8 @@ class CaseFacts:
     units : {"HU", "arbitrary", "unknown"}
     lowest : float
         The least value.
-    foreground : ndarray
-        Values of some voxels of the foreground; of CT only.
+    foreground : tuple of ndarray
+        Values of some voxels of the foreground, of each channel; of CT only.
     parts : tuple of int
         How many parts each class has that do not touch, the background left out; 0 of a class that is not there.
     """
@@ -61,7 +61,7 @@ class CaseFacts:
     kept: float
     units: Units
     lowest: float
-    foreground: NDArray[np.float64]
+    foreground: tuple[NDArray[np.float64], ...]
     parts: tuple[int, ...]
 
 
@@ -161,17 +161,17 @@ def _require_one_unit(facts: Sequence[CaseFacts], root: Path) -> None:
 
 def _look(case: Case, *, channels: int, labels: LabelSet) -> CaseFacts:
     volumes = read_case_volumes(case, channels)
-    label_map = reorient(read_case_labels(case, volumes[0], labels, IGNORED), AXES)
+    label_map = reorient(read_case_labels(case, volumes[0].geometry, labels, IGNORED), AXES)
     turned = [reorient(volume, AXES) for volume in volumes]
     geometry, array = turned[0].geometry, label_map.array.copy()
     array[array == IGNORED] = 0
     shape = _cropped(turned, case)
-    foreground = np.empty(0)
+    foreground: tuple[NDArray[np.float64], ...] = ()
     if turned[0].units == "HU":
         # By its name: the same voxels whatever was looked at before.
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(case.id.encode()).digest()[:8], "big"))
         known = LabelMap(array, geometry, labels)
-        foreground = np.concatenate([foreground_values(one, known, _SAMPLED, rng) for one in turned])
+        foreground = tuple(foreground_values(one, known, _SAMPLED, rng) for one in turned)
     return CaseFacts(
         id=case.id,
         shape=shape,
@@ -188,12 +188,12 @@ def _cropped(channels: Sequence[Volume], case: Case) -> Triple:
     """The shape that is left of a volume; all of a CT, where 0 is water."""
     if channels[0].units == "HU":
         return channels[0].geometry.shape
-    mask = nonzero_mask(channels[0])
-    for channel in channels[1:]:
-        mask |= nonzero_mask(channel)
-    if not mask.any():
-        raise DataError(f"{case.image} is 0 throughout", hint="leave it out, or correct the file")
-    return Box.around(mask).shape
+    try:
+        return VolumePreprocessing(axes=AXES, crop="nonzero").kept(channels).shape
+    except DataError as error:
+        raise DataError(
+            f"{case.image} is 0 throughout", hint="leave it out, or correct the file"
+        ) from error
 
 
 def _parts(array: NDArray[Any], classes: int) -> tuple[int, ...]:
