@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 
@@ -41,7 +43,7 @@ def trial_table(result: SearchResult) -> Table:
     table.add_column("trial", justify="right", style="bold", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column(visible(result.selection.name), justify="right", overflow="fold")
-    for name in result.parameters:
+    for name in _brief(result.parameters):
         table.add_column(visible(name), justify="right", overflow="fold")
     for trial in result.best_first:
         table.add_row(
@@ -51,3 +53,18 @@ def trial_table(result: SearchResult) -> Table:
             *(visible(trial.shown(name)) for name in result.parameters),
         )
     return table
+
+
+def _brief(keys: Sequence[str]) -> list[str]:
+    """The ends of keys, as short as they still differ; no end begins with the number of a list's item."""
+    found = []
+    for key in keys:
+        parts = key.split(".")
+        ends = [
+            ".".join(parts[start:]) for start in reversed(range(len(parts))) if not parts[start].isdigit()
+        ]
+        alone = (
+            end for end in ends if not any(f".{other}".endswith(f".{end}") for other in keys if other != key)
+        )
+        found.append(next(alone, key))
+    return found

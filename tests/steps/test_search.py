@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from visualdl import LogReader
 
 from medseg_paddle.cli import app
+from medseg_paddle.cli.experiment_tables import trial_table
 from medseg_paddle.config import load_recipe
 from medseg_paddle.config.selection import Selection
 from medseg_paddle.errors import RecipeError, SetupError
@@ -358,6 +359,16 @@ def test_the_command_prints_a_table(recipe: Path, found: SearchResult) -> None:
     assert found.best is not None
     assert re.search(rf"{found.best.number} +complete +{found.best.score:.4f}", said.stdout)
     assert f"search: {found.path}" in said.stdout
+
+
+def test_a_table_names_parameters_as_briefly_as_they_differ(tmp_path: Path) -> None:
+    keys = ("lr_scheduler.learning_rate", "batch_size", "model.width", "loss.coef.0", "optimizer.custom_cfg.0.lr_mult",
+            "optimizer.custom_cfg.1.lr_mult", "loss.types.0.losses.1.coef.0")  # fmt: skip
+    table = trial_table(SearchResult(tmp_path, "s", Selection(), keys, (), {}))
+    assert [str(column.header) for column in table.columns][3:] == [
+        "learning_rate", "batch_size", "width", "loss.coef.0", "custom_cfg.0.lr_mult", "custom_cfg.1.lr_mult",
+        "losses.1.coef.0",
+    ]  # fmt: skip
 
 
 def test_hyperband_ends_trials_and_importances_name_what_matters(
