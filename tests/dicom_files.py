@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.sr.codedict import codes
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 # Axes of columns and rows; the slices are stacked along or against their cross product.
@@ -21,6 +28,15 @@ PATIENT = {
     "StudyDate": "20250304", "StudyTime": "0912", "StudyID": "S1", "AccessionNumber": "A5",
     "StudyDescription": "Abdomen", "InstitutionName": "Hospital", "PatientAddress": "Main Street",
 }  # fmt: skip
+
+# What a segmentation repeats of its images, where the images say nothing.
+NOBODY = dict.fromkeys(
+    (
+        "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime", "AccessionNumber",
+        "ReferringPhysicianName", "PositionReferenceIndicator",
+    ),
+    "",
+) | {"StudyInstanceUID": "1.2.1", "SeriesNumber": 1, "InstanceNumber": 1}  # fmt: skip
 
 
 def ct_image(
@@ -44,12 +60,82 @@ def ct_image(
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, int(signed)
     ds.RescaleSlope, ds.RescaleIntercept = 1, 0
     ds.PixelData = values.tobytes()
+    return _changed(ds, changes)
+
+
+def x_ray(values, **changes) -> Dataset:
+    """An X-ray of 12 bits: no place in the patient, no rescale. `changes` as for :func:`ct_image`."""
+    values = np.asarray(values, np.uint16)
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = DigitalXRayImageStorageForPresentation
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = changes.pop("SOPInstanceUID", "1.2.3.4")
+    ds.SeriesInstanceUID, ds.PatientID, ds.Modality = "1.2.3", "P1", "DX"
+    (ds.Rows, ds.Columns), ds.SamplesPerPixel = values.shape, 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.PixelData = values.tobytes()
+    return _changed(ds, changes)
+
+
+def _changed(ds: Dataset, changes) -> Dataset:
     for keyword, value in changes.items():
         if value is None:
             delattr(ds, keyword)
         else:
             setattr(ds, keyword, value)
     return ds
+
+
+def described(number: int, label: str):
+    """A segment that people drew."""
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+
+    return SegmentDescription(
+        number, label, codes.SCT.Organ, codes.SCT.Liver, SegmentAlgorithmTypeValues.MANUAL
+    )
+
+
+def save_seg(path: Path, images, array, names, *, kind="BINARY", change=None, **options) -> Path:
+    """Write a SEG of `array` (image, row, column[, segment]), as highdicom does.
+
+    Parameters
+    ----------
+    path : Path
+    images : list of Dataset
+        In the order of `array`.
+    array : ndarray
+    names : list of str
+        Of segments 1, 2, ...
+    kind : str
+    change : callable, optional
+        Is given the object before it is written.
+    options
+        Of highdicom's `Segmentation`.
+    """
+    from highdicom.seg import Segmentation
+
+    made = Segmentation(
+        images,
+        array,
+        kind,
+        [described(number, name) for number, name in enumerate(names, start=1)],
+        generate_uid(),
+        2,
+        generate_uid(),
+        1,
+        "maker",
+        "model",
+        "1",
+        "serial",
+        **options,
+    )
+    if change is not None:
+        change(made)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path)
+    return path
 
 
 def place(orientation, k: float, spacing=2.5) -> np.ndarray:

@@ -112,7 +112,12 @@ def convert(
     allowed = Allowed(untilt=untilt, fill_gaps=fill_gaps, drop_copies=drop_copies, part=part)
     wishes = Wishes(series, tuple(segments or ()), threshold, reference, allowed)
     to_seg = output.suffix.lower() == ".dcm"
-    if to_seg and not each:
+    if each and (overwrite or to_seg):
+        raise RecipeError(
+            f"--each makes a folder, {output}, and replaces none",
+            hint="name a new folder" + ", and leave out --overwrite" * overwrite,
+        )
+    if to_seg:
         from medseg_paddle.steps.convert_seg import convert_to_segmentation
 
         drawing = _drawing(drawn_by, names or (), labels, labelmap=labelmap)
@@ -125,11 +130,6 @@ def convert(
     elif each:
         from medseg_paddle.steps.convert_masks import convert_each
 
-        if overwrite or to_seg:
-            raise RecipeError(
-                f"--each makes a folder, {output}, and replaces none",
-                hint="name a new folder" + ", and leave out --overwrite" * overwrite,
-            )
         made = convert_each(source, output, wishes=wishes)
     else:
         made = step(source, output, wishes=wishes, overwrite=overwrite)

@@ -23,8 +23,11 @@ from medseg_paddle.io.limits import require_amount
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _DATES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
-# Whose time is that of the making: the object, what it shows, and the contours in it.
-_DATED = ("InstanceCreation", "Content", "StructureSet")
+# What is as old as the object: itself, what it shows, its contours, its picture.
+_DATED = {
+    "InstanceCreationDate": "InstanceCreationTime", "ContentDate": "ContentTime",
+    "StructureSetDate": "StructureSetTime", "DateOfSecondaryCapture": "TimeOfSecondaryCapture",
+}  # fmt: skip
 _OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
 _SEXES = ("M", "F", "O")
 # Those that the standard lets be empty (type 2); the others are left out where the series' header has no value.
@@ -200,10 +203,12 @@ def date_in_zone_of(made: Dataset, reference: Reference) -> None:
         east = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
         now = datetime.now(timezone(east))
         made.TimezoneOffsetFromUTC = offset.group()
-    for what in _DATED:
-        if f"{what}Date" in made:
-            setattr(made, f"{what}Date", now.strftime("%Y%m%d"))
-            setattr(made, f"{what}Time", now.strftime("%H%M%S"))
+    for date, time in _DATED.items():
+        if date in made:
+            setattr(made, date, now.strftime("%Y%m%d"))
+            setattr(made, time, now.strftime("%H%M%S"))
+    for equipment in made.get("ContributingEquipmentSequence") or ():  # highdicom names itself
+        equipment.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
 
 
 def _by_file(slices: Iterable[Slice]) -> Iterable[list[Slice]]:

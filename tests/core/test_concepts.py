@@ -3,8 +3,7 @@
 import pytest
 from pydicom.sr.codedict import codes
 
-from medseg_paddle.core import concepts
-from medseg_paddle.core import LabelSet
+from medseg_paddle.core import LabelSet, concepts
 from medseg_paddle.core.concepts import Code, concept_of
 from medseg_paddle.errors import RecipeError
 from medseg_paddle.io.dicom_made import without_codes

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from dicom_files import ct_image
 
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelSet
@@ -128,32 +129,21 @@ def _write_series(
     folder: Path, array: np.ndarray, *, uid: str = "1.2.3.4", origin=(-40.0, -30.0, 100.0)
 ) -> None:
     """Write HU ``[slice, row, column]`` as an axial CT series, 2 x 0.8 x 0.7 mm, supine, head first."""
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-
     folder.mkdir(parents=True, exist_ok=True)
     for index, pixels in enumerate(array):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-        meta.MediaStorageSOPInstanceUID = f"{uid}.{index + 1}"
-        one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        one.SeriesInstanceUID, one.StudyInstanceUID, one.FrameOfReferenceUID = uid, "1.2.3", "1.2.9"
-        one.PatientID, one.Modality, one.InstanceNumber = "P", "CT", len(array) - index
-        one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        one.ImagePositionPatient = [origin[0], origin[1], origin[2] + 2.0 * index]
-        one.ImageOrientationPatient, one.PixelSpacing, one.SliceThickness = (
-            [1, 0, 0, 0, 1, 0],
-            [0.8, 0.7],
-            2.0,
+        image = ct_image(
+            pixels + 1024,
+            position=(origin[0], origin[1], origin[2] + 2.0 * index),
+            signed=False,
+            SOPInstanceUID=f"{uid}.{index + 1}",
+            SeriesInstanceUID=uid,
+            FrameOfReferenceUID="1.2.9",
+            InstanceNumber=len(array) - index,
+            ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+            PixelSpacing=[0.8, 0.7],
+            RescaleIntercept=-1024,
         )
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.Rows, one.Columns = pixels.shape
-        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
-        one.RescaleSlope, one.RescaleIntercept = 1, -1024
-        one.PixelData = (pixels + 1024).astype("<u2").tobytes()
-        pydicom.dcmwrite(folder / f"{index:03}.dcm", one, enforce_file_format=True)
+        image.save_as(folder / f"{index:03}.dcm", enforce_file_format=True)
 
 
 @pytest.fixture(scope="session")

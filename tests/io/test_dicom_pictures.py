@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import x_ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
 )
 
 from medseg_paddle.errors import DataError, RecipeError
@@ -20,22 +19,6 @@ from medseg_paddle.io.dicom import find_series, load_series
 from medseg_paddle.io.dicom_pictures import dicom_pictures
 
 VALUES = np.array([[0, 1, 2000], [4095, 100, 3000]], np.uint16)
-
-
-def xray(values=VALUES, **changes) -> Dataset:
-    """A 12-bit X-ray: no place in the patient, no rescale."""
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = DigitalXRayImageStorageForPresentation
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = "1.2.3.4"
-    ds.SeriesInstanceUID, ds.PatientID, ds.Modality = "1.2.3", "P1", "DX"
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = 2, 3, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.PixelData = np.asarray(values).tobytes()
-    for keyword, value in changes.items():
-        setattr(ds, keyword, value)
-    return ds
 
 
 @pytest.fixture
@@ -53,19 +36,19 @@ def only(path: Path, **options):
 
 
 def test_full_depth_is_what_the_stored_bits_can_hold(save):
-    picture = only(save("a.dcm", xray()))
+    picture = only(save("a.dcm", x_ray(VALUES)))
     assert picture.array.dtype == np.uint16
     # 4095 becomes 65535: a factor of 16.0037
     assert (picture.array == np.rint(VALUES * (65535 / 4095))).all()
     assert (picture.range, picture.units, picture.inverted) == ((0, 4095), "arbitrary", False)
     assert (picture.uid, picture.patient_id) == ("1.2.3", "P1")
-    assert (only(save("a.dcm", xray()), bits=8).array == np.rint(VALUES * (255 / 4095))).all()
+    assert (only(save("a.dcm", x_ray(VALUES)), bits=8).array == np.rint(VALUES * (255 / 4095))).all()
 
 
 def test_monochrome1_is_inverted_so_that_the_picture_looks_as_meant(save):
-    plain = only(save("a.dcm", xray()))
+    plain = only(save("a.dcm", x_ray(VALUES)))
     inverted = only(
-        save("b.dcm", xray(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"))
+        save("b.dcm", x_ray(VALUES, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"))
     )
     assert (inverted.array == 65535 - plain.array).all()
     assert inverted.inverted
@@ -74,7 +57,7 @@ def test_monochrome1_is_inverted_so_that_the_picture_looks_as_meant(save):
 
 
 def test_a_window_is_in_rescaled_values(save):
-    path = save("a.dcm", xray(RescaleSlope=2, RescaleIntercept=-1000, RescaleType="US"))
+    path = save("a.dcm", x_ray(VALUES, RescaleSlope=2, RescaleIntercept=-1000, RescaleType="US"))
     picture = only(path, window=(-1000, 3000))
     # 0 -> -1000, 1 -> -998, 2000 -> 3000, 4095 -> 7190, 100 -> -800, 3000 -> 5000
     assert picture.array.tolist() == [[0, 33, 65535], [65535, 3277, 65535]]
@@ -82,7 +65,7 @@ def test_a_window_is_in_rescaled_values(save):
 
 
 def test_a_negative_slope_still_has_its_small_values_dark(save):
-    picture = only(save("a.dcm", xray(RescaleSlope=-1, RescaleIntercept=4095)))
+    picture = only(save("a.dcm", x_ray(VALUES, RescaleSlope=-1, RescaleIntercept=4095)))
     assert picture.range == (0, 4095)
     assert picture.array[1, 0] == 0
     assert picture.array[0, 0] == 65535
@@ -90,7 +73,7 @@ def test_a_negative_slope_still_has_its_small_values_dark(save):
 
 def hounsfield(**changes) -> Dataset:
     values = np.array([[-1024, 0, 40], [1000, 3071, -32768]], np.int16)
-    return xray(
+    return x_ray(
         values, PixelRepresentation=1, BitsStored=16, HighBit=15, Modality="CT", SOPClassUID=CTImageStorage,
         RescaleSlope=1, RescaleIntercept=0, **changes,
     )  # fmt: skip
@@ -128,7 +111,7 @@ def test_sixteen_signed_bits_are_kept_one_to_one(save):
 
 
 def test_one_range_for_the_whole_series(save):
-    paths = [save(f"{slope}.dcm", xray(RescaleSlope=slope, RescaleIntercept=0)) for slope in (1, 2)]
+    paths = [save(f"{slope}.dcm", x_ray(VALUES, RescaleSlope=slope, RescaleIntercept=0)) for slope in (1, 2)]
     one, two = dicom_pictures(paths)
     assert one.range == two.range == (0, 2 * 4095)
     assert two.array[1, 0] == 65535
@@ -150,12 +133,12 @@ def test_one_range_for_the_whole_series(save):
 )
 def test_what_is_in_doubt_is_refused(save, changes, words):
     with pytest.raises(DataError, match=words) as caught:
-        only(save("a.dcm", xray(**changes)))
+        only(save("a.dcm", x_ray(VALUES, **changes)))
     assert caught.value.hint
 
 
 def test_series_and_windows_are_checked(save):
-    paths = [save("a.dcm", xray()), save("b.dcm", xray(SeriesInstanceUID="1.2.4"))]
+    paths = [save("a.dcm", x_ray(VALUES)), save("b.dcm", x_ray(VALUES, SeriesInstanceUID="1.2.4"))]
     with pytest.raises(DataError, match="series are mixed"):
         list(dicom_pictures(paths))
     for window in ((1, 1), (2, 1), (0, np.inf)):
@@ -166,7 +149,7 @@ def test_series_and_windows_are_checked(save):
 
 def test_a_deflated_file_that_would_take_gigabytes_is_refused(save, tmp_path):
     zeros = np.zeros((2, 3), np.uint16)
-    ds = xray(zeros)
+    ds = x_ray(zeros)
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = save("a.dcm", ds)
     assert only(path).array.tolist() == zeros.tolist()
@@ -183,7 +166,7 @@ def test_a_deflated_file_that_would_take_gigabytes_is_refused(save, tmp_path):
 @given(data=st.data())
 def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damaged") / "a.dcm"
-    xray().save_as(path, enforce_file_format=True)
+    x_ray(VALUES).save_as(path, enforce_file_format=True)
     whole = bytearray(path.read_bytes())
     for place in data.draw(st.lists(st.integers(132, len(whole) - 1), min_size=1, max_size=4)):
         whole[place] = data.draw(st.integers(0, 255))
@@ -193,7 +176,7 @@ def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(tmp_path_
 
 
 def test_a_length_that_fits_no_number_is_refused(save):
-    path = save("a.dcm", xray())
+    path = save("a.dcm", x_ray(VALUES))
     stored = b"\x28\x00\x01\x01US"  # (0028,0101): 12, in two bytes
     whole = path.read_bytes()
     assert stored + b"\x02\x00\x0c\x00" in whole

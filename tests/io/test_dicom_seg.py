@@ -6,11 +6,10 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from highdicom.seg import Segmentation, SegmentDescription
-from pydicom.dataset import Dataset, FileMetaDataset
+from dicom_files import NOBODY, ct_image, described, save_seg
+from pydicom.dataset import Dataset
 from pydicom.pixels.encoders import RLELosslessEncoder
-from pydicom.sr.codedict import codes
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import RLELossless
 
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom import Series, find_series, load_series
@@ -18,30 +17,17 @@ from medseg_paddle.io.dicom_seg import is_segmentation, read_segmentation, segme
 from medseg_paddle.io.volumes import read_label_volume
 
 SLICES, ROWS, COLUMNS = 4, 5, 7
-FRAME_OF_REFERENCE = "1.2.826.0.1.3680043.8.498.7"
-SERIES = "1.2.826.0.1.3680043.8.498.8"
 
 
 def ct_slice(z: float) -> Dataset:
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CTImageStorage
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.9", SERIES
-    ds.FrameOfReferenceUID, ds.PatientID = FRAME_OF_REFERENCE, "P1"
-    ds.PatientName = ds.PatientBirthDate = ds.PatientSex = ds.StudyID = ds.AccessionNumber = ""
-    ds.StudyDate = ds.StudyTime = ds.ReferringPhysicianName = ds.PositionReferenceIndicator = ""
-    ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 1, 1
-    # Tilted by asin(0.6) about the patient's left-right axis.
-    ds.ImageOrientationPatient = [1, 0, 0, 0, 0.8, 0.6]
-    ds.ImagePositionPatient = [-10, -20 - 0.6 * z, 0.8 * z]
-    ds.PixelSpacing, ds.SliceThickness = [0.7, 0.5], 2.5
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = ROWS, COLUMNS, 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
-    ds.PixelData = np.zeros((ROWS, COLUMNS), np.int16).tobytes()
-    return ds
+    """Tilted by asin(0.6) about the patient's left-right axis."""
+    return ct_image(
+        np.zeros((ROWS, COLUMNS)),
+        position=(-10, -20 - 0.6 * z, 0.8 * z),
+        orientation=(1, 0, 0, 0, 0.8, 0.6),
+        SliceThickness=2.5,
+        **NOBODY,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,37 +49,6 @@ def series(tmp_path, images) -> Series:
     for path, image in zip(paths, images, strict=True):
         image.save_as(path, enforce_file_format=True)
     return load_series(paths)
-
-
-def described(number: int, label: str) -> SegmentDescription:
-    return SegmentDescription(
-        number, label, codes.SCT.Organ, codes.SCT.Liver, hd.seg.SegmentAlgorithmTypeValues.MANUAL
-    )
-
-
-def written(path: Path, images: list[Dataset], array: np.ndarray, names: list[str], **options) -> Path:
-    """A SEG of `array` (image, row, column[, segment]) in the order of `images`; changed by ``change``."""
-    change = options.pop("change", None)
-    kind = options.pop("kind", "BINARY")
-    segmentation = Segmentation(
-        images,
-        array,
-        kind,
-        [described(number, name) for number, name in enumerate(names, start=1)],
-        generate_uid(),
-        2,
-        generate_uid(),
-        1,
-        "maker",
-        "model",
-        "1",
-        "serial",
-        **options,
-    )
-    if change is not None:
-        change(segmentation)
-    segmentation.save_as(path)
-    return path
 
 
 def marks(segments: int = 2) -> np.ndarray:
@@ -124,7 +79,7 @@ def refused(path, series, **options) -> DataError:
 @pytest.mark.parametrize("omit", [True, False])
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 def test_frames_lie_on_the_slices_of_their_positions(tmp_path, images, series, kind, omit):
-    path = written(
+    path = save_seg(
         tmp_path / "seg.dcm", images, marks(), ["liver", "spleen"], kind=kind, omit_empty_frames=omit
     )
     volume = read_segmentation(path, series)
@@ -143,12 +98,12 @@ def reversed_frames(dataset) -> None:
 
 
 def test_the_order_of_frames_says_nothing(tmp_path, images, series):
-    path = written(tmp_path / "seg.dcm", images, marks(), ["liver", "spleen"], change=reversed_frames)
+    path = save_seg(tmp_path / "seg.dcm", images, marks(), ["liver", "spleen"], change=reversed_frames)
     assert found(read_segmentation(path, series)) == EXPECTED
 
 
 def test_compressed_frames_are_read(tmp_path, images, series):
-    path = written(
+    path = save_seg(
         tmp_path / "seg.dcm", images, marks(), ["a", "b"], kind="LABELMAP", transfer_syntax_uid=RLELossless
     )
     assert found(read_segmentation(path, series)) == EXPECTED
@@ -163,7 +118,7 @@ def background_is_nine(dataset) -> None:
 
 
 def test_a_label_maps_background_has_the_number_that_its_padding_says(tmp_path, images, series):
-    path = written(
+    path = save_seg(
         tmp_path / "seg.dcm", images, marks(), ["a", "b"], kind="LABELMAP", change=background_is_nine
     )
     assert found(read_segmentation(path, series)) == EXPECTED
@@ -171,8 +126,8 @@ def test_a_label_maps_background_has_the_number_that_its_padding_says(tmp_path, 
 
 
 def test_a_segmentation_is_no_series(tmp_path, images, series):
-    written(tmp_path / "seg.dcm", images, marks(), ["a", "b"])
-    assert list(find_series(tmp_path)) == [SERIES]
+    save_seg(tmp_path / "seg.dcm", images, marks(), ["a", "b"])
+    assert list(find_series(tmp_path)) == ["1.2.3"]
     assert not is_segmentation(series.paths[0])
     (tmp_path / "a.txt").write_text("hello")
     assert not is_segmentation(tmp_path / "a.txt")
@@ -185,7 +140,7 @@ def test_overlapping_segments_are_refused_by_name_unless_read_by_themselves(tmp_
     array = marks(3)
     array[3, 1:3, 1:4, 0] = 1
     array[3, 2, 2:6, 1] = 1  # shares (2, 2) and (2, 3) of image 3 with the first; third has (2, 3)
-    path = written(tmp_path / "seg.dcm", images, array, ["liver", "cyst", "vein"])
+    path = save_seg(tmp_path / "seg.dcm", images, array, ["liver", "cyst", "vein"])
     message = refused(path, series).message
     assert "1 ('liver') and 2 ('cyst') in" in message
     assert "3 ('vein')" in message
@@ -201,12 +156,12 @@ def test_overlapping_segments_are_refused_by_name_unless_read_by_themselves(tmp_
 def test_fractions_need_a_threshold_that_somebody_named(tmp_path, images, series):
     array = np.zeros((SLICES, ROWS, COLUMNS), np.float32)
     array[1, 0, :4] = 0.2, 0.5, 0.8, 1
-    path = written(tmp_path / "seg.dcm", images, array, ["a"], kind="FRACTIONAL", max_fractional_value=200)
+    path = save_seg(tmp_path / "seg.dcm", images, array, ["a"], kind="FRACTIONAL", max_fractional_value=200)
     assert "0.5" in refused(path, series).hint
     assert found(read_segmentation(path, series, threshold=0.5)) == {(2, 0, c): 1 for c in (1, 2, 3)}
     for wrong in (0, 1.5, np.nan):
         assert "threshold" in refused(path, series, threshold=wrong).message
-    binary = written(tmp_path / "b.dcm", images, marks(), ["a", "b"])
+    binary = save_seg(tmp_path / "b.dcm", images, marks(), ["a", "b"])
     assert "BINARY, and a threshold" in refused(binary, series, threshold=0.5).message
 
 
@@ -277,17 +232,17 @@ def doubled(dataset) -> None:
     ],
 )
 def test_what_does_not_belong_to_the_series_is_refused(tmp_path, images, series, change, words):
-    path = written(tmp_path / "seg.dcm", images, marks(), ["liver", "spleen"], change=change)
+    path = save_seg(tmp_path / "seg.dcm", images, marks(), ["liver", "spleen"], change=change)
     assert words in refused(path, series).message
 
 
 def test_positions_written_with_few_digits_are_still_on_the_grid(tmp_path, images, series):
-    path = written(tmp_path / "seg.dcm", images, marks(), ["a", "b"], change=moved(column=0.05, head=0.1))
+    path = save_seg(tmp_path / "seg.dcm", images, marks(), ["a", "b"], change=moved(column=0.05, head=0.1))
     assert found(read_segmentation(path, series)) == EXPECTED
 
 
 def test_a_truncated_file_is_refused(tmp_path, images, series):
-    path = written(tmp_path / "seg.dcm", images, marks(), ["a", "b"])
+    path = save_seg(tmp_path / "seg.dcm", images, marks(), ["a", "b"])
     whole = path.read_bytes()
     for length in (0, 100, 400, 1500, len(whole) - 20):
         path.write_bytes(whole[:length])

@@ -1,8 +1,5 @@
 """Label maps written as DICOM SEG, as highdicom, pydicom and our own reader find them."""
 
-import shutil
-import subprocess
-
 import cv2
 import highdicom as hd
 import numpy as np
@@ -15,6 +12,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     MRImageStorage,
 )
+from validators import read_by_dcmqi, require_no_error
 
 from medseg_paddle.core import LabelMap, LabelSet, flip, reorient
 from medseg_paddle.errors import DataError, RecipeError, SetupError
@@ -22,7 +20,7 @@ from medseg_paddle.io.dicom import load_series
 from medseg_paddle.io.dicom_made import Algorithm
 from medseg_paddle.io.dicom_reference import read_reference
 from medseg_paddle.io.dicom_seg import read_segmentation, segment_names
-from medseg_paddle.io.dicom_seg_out import write_segmentation
+from medseg_paddle.io.dicom_seg_out import write_segmentation, write_segments
 from medseg_paddle.io.dicom_stack import Allowed
 
 SLICES, ROWS, COLUMNS = 5, 6, 7
@@ -387,7 +385,6 @@ def test_a_place_that_cannot_be_written_is_said(paths, tmp_path):
         write_segmentation(tmp_path / "file" / "a.dcm", drawn(reference.geometry), reference, algorithm=None)
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
 @pytest.mark.parametrize("is_empty", [False, True])
 @pytest.mark.parametrize("kind", [CTImageStorage, MRImageStorage])
 def test_dciodvfy_finds_no_error(save, tmp_path, kind, is_empty):
@@ -398,8 +395,64 @@ def test_dciodvfy_finds_no_error(save, tmp_path, kind, is_empty):
     label_map = drawn(reference.geometry)
     label_map.array[:] *= not is_empty
     write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL)
-    said = subprocess.run(["dciodvfy", tmp_path / "a.dcm"], capture_output=True, text=True, check=False)
-    assert not [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
+    require_no_error(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("orientation", ["axial", "oblique"])
+def test_dcmqi_finds_every_voxel_at_its_place(save, tmp_path, orientation, kind):
+    cosines = ORIENTATIONS[orientation]
+    reference = read_reference(save([image(cosines, k) for k in (3, 0, 4, 1, 2)]))
+    label_map = drawn(reference.geometry)
+    write_segmentation(tmp_path / "a.dcm", label_map, reference, algorithm=MODEL, kind=kind)
+    found = read_by_dcmqi(tmp_path / "a.dcm", tmp_path / "out")
+    assert set(found) == {"left kidney", "liver tumour"}
+    for number, name in enumerate(LABELS.names[1:3], start=1):
+        assert_at(found[name], label_map.array == number, reference.geometry)
+
+
+def assert_at(places, mask, geometry):
+    """The places are those of the mask's voxels, all and no others."""
+    indices = geometry.to_index(places)
+    assert np.abs(indices - indices.round()).max() < 0.01
+    assert {tuple(one) for one in indices.round().astype(int).tolist()} == set(
+        map(tuple, np.argwhere(mask).tolist())
+    )
+
+
+def test_segments_that_overlap_are_each_where_they_were_drawn(paths, tmp_path):
+    reference = read_reference(paths)
+    masks = np.random.default_rng(3).random((*reference.geometry.shape, 3)) < 0.4
+    masks[1] = masks[..., 2] = False
+    path = tmp_path / "a.dcm"
+    assert write_segments(path, masks.astype(np.uint8), LABELS, reference, algorithm=MODEL)
+    ds = pydicom.dcmread(path)
+    assert (ds.SegmentsOverlap, ds.SegmentationType) == ("YES", "BINARY")
+    series = load_series(paths)
+    with pytest.raises(DataError, match="segments overlap"):
+        read_segmentation(path, series)
+    for number in (1, 2, 3):
+        found = read_segmentation(path, series, segments=[number]).array
+        assert (found == masks[..., number - 1] * number).all()
+    volume = hd.seg.segread(path).get_volume(combine_segments=False)
+    for number in (1, 2):
+        there = np.argwhere(volume.array[..., number - 1])
+        assert_at(
+            (there @ volume.affine[:3, :3].T) + volume.affine[:3, 3],
+            masks[..., number - 1],
+            reference.geometry,
+        )
+
+
+def test_others_read_segments_that_overlap(paths, tmp_path):
+    reference = read_reference(paths)
+    masks = np.random.default_rng(3).random((*reference.geometry.shape, 2)) < 0.4
+    labels = LabelSet.from_names(["background", "liver", "tumour"])
+    write_segments(tmp_path / "a.dcm", masks.astype(np.uint8), labels, reference, algorithm=MODEL)
+    found = read_by_dcmqi(tmp_path / "a.dcm", tmp_path / "out")
+    for number, name in enumerate(("liver", "tumour")):
+        assert_at(found[name], masks[..., number], reference.geometry)
+    require_no_error(tmp_path / "a.dcm")
 
 
 def test_real_series_get_their_labels_back(real_data, tmp_path):

@@ -5,18 +5,14 @@ import subprocess
 import sys
 import zipfile
 
-import highdicom as hd
 import nibabel as nib
 import nrrd
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicom_files import ct_image
-from highdicom.seg import Segmentation, SegmentDescription
+from dicom_files import NOBODY, ct_image, save_seg
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
-from pydicom.uid import generate_uid
 
 from medseg_paddle.cli import main
 from medseg_paddle.errors import DataError
@@ -30,10 +26,7 @@ SECRETS = {"PatientName": "Doe^Jane", "PatientID": "H4711", "PatientBirthDate": 
 def ct(z, values=None, **changes) -> Dataset:
     """A slice of an oblique plane, so that no axis can be mistaken for another."""
     values = np.arange(ROWS * COLUMNS) + 100 * z if values is None else np.asarray(values)
-    empty = ("PatientSex", "StudyID", "AccessionNumber", "StudyDate", "StudyTime")
-    own = dict.fromkeys((*empty, "ReferringPhysicianName", "PositionReferenceIndicator"), "")
-    own |= {"StudyInstanceUID": "1.2.1", "SeriesNumber": 1, "InstanceNumber": 1}
-    own |= {"BitsStored": 12, "HighBit": 11, "RescaleIntercept": -1024}
+    own = NOBODY | {"BitsStored": 12, "HighBit": 11, "RescaleIntercept": -1024}
     return ct_image(
         values.reshape(ROWS, COLUMNS) if values.ndim == 1 else values,
         position=(-10 - 0.6 * z, 20 + 0.8 * z, 30),
@@ -270,28 +263,7 @@ def test_archives_made_to_do_harm_are_refused(tmp_path, refused):
 
 
 def segmentation(folder, path, marks, labels):
-    images = [pydicom.dcmread(one) for one in sorted(folder.iterdir())]
-    described = [
-        SegmentDescription(
-            number, label, codes.SCT.Tissue, codes.SCT.Liver, hd.seg.SegmentAlgorithmTypeValues.MANUAL
-        )
-        for number, label in enumerate(labels, start=1)
-    ]
-    Segmentation(
-        images,
-        marks,
-        "BINARY",
-        described,
-        generate_uid(),
-        1,
-        generate_uid(),
-        1,
-        "maker",
-        "model",
-        "1",
-        "serial",
-    ).save_as(path)
-    return path
+    return save_seg(path, [pydicom.dcmread(one) for one in sorted(folder.iterdir())], marks, labels)
 
 
 def test_a_segmentation_lies_on_its_images(series, tmp_path):

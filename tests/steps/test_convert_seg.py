@@ -131,7 +131,8 @@ def test_nothing_found_is_written_and_said(series, labels, tmp_path, run):
         (lambda a: [*a, "--fill-gaps"], 2, "not for writing"),
         (lambda a: [*a, "--segment", "1"], 2, "not for writing"),
         (lambda a: [*a, "--series", "1.2.9"], 3, "no series 1.2.9"),
-        (lambda a: [a[3], *a[1:]], 2, "no label volume"),
+        (lambda a: [a[3], *a[1:]], 3, "holds no mask"),
+        (lambda a: [f"{a[3]}/image0.dcm", *a[1:]], 2, "no label volume"),
         (lambda a: [a[0], f"{a[1]}.nii", *a[2:]], 2, "is no SEG"),
     ],
 )

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import highdicom as hd
 import nibabel as nib
 import nrrd
 import numpy as np
 import pydicom
 import pytest
 import yaml
+from dicom_files import save_seg, x_ray
 from PIL import Image
 from pydantic import ValidationError
-from pydicom.sr.codedict import codes
 
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet, Manifest
@@ -203,6 +202,11 @@ def volumes(root: Path) -> Labels:
     return labels
 
 
+def head(image: pydicom.Dataset) -> float:
+    """How far towards the head it lies."""
+    return float(image.ImagePositionPatient[2])
+
+
 def series(root: Path, kind: str = "nifti") -> Labels:
     """Phantoms whose masks, a PNG for each slice, are put into one file for each series."""
     labels = {}
@@ -215,36 +219,10 @@ def series(root: Path, kind: str = "nifti") -> Labels:
             affine = np.diag([-1.0, -1, 1, 1]) @ volume.geometry.affine @ np.eye(4)[[2, 1, 0, 3]]
             nib.save(nib.Nifti1Image(truth.array.T.astype(np.uint8), affine), folder / "seg.nii.gz")
         else:
-            write_seg(folder / "seg" / "seg.dcm", sorted((folder / "ct").iterdir()), truth.array)
+            images = sorted(map(pydicom.dcmread, (folder / "ct").iterdir()), key=head)
+            save_seg(folder / "seg" / "seg.dcm", images, (truth.array == 1).astype(np.uint8), ["tumour"])
         labels |= {f"{folder.name}_{place:03d}": one for place, one in enumerate(truth.array)}
     return labels
-
-
-def write_seg(path: Path, images: list[Path], truth: np.ndarray) -> None:
-    """`truth[slice, row, column]`, slices from the feet to the head, as a DICOM segmentation."""
-    headers = sorted((pydicom.dcmread(one) for one in images), key=lambda one: one.ImagePositionPatient[2])
-    about = hd.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="tumour",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Neoplasm,
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-    )
-    path.parent.mkdir()
-    hd.seg.Segmentation(
-        source_images=headers,
-        pixel_array=(truth == 1).astype(np.uint8),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[about],
-        series_instance_uid=hd.UID(),
-        series_number=9,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="m",
-        manufacturer_model_name="n",
-        software_versions="1",
-        device_serial_number="1",
-    ).save_as(path)
 
 
 LAYOUTS: dict[str, tuple[Callable[[Path], Labels], int, int]] = {  # builder, classes, channels
@@ -631,27 +609,13 @@ def test_two_sequences_are_channels(tmp_path):
 # --- single DICOM images ----------------------------------------------------------------------------------
 
 
-def xray(path: Path, stored: np.ndarray, photometric: str) -> None:
-    """A digital X-ray of 12 bits without a place in the patient."""
-    ds = pydicom.Dataset()
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = pydicom.uid.generate_uid()
-    ds.StudyInstanceUID = ds.SeriesInstanceUID = pydicom.uid.generate_uid()
-    ds.PatientID, ds.Modality, ds.ImageType = "p", "DX", ["ORIGINAL", "PRIMARY"]
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, photometric
-    ds.Rows, ds.Columns = stored.shape
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.PixelData = stored.astype("<u2").tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(path, enforce_file_format=True)
-
-
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
 def test_x_rays_become_pictures_of_their_full_depth_the_right_way_round(tmp_path, photometric):
     stored = np.linspace(0, 4095, ROWS * COLUMNS).astype(np.uint16).reshape(ROWS, COLUMNS)
-    xray(tmp_path / "in" / "i" / "a.dcm", stored, photometric)
+    (tmp_path / "in" / "i").mkdir(parents=True)
+    x_ray(stored, PhotometricInterpretation=photometric).save_as(
+        tmp_path / "in" / "i" / "a.dcm", enforce_file_format=True
+    )
     save(tmp_path / "in" / "l" / "a.png", disc(0))
     section: dict[str, Any] = {"sets": [{"split": "train", "images": "i/*", "labels": "l/*"}]}
     (case,) = cases_of(prepared(tmp_path, section, 2)).values()

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import highdicom as hd
 import nrrd
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import save_seg
 from PIL import Image
-from pydicom.sr.codedict import codes
 
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet, Manifest
@@ -190,44 +189,15 @@ def test_slicer_s_segment_names_must_agree(tmp_path):
     assert not problems(root, VOLUMES | {"label_map": {0: 0, 1: 1, 2: 2}})
 
 
-def write_seg(path: Path, images: list[Path], names: list[str]) -> None:
-    """A square for each name, segments numbered from 1."""
-    headers = sorted((pydicom.dcmread(one) for one in images), key=lambda one: one.ImagePositionPatient[2])
-    about = [
-        hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name,
-            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-            segmented_property_type=codes.SCT.Neoplasm,
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-        )
-        for number, name in enumerate(names, start=1)
-    ]
-    pixels = np.zeros((len(headers), headers[0].Rows, headers[0].Columns), np.uint8)
-    pixels[:, 3:9, 3:9], pixels[:, 12:18, 3:9] = 1, 2
-    path.parent.mkdir()
-    hd.seg.Segmentation(
-        source_images=headers,
-        pixel_array=pixels,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=about,
-        series_instance_uid=hd.UID(),
-        series_number=9,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="m",
-        manufacturer_model_name="n",
-        software_versions="1",
-        device_serial_number="1",
-    ).save_as(path)
-
-
 def test_segments_of_dicom_that_are_numbered_differently_are_refused(tmp_path):
     root = tmp_path / "in"
     write_phantom(root, patients=3, seed=3, size=32, slices=9)
     for number, folder in enumerate(sorted(root.iterdir())):
         names = ["liver", "tumour"] if number < 2 else ["tumour", "liver"]
-        write_seg(folder / "seg" / "seg.dcm", sorted((folder / "ct").iterdir()), names)
+        images = [pydicom.dcmread(path) for path in sorted((folder / "ct").iterdir())]
+        pixels = np.zeros((len(images), 32, 32), np.uint8)
+        pixels[:, 3:9, 3:9], pixels[:, 12:18, 3:9] = 1, 2
+        save_seg(folder / "seg" / "seg.dcm", images, pixels, names)
     section = {
         "reader": "dicom",
         "sets": [{"split": "train", "images": "*/ct/*", "labels": "*/seg/*.dcm"}],
