@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from medseg_paddle.core import LabelMap, Volume
 from medseg_paddle.core.concepts import uncoded
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.dicom_made import Algorithm, drawn_by, require_name
-from medseg_paddle.io.files import write_bytes
+from medseg_paddle.io.files import whole_file
 from medseg_paddle.io.images import write_image, write_label
 from medseg_paddle.io.mesh import MESH_FORMATS, MeshFormat, surface, write_mesh
 from medseg_paddle.io.nifti import write_label_nifti
@@ -213,9 +212,8 @@ def _write_all(
     if outputs.overlays:
         write_image(writer.target("overlay.png"), sheet(slices) if slices else _picture(answered, bundle))
     if answer.probabilities is not None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, probabilities=answer.probabilities)
-        write_bytes(writer.target("probabilities.npz"), buffer.getvalue())
+        with whole_file(writer.target("probabilities.npz")) as temporary, temporary.open("xb") as stream:
+            np.savez_compressed(stream, probabilities=answer.probabilities)
     if not isinstance(answer.labels, LabelMap):
         write_label(writer.target("mask.png"), answer.labels)
         return
