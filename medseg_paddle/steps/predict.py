@@ -28,6 +28,7 @@ from medseg_paddle.steps.predict_outputs import (
     Answered,
     Format,
     Outputs,
+    draw,
     in_millilitres,
     reference_of,
     write_answer,
@@ -36,6 +37,8 @@ from medseg_paddle.steps.progress import ProgressBar
 
 SUMMARY_JSON = "summary.json"
 SUMMARY_CSV = "summary.csv"
+
+_WRITING = 0.99  # of the work on a volume, when the answer is there
 
 
 @dataclass(frozen=True)
@@ -319,8 +322,7 @@ def _one(
         source = predictor.read_picture(one.path, *one.others)
 
     def on_part(part: int, parts: int) -> None:
-        # Writing the answer is a part, too.
-        bar.update(done + part / (parts + 1), f"{one.name}, part {part} of {parts}")
+        bar.update(done + _WRITING * part / parts, f"{one.name}, part {part} of {parts}")
 
     answer = predictor.predict(
         source,
@@ -335,7 +337,11 @@ def _one(
         for number, extent in enumerate(extents, start=1)
         if extent.millilitres is not None
     }
-    answered = Answered(one, source, answer, reference, millilitres)
+    pictures = draw(source, answer, millilitres, predictor.bundle, outputs)
+    del source  # the largest of all, and not needed any more
+    if one.is_volume:
+        bar.update(done + _WRITING, f"{one.name}, writing")
+    answered = Answered(one, pictures, answer, reference, millilitres)
     files = write_answer(answered, predictor.bundle, outputs, algorithm, asked.output)
     return Result(one.name, one.source, files, extents, answer.seconds), (*notes, *answer.notes)
 
