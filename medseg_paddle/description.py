@@ -142,6 +142,11 @@ class Description:
         return 3 if isinstance(self.preprocessing, VolumePreprocessing) else 2
 
     @property
+    def volumes_per_case(self) -> int:
+        """How many volumes on one grid make a case, where it is volumes that are segmented."""
+        return self.in_channels if self.dimensions == 3 else max(1, len(self.channel_windows))
+
+    @property
     def image_channels(self) -> int:
         """Channels of one picture or slice, without those of its neighbours."""
         return self.in_channels // (2 * self.neighbours + 1)

@@ -73,7 +73,10 @@ def export(
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder, as `medseg export` wrote it.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, or DICOM series.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="Images, volumes, folders of them, DICOM series as folders or zip archives."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the answers.", metavar="FOLDER")],
     *,
     formats: Annotated[
@@ -106,6 +109,21 @@ def predict(
         bool, typer.Option("--probabilities", help="Also write each class's probability.")
     ] = False,
     overlays: Annotated[bool, typer.Option(help="Draw the contours over the images.")] = True,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--series",
+            help="Segment this DICOM series alone; for a model of several channels once for each, in their order.",
+            metavar="UID",
+            show_default=False,
+        ),
+    ] = None,
+    resample_channels: Annotated[
+        bool,
+        typer.Option(
+            "--resample-channels", help="Bring channels that lie on another grid to that of the first one."
+        ),
+    ] = False,
     max_memory: Annotated[
         float | None,
         typer.Option(
@@ -135,6 +153,8 @@ def predict(
         mesh=None if mesh is None else mesh.value,
         probabilities=probabilities,
         overlays=overlays,
+        series=tuple(series or ()),
+        resample_channels=resample_channels,
         max_memory=None if max_memory is None else round(max_memory * 2**30),
         device=device.value,
         overwrite=overwrite,

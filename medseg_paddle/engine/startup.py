@@ -20,8 +20,15 @@ from medseg_paddle.errors import SetupError
 _CHATTER = ("OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
 
-def start_paddle(threads: int | None = None) -> None:
+def start_paddle(threads: int | None = None, *, paddleseg: bool = True) -> None:
     """Load Paddle with :func:`medseg_paddle.engine.cpu.apply_defaults`; every step's first call.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Of the maths libraries.
+    paddleseg : bool
+        PaddleSeg, too. A bundle is used without it: it brings pandas and scikit-learn, 80 MiB.
 
     Raises
     ------
@@ -38,7 +45,8 @@ def start_paddle(threads: int | None = None) -> None:
     try:
         with contextlib.redirect_stderr(said), _sigterm_kept():
             importlib.import_module("paddle")
-            importlib.import_module("paddleseg")
+            if paddleseg:
+                importlib.import_module("paddleseg")
     except ImportError as error:
         raise SetupError(
             f"{error.name or 'Paddle'} cannot be loaded: {error}",

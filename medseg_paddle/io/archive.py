@@ -5,9 +5,11 @@ from __future__ import annotations
 import stat
 import zipfile
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from medseg_paddle.errors import DataError
+from medseg_paddle.errors import DataError, MedsegError
 from medseg_paddle.io.isolated import Job, run_isolated
 
 # Of all files in an archive; a study of 2000 slices has 1 GiB.
@@ -17,15 +19,38 @@ _BLOCK = 1 << 20
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".ima", ".dicom")
 
 
-def unpack_zip(path: Path, folder: Path) -> dict[Path, str]:
+ZIP_SUFFIX = ".zip"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip archive whose files were unpacked.
+
+    Attributes
+    ----------
+    path : Path
+    names : mapping
+        Name in the archive of each file that was written.
+    """
+
+    path: Path
+    names: Mapping[Path, str]
+
+    def named(self, text: str) -> str:
+        """A text for people, with the names of the archive in place of those that its files were unpacked to."""
+        for path, name in self.names.items():
+            text = text.replace(str(path), f"{self.path}: {name}")
+        return text
+
+    def of(self, error: MedsegError) -> MedsegError:
+        """The same error, with the names of the archive."""
+        return type(error)(self.named(error.message), hint=self.named(error.hint))
+
+
+def unpack_zip(path: Path, folder: Path) -> Archive:
     """Unpack a zip archive's files into a folder, under numbers.
 
     Folders, hidden files, links and what a Mac adds (``__MACOSX``) are passed over.
-
-    Returns
-    -------
-    dict
-        Name in the archive of each file that was written.
 
     Raises
     ------
@@ -35,7 +60,7 @@ def unpack_zip(path: Path, folder: Path) -> dict[Path, str]:
     arguments = {"path": str(path), "folder": str(folder)}
     answer = run_isolated("medseg_paddle.io.archive:unpack", arguments)
     with answer.values:
-        return {folder / written: str(name) for written, name in answer.result.items()}
+        return Archive(path, {folder / written: str(name) for written, name in answer.result.items()})
 
 
 def unpack(job: Job, path: str, folder: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from medseg_paddle.core import Case, Geometry, LabelMap, LabelSet, Units, Volume
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.label_values import require_classes
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid, read_nifti_channels
-from medseg_paddle.io.volumes import read_label_volume, read_volume
+from medseg_paddle.io.volumes import read_compact, read_label_volume, read_volume
 
 
 def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
@@ -38,17 +38,23 @@ def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
     return tuple(Volume(one.array, one.geometry, case_units(case)) for one in volumes)
 
 
-def read_channels_of(path: Path) -> tuple[Volume, ...]:
+def read_channels_of(path: Path, *, compact: bool = False) -> tuple[Volume, ...]:
     """The volume of a file, or all volumes on the fourth axis of a NIfTI file.
+
+    Parameters
+    ----------
+    path : Path
+    compact : bool
+        A single volume as :func:`~medseg_paddle.io.volumes.read_compact` reads it.
 
     Raises
     ------
     DataError
         As for :func:`~medseg_paddle.io.volumes.read_volume`, but for a fourth axis of NIfTI.
     """
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
+    if path.name.lower().endswith(NIFTI_SUFFIXES) and not (compact and nifti_grid(path)[1] == 1):
         return read_nifti_channels(path)
-    return (read_volume(path),)
+    return (read_compact(path) if compact else read_volume(path),)
 
 
 def case_grid(case: Case, channels: int) -> Geometry:

@@ -28,7 +28,7 @@ from medseg_paddle.core import Geometry, LabelMap, Volume, corners
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.files import whole_file, write_bytes
 from medseg_paddle.io.limits import copy_values, plain_blocks, require_amount, require_bytes
-from medseg_paddle.io.sliced import SlicedVolume
+from medseg_paddle.io.sliced import ArraySlices, SlicedVolume
 from medseg_paddle.io.stored import StoredSlices
 from medseg_paddle.io.voxels import grey_volume, label_volume
 
@@ -121,7 +121,9 @@ def write_label_nifti(path: Path, label_map: LabelMap) -> None:
     DataError
         `path` has another ending.
     """
-    write_nifti(path, [Volume(label_map.array, label_map.geometry)])
+    _require_name(path)
+    array, geometry = label_map.array, label_map.geometry
+    write_nifti_slices(path, SlicedVolume(ArraySlices(array), geometry, "unknown", array.dtype))
 
 
 def write_nifti(path: Path, volumes: Sequence[Volume], *, flush: bool = True) -> None:
@@ -141,14 +143,18 @@ def write_nifti(path: Path, volumes: Sequence[Volume], *, flush: bool = True) ->
     DataError
         `path` has another ending.
     """
-    if not path.name.endswith(NIFTI_SUFFIXES):
-        raise DataError(f"{path} is not a NIfTI name", hint="let it end in .nii or .nii.gz")
+    _require_name(path)
     array = volumes[0].array if len(volumes) == 1 else np.stack([one.array for one in volumes])
     image = _image(np.ascontiguousarray(_narrowed(array).T), volumes[0].geometry)
     data = image.to_bytes()
     write_bytes(
         path, gzip.compress(data, _COMPRESSION, mtime=0) if path.name.endswith(".gz") else data, flush=flush
     )
+
+
+def _require_name(path: Path) -> None:
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise DataError(f"{path} is not a NIfTI name", hint="let it end in .nii or .nii.gz")
 
 
 def write_nifti_slices(path: Path, volume: SlicedVolume) -> None:

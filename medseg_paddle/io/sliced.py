@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry, Units
+from medseg_paddle.core import Geometry, Units, Volume
 from medseg_paddle.errors import DataError
 
 _LARGE = 8
@@ -48,6 +48,29 @@ class SlicedVolume:
         """Each slice, ``[row, column]``, in `dtype`, contiguous and in little-endian order."""
         for index in range(len(self.slices)):
             yield np.ascontiguousarray(self.slices.read(index), dtype=self.dtype.newbyteorder("<"))
+
+    def whole(self) -> Volume:
+        """All slices in memory, in `dtype`; float32 where that is float64."""
+        dtype = np.dtype(np.float32) if self.dtype == np.float64 else self.dtype
+        array = np.empty(self.geometry.shape, dtype)
+        for index, plane in enumerate(array):
+            plane[...] = self.slices.read(index)
+        return Volume(array, self.geometry, self.units)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySlices:
+    """The slices of an array in memory."""
+
+    array: NDArray[Any]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.array)
+
+    def read(self, index: int) -> NDArray[Any]:
+        """One of them."""
+        return np.asarray(self.array[index])
 
 
 def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, keep: bool) -> SlicedVolume:

@@ -75,6 +75,12 @@ def open_volume(path: Path) -> Iterator[SlicedVolume]:
         yield settled(str(path), stored, geometry, "unknown", keep=True)
 
 
+def read_compact(path: Path) -> Volume:
+    """As :func:`read_volume`, in the smallest type that holds all values: half the memory of a CT."""
+    with open_volume(path) as volume:
+        return volume.whole()
+
+
 def write_volume(path: Path, volume: SlicedVolume) -> None:
     """Write a volume; its format follows from the file's ending, one of `WRITTEN_SUFFIXES`; atomic.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Predictor:
         probabilities: bool = False,
         max_memory: int | None = None,
         on_part: OnPart | None = None,
+        on_forecast: Callable[[str], None] | None = None,
     ) -> Segmentation:
         """Segment a picture, or a volume: slice by slice, or as a whole by a 3-D model.
 
@@ -92,6 +93,8 @@ class Predictor:
             Of a 3-D model: bytes that the volume and what is made of it may take, the network's own not counted.
         on_part : callable, optional
             Called with the number of slices (of a 3-D model: tiles) done and their total.
+        on_forecast : callable, optional
+            Of a 3-D model: called with the memory that a volume takes, in words, before anything is computed.
 
         Returns
         -------
@@ -123,6 +126,7 @@ class Predictor:
                 probabilities=probabilities,
                 max_memory=max_memory,
                 on_part=on_part,
+                on_forecast=on_forecast,
             )
             return Segmentation(labels, kept, self.bundle.id, time.perf_counter() - start, notes)
         if max_memory is not None:
@@ -164,9 +168,9 @@ class Predictor:
             It cannot be read; see :mod:`medseg_paddle.io`.
         """
         if path.is_dir():
-            return (read_series(path),)
+            return (read_series(path, compact=True),)
         if is_volume(path):
-            return read_channels_of(path)
+            return read_channels_of(path, compact=True)
         return self.read_picture(path)
 
     def self_check(self) -> float:
@@ -231,10 +235,10 @@ class Predictor:
                 hint="give a Volume, or a file or folder to `predict_file`",
             )
         volumes = (given,) if isinstance(given, Volume) else tuple(given)
-        wanted = description.in_channels if description.dimensions == 3 else len(description.channel_windows)
-        if len(volumes) != max(wanted, 1):
+        wanted = description.volumes_per_case
+        if len(volumes) != wanted:
             raise DataError(
-                f"{len(volumes)} volume(s) are given, the model takes {max(wanted, 1)}",
+                f"{len(volumes)} volume(s) are given, the model takes {wanted}",
                 hint="give one volume for each channel, in the order of the recipe's `images`"
                 if wanted > 1
                 else "give one volume at a time",

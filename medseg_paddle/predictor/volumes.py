@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +11,13 @@ from medseg_paddle.core import LabelMap, Volume, VolumeAcquisition
 from medseg_paddle.description import Description
 from medseg_paddle.errors import MemoryShortError
 from medseg_paddle.predictor.answer import OnPart
-from medseg_paddle.preprocess import Forward, PreparedVolume, VolumePreprocessing, forecast, segment_volume
+from medseg_paddle.preprocess import Forward, VolumePreprocessing, forecast, segment_volume
 from medseg_paddle.preprocess.acquisition import as_trained
 from medseg_paddle.preprocess.postprocessing import Rule
 from medseg_paddle.preprocess.restoring import Index
+from medseg_paddle.preprocess.volumes import StreamedVolume
 
 _MIB = 2**20
-
-_log = logging.getLogger(__name__)
 
 
 def segment_whole(
@@ -32,6 +30,7 @@ def segment_whole(
     probabilities: bool,
     max_memory: int | None,
     on_part: OnPart | None,
+    on_forecast: Callable[[str], None] | None,
 ) -> tuple[LabelMap, NDArray[np.float32] | None, tuple[str, ...]]:
     """Segment a volume, or those of all channels on one grid, as training's validation and evaluation do.
 
@@ -49,6 +48,8 @@ def segment_whole(
     max_memory : int, optional
         Bytes that the volumes as they were read and all that is made of them may take, without the network's own.
     on_part : callable, optional
+    on_forecast : callable, optional
+        Called with the memory that is needed, in words, before anything is computed.
 
     Returns
     -------
@@ -68,33 +69,34 @@ def segment_whole(
         for number, volume in enumerate(volumes):
             channels[number], found = as_trained(volume, preprocessing, description.trained_on)
             notes |= dict.fromkeys(found)
-    memory = _Memory(channels, description, rules, probabilities=probabilities, allowed=max_memory)
-    if preprocessing.crop == "none":  # its size is known before it is made
-        memory.require(_to_be_prepared(channels, preprocessing))
-    prepared = preprocessing.forward(channels)
-    memory.require(prepared)
-    kept: NDArray[np.float32] | None = None
-    if probabilities:
-        kept = np.empty((len(description.labels), *prepared.source.shape), np.float32)
+    size = _Size(channels, description, rules, probabilities=probabilities)
+    size.require_region(preprocessing, max_memory)
+    with preprocessing.streamed(channels) as prepared:
+        said = size.require(prepared, max_memory)
+        if on_forecast is not None:
+            on_forecast(said)
+        kept: NDArray[np.float32] | None = None
+        if probabilities:
+            kept = np.empty((len(description.labels), *prepared.source.shape), np.float32)
 
-    def keep(index: Index, part: NDArray[np.float32]) -> None:
-        if kept is not None:
-            slices, rows, columns = index
-            kept[:, slices, rows, columns] = part
+        def keep(index: Index, part: NDArray[np.float32]) -> None:
+            if kept is not None:
+                slices, rows, columns = index
+                kept[:, slices, rows, columns] = part
 
-    answer = segment_volume(
-        forward,
-        prepared,
-        description.labels,
-        description.plan,
-        rules,
-        on_tile=on_part,
-        on_probabilities=keep if probabilities else None,
-    )
+        answer = segment_volume(
+            forward,
+            prepared,
+            description.labels,
+            description.plan,
+            rules,
+            on_tile=on_part,
+            on_probabilities=keep if probabilities else None,
+        )
     return answer, kept, tuple(notes)
 
 
-class _Memory:
+class _Size:
     """What a prediction takes, and may."""
 
     def __init__(
@@ -104,32 +106,34 @@ class _Memory:
         rules: Sequence[Rule],
         *,
         probabilities: bool,
-        allowed: int | None,
     ) -> None:
+        self._voxels = volumes[0].array.size
         self._read = sum(volume.array.nbytes for volume in volumes)
-        self._kept = probabilities * 4 * len(description.labels) * volumes[0].array.size
-        self._description, self._rules, self._allowed = description, rules, allowed
+        self._kept = probabilities * 4 * len(description.labels) * self._voxels
+        self._description, self._rules = description, rules
 
-    def require(self, prepared: PreparedVolume) -> None:
-        """Say what segmenting a volume takes, and refuse it where it is too much."""
+    def require_region(self, preprocessing: VolumePreprocessing, allowed: int | None) -> None:
+        """Refuse a volume whose region of interest takes too much to find, before it is looked for."""
+        needed = self._read + self._voxels * preprocessing.region_bytes
+        if preprocessing.region_bytes:
+            self._refuse(needed, f"{needed / _MIB:.0f} MiB to find the region in it", allowed)
+
+    def require(self, prepared: StreamedVolume, allowed: int | None) -> str:
+        """What segmenting a volume takes, in words; refuse it where that is too much."""
         description = self._description
         needed = forecast(prepared, description.plan, description.labels, self._rules)
         total = needed.total + self._read + self._kept
         said = (
-            f"about {total / _MIB:.0f} MiB without the network's own: {self._read / _MIB:.0f} as read, "
+            f"about {total / _MIB:.0f} MiB beside the network: {self._read / _MIB:.0f} as read, "
             f"{f'{self._kept / _MIB:.0f} for probabilities, ' if self._kept else ''}then {needed}"
         )
-        _log.info("a volume of %s voxels takes %s", " x ".join(map(str, prepared.source.shape)), said)
-        if self._allowed is not None and total > self._allowed:
+        self._refuse(total, said, allowed)
+        return f"{' x '.join(map(str, prepared.source.shape))} voxels, {said}"
+
+    def _refuse(self, needed: int, said: str, allowed: int | None) -> None:
+        if allowed is not None and needed > allowed:
             raise MemoryShortError(
-                f"segmenting this volume takes {said}; {self._allowed / _MIB:.0f} MiB are allowed",
+                f"segmenting this volume takes {said}; {allowed / _MIB:.0f} MiB are allowed",
                 hint="allow more, or cut the volume to what is to be segmented"
                 + (", or leave the probabilities out" if self._kept else ""),
             )
-
-
-def _to_be_prepared(volumes: Sequence[Volume], preprocessing: VolumePreprocessing) -> PreparedVolume:
-    """What :meth:`VolumePreprocessing.forward` will make of whole volumes, but for its values, which take no room."""
-    source = volumes[0].geometry
-    grid = preprocessing.uncropped(source)
-    return PreparedVolume(np.broadcast_to(np.float32(0), (len(volumes), *grid.shape)), grid, source)

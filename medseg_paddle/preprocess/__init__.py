@@ -13,12 +13,7 @@ from medseg_paddle.preprocess.intensity import (
 from medseg_paddle.preprocess.interpolation import Interpolation
 from medseg_paddle.preprocess.postprocessing import Rule, rules_from_specs
 from medseg_paddle.preprocess.regions import body_mask, nonzero_mask, roi_box
-from medseg_paddle.preprocess.resampling import (
-    most_probable,
-    resample,
-    resample_labels,
-    resample_probabilities,
-)
+from medseg_paddle.preprocess.resampling import resample, resample_labels
 from medseg_paddle.preprocess.segment import forecast, labels_of, segment, segment_volume
 from medseg_paddle.preprocess.tiling import Forward, InferencePlan, predict_tiled
 from medseg_paddle.preprocess.volumes import PreparedVolume, VolumePreprocessing
@@ -43,12 +38,10 @@ __all__ = [
     "foreground_indices",
     "foreground_values",
     "labels_of",
-    "most_probable",
     "nonzero_mask",
     "predict_tiled",
     "resample",
     "resample_labels",
-    "resample_probabilities",
     "roi_box",
     "rules_from_specs",
     "segment",

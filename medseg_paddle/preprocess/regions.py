@@ -46,7 +46,9 @@ def body_mask(volume: Volume) -> NDArray[np.bool_]:
             f"no voxel is above {BODY_ABOVE_HU:g} HU: there is no body in the volume",
             hint="look at the image, and whether its rescale slope and intercept were applied",
         )
-    sizes = np.bincount(parts.reshape(-1))
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in parts:  # for NumPy counts in 64 bits
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
     sizes[0] = 0
     mask = np.asarray((sizes >= _PART_OF_BODY * sizes.max())[parts])
     axial = volume.geometry.sliced_along("axial")

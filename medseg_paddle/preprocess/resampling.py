@@ -1,4 +1,4 @@
-"""Volumes, label maps and probabilities on another grid.
+"""Volumes and label maps on another grid; of probabilities see :mod:`medseg_paddle.preprocess.restoring`.
 
 To another spacing: ``resample(volume, volume.geometry.respaced((1, 1, 1)))``; back, or onto another image:
 ``resample(result, volume.geometry)``. The type decides what is interpolated: intensities by splines, labels not at all.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry, LabelMap, LabelSet, Volume, corners
+from medseg_paddle.core import Geometry, LabelMap, Volume, corners
 from medseg_paddle.core.cores import available_cores
 from medseg_paddle.core.lattice import align, index_map
 from medseg_paddle.errors import DataError
@@ -76,14 +76,33 @@ def resample(
         A voxel is not finite; `onto` reaches beyond the volume and no `fill` is named; the two have nothing in common
         or lie in two frames of reference.
     """
-    require_cover(volume.geometry, onto, fill)
-    way = interpolation or Interpolation()
     result = np.empty(onto.shape, np.float32)
     with threads_pool(threads) as pool:
-        sampler = _sampler(volume.array, volume.geometry, onto, way, read=read, fill=fill or 0.0, pool=pool)
+        sampler = sampler_of(volume, onto, interpolation=interpolation, read=read, fill=fill, pool=pool)
         for start, stop in slabs(onto.shape):
             sampler.slices(start, stop, result[start:stop])
     return replace(volume, array=result, geometry=onto)
+
+
+def sampler_of(
+    volume: Volume,
+    onto: Geometry,
+    *,
+    interpolation: Interpolation | None = None,
+    read: Read = as_float,
+    fill: float | None = None,
+    pool: Executor,
+) -> Sampler:
+    """As :func:`resample`, for slices of the answer to be made when they are needed, by the threads of `pool`.
+
+    Raises
+    ------
+    DataError
+        As for :func:`resample`; that a voxel is not finite is found when it is needed.
+    """
+    require_cover(volume.geometry, onto, fill)
+    way = interpolation or Interpolation()
+    return _sampler(volume.array, volume.geometry, onto, way, read=read, fill=fill or 0.0, pool=pool)
 
 
 def resample_labels(
@@ -131,70 +150,6 @@ def resample_labels(
     return replace(label_map, array=result, geometry=onto)
 
 
-def resample_probabilities(
-    probabilities: NDArray[Any], on: Geometry, onto: Geometry, *, threads: int | None = None
-) -> NDArray[np.float32]:
-    """Probabilities of classes on another grid, linearly; what lies beyond the old one is background.
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (classes, *on.shape), floating point
-        Of class 0, the background, first.
-    on, onto : Geometry
-        Grid that they are on, grid that they shall be on.
-    threads : int, optional
-
-    Returns
-    -------
-    ndarray, shape (classes, *onto.shape), float32
-        Large: :func:`most_probable` makes the label map without it.
-    """
-    _require_classes(probabilities, on)
-    require_cover(on, onto, 0)
-    result = np.empty((len(probabilities), *onto.shape), np.float32)
-    with threads_pool(threads) as pool:
-        for sampler, whole in zip(_class_samplers(probabilities, on, onto, pool), result, strict=True):
-            for start, stop in slabs(onto.shape):
-                sampler.slices(start, stop, whole[start:stop])
-    return result
-
-
-def most_probable(
-    probabilities: NDArray[Any], on: Geometry, onto: Geometry, labels: LabelSet, *, threads: int | None = None
-) -> LabelMap:
-    """The class with the greatest probability at every voxel of another grid.
-
-    The same as the greatest of :func:`resample_probabilities`, of equal ones the first, slab by slab: of the new grid
-    only the labels are held in whole. Outlines come out finer than those of labels that are resampled.
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (classes, *on.shape), floating point
-    on, onto : Geometry
-    labels : LabelSet
-        As many classes.
-    threads : int, optional
-
-    Returns
-    -------
-    LabelMap
-        uint8, uint16 beyond 256 classes.
-    """
-    _require_classes(probabilities, on)
-    require_cover(on, onto, 0)
-    if len(labels.labels) != len(probabilities):
-        raise DataError(
-            f"probabilities of {len(probabilities)} classes, and {len(labels.labels)} labels",
-            hint="they must come from the same model",
-        )
-    result = np.empty(onto.shape, np.uint8 if len(probabilities) <= 256 else np.uint16)
-    with threads_pool(threads) as pool:
-        samplers = _class_samplers(probabilities, on, onto, pool)
-        for (start, stop), winner in _winners(samplers, onto.shape, pool):
-            result[start:stop] = winner
-    return LabelMap(result, onto, labels)
-
-
 def _sampler(
     array: NDArray[Any],
     source: Geometry,
@@ -232,18 +187,10 @@ def _sampler(
     )
 
 
-def _class_samplers(
-    probabilities: NDArray[Any], on: Geometry, onto: Geometry, pool: Executor
-) -> Iterator[Sampler]:
-    for number, array in enumerate(probabilities):
-        yield _sampler(array, on, onto, LINEAR, read=as_float, fill=float(number == 0), pool=pool)
-
-
 def _winners(
-    samplers: Iterator[Sampler] | Sequence[Sampler], shape: tuple[int, int, int], pool: Executor
+    samplers: Sequence[Sampler], shape: tuple[int, int, int], pool: Executor
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint16]]]:
     """Slab by slab, which sampler has the greatest value at each voxel, the first of equal ones."""
-    samplers = list(samplers)
     for start, stop in slabs(shape):
         best = np.empty((stop - start, *shape[1:]), np.float32)
         samplers[0].slices(start, stop, best)
@@ -322,12 +269,4 @@ def require_cover(source: Geometry, target: Geometry, fill: float | None) -> Non
         raise DataError(
             "the grid reaches beyond the image, and nobody said what is there",
             hint="name the value of `fill`: air is -1024 in a CT in HU, 0 in most MR",
-        )
-
-
-def _require_classes(probabilities: NDArray[Any], on: Geometry) -> None:
-    if probabilities.ndim != 4 or probabilities.shape[1:] != on.shape or not len(probabilities):
-        raise DataError(
-            f"probabilities of shape {probabilities.shape} do not fit a grid of shape {on.shape}",
-            hint="give one array of the grid's shape for each class, background first",
         )

@@ -24,7 +24,7 @@ from medseg_paddle.preprocess.slabs import Separable, as_float
 
 Index = tuple[slice, slice, slice]
 
-_SLAB_BYTES = 1 << 26  # of the answers that are worked on together
+_SLAB_BYTES = 1 << 24  # of the answers that are worked on together
 
 
 def slices_together(plane: int, classes: int) -> int:
@@ -40,7 +40,7 @@ def restored_slabs(
     *,
     threads: int | None = None,
 ) -> Iterator[tuple[Index, NDArray[np.float32]]]:
-    """Probabilities on another grid, interpolated linearly: those of :func:`resample_probabilities`, part by part.
+    """Probabilities on another grid, interpolated linearly, part by part.
 
     Of the probabilities only those slices are held of which the next part is made.
 

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.core import LabelMap, LabelSet
-from medseg_paddle.errors import MemoryShortError
 from medseg_paddle.preprocess.deterministic import Preprocessing
 from medseg_paddle.preprocess.postprocessing import Rule, classes_of, cleaned, looks_at_parts
 from medseg_paddle.preprocess.restoring import Index, restored_slabs, slices_together
 from medseg_paddle.preprocess.sliding import Forecast, predicted_slabs, slab_bytes
 from medseg_paddle.preprocess.tiling import Forward, InferencePlan, predict_tiled
-from medseg_paddle.preprocess.volumes import PreparedVolume
+from medseg_paddle.preprocess.volumes import PreparedVolume, StreamedVolume
 
 
 def segment(
@@ -68,27 +67,26 @@ def labels_of(
 
 def segment_volume(
     forward: Forward,
-    prepared: PreparedVolume,
+    prepared: PreparedVolume | StreamedVolume,
     labels: LabelSet,
     plan: InferencePlan,
     postprocessing: Sequence[Rule] = (),
     *,
     on_tile: Callable[[int, int], None] | None = None,
     on_probabilities: Callable[[Index, NDArray[np.float32]], None] | None = None,
-    max_memory: int | None = None,
     threads: int | None = None,
 ) -> LabelMap:
     """Segment a volume by a 3-D network, on the grid that the volume came on.
 
     Probabilities are interpolated, not labels, and go to that grid while they are computed: beside the prepared
-    volume and the answer there is one slab as deep as a tile, see :func:`forecast`. Validation during training,
-    evaluation and the predictor all call this function.
+    volume (or, of a streamed one, as many slices as a tile has) and the answer there is one slab as deep as a tile, see
+    :func:`forecast`. Validation during training, evaluation and the predictor all call this function.
 
     Parameters
     ----------
     forward : callable
         NCDHW float32 to probabilities NKDHW float32 of the same size.
-    prepared : PreparedVolume
+    prepared : PreparedVolume or StreamedVolume
     labels : LabelSet
     plan : InferencePlan
     postprocessing : sequence of Rule
@@ -96,8 +94,6 @@ def segment_volume(
         Called with the number of tiles done and their total.
     on_probabilities : callable, optional
         Called with each part of the source's grid and its probabilities ``[K, *part]``, each voxel once.
-    max_memory : int, optional
-        Bytes that the forecast may have.
     threads : int, optional
         That resample; as many as there are processors unless told otherwise.
 
@@ -108,19 +104,10 @@ def segment_volume(
 
     Raises
     ------
-    MemoryShortError
-        More memory is needed than `max_memory`; nothing was computed.
     ModelError
         The network has other classes than `labels`, or returns numbers that are none.
     """
     source, classes = prepared.source, len(labels)
-    if max_memory is not None:
-        needed = forecast(prepared, plan, labels, postprocessing)
-        if needed.total > max_memory:
-            raise MemoryShortError(
-                f"segmenting this volume needs about {needed}, {max_memory / 2**20:.0f} MiB are allowed",
-                hint="allow more, or use tiles of fewer slices (`inference.tile`), or a coarser `spacing`",
-            )
     found = np.empty(source.shape, np.uint8 if classes <= 256 else np.uint16)
     slabs = predicted_slabs(forward, prepared.array, plan, classes, on_tile=on_tile)
     for index, part in restored_slabs(slabs, prepared.geometry, source, classes, threads=threads):
@@ -131,13 +118,16 @@ def segment_volume(
 
 
 def forecast(
-    prepared: PreparedVolume, plan: InferencePlan, labels: LabelSet, postprocessing: Sequence[Rule] = ()
+    prepared: PreparedVolume | StreamedVolume,
+    plan: InferencePlan,
+    labels: LabelSet,
+    postprocessing: Sequence[Rule] = (),
 ) -> Forecast:
     """Bytes that :func:`segment_volume` needs, without the network's own and the volume as it was read.
 
     An upper bound, but for interpreter and libraries; the postprocessing's is that of classes which fill the volume.
     """
-    volume, slab, tiles = slab_bytes(prepared.array.shape, plan, len(labels))
+    volume, slab, tiles = slab_bytes(prepared.array, plan, len(labels))
     voxels = math.prod(prepared.source.shape)
     # Parts reach from end to end along two axes, whichever they are.
     plane = voxels // min(prepared.source.shape)

@@ -39,6 +39,9 @@ class Sampler(Protocol):
     def slices(self, start: int, stop: int, out: Plane) -> None:
         """Write slices `start` up to `stop` of the new grid to `out`, shape (stop - start, rows, columns)."""
 
+    def needed(self, together: int) -> int:
+        """Bytes that are held where as many slices as `together` are asked for at a time."""
+
 
 def as_float(stored: NDArray[Any]) -> Plane:
     """The values as they are, float32."""
@@ -109,6 +112,21 @@ class Separable:
         return [
             (int(taken[a:b].min()), int(taken[a:b].max()) + 1) if b > a else (0, 0) for a, b in pairwise(rows)
         ]
+
+    def needed(self, together: int) -> int:
+        """Bytes that are held where as many slices as `together` are asked for at a time."""
+        if self._in_place:
+            return 0
+        made_of = self.needs()
+        spans = [
+            max(end for _, end in part) - min(first for first, end in part)
+            for part in (
+                [one for one in made_of[start : start + together] if one[1]] for start in range(len(made_of))
+            )
+            if part
+        ]
+        rows, columns = self._planes.shape[1:] if self._enlarges else (len(one) for one in self._beyond[1:])
+        return 4 * max(spans, default=0) * rows * columns
 
     def slices(self, start: int, stop: int, out: Plane) -> None:
         """Write slices `start` up to `stop` of the new grid to `out`, shape (stop - start, rows, columns)."""
@@ -211,6 +229,10 @@ class Oblique:
         self._values, self._whole, self._pool = values, array.shape, pool
         self._matrix, self._offset, self._start = matrix, offset, start
         self._kind, self._fill = kind, fill
+
+    def needed(self, together: int) -> int:  # noqa: ARG002
+        """Bytes that are held, however few slices are asked for."""
+        return self._values.nbytes
 
     def slices(self, start: int, stop: int, out: Plane) -> None:
         """Write slices `start` up to `stop` of the new grid to `out`, shape (stop - start, rows, columns)."""

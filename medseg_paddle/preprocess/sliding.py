@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg_paddle.errors import ModelError
+from medseg_paddle.preprocess.streaming import StreamedSlices
 from medseg_paddle.preprocess.tiling import (
     Forward,
     InferencePlan,
@@ -34,7 +35,7 @@ class Forecast:
     Attributes
     ----------
     volume : int
-        The prepared volume, and a copy of it where it is smaller than a tile.
+        The prepared volume, or what is held of it at a time; a slab of it once more where it is smaller than a tile.
     slab : int
         Sums of the classes' probabilities over as many slices as a tile has.
     tiles : int
@@ -59,22 +60,25 @@ class Forecast:
         return f"{self.total / 2**20:.0f} MiB ({told})"
 
 
-def slab_bytes(image: Sequence[int], plan: InferencePlan, num_classes: int) -> tuple[int, int, int]:
-    """Bytes of a volume ``[C, D, H, W]`` and its padded copy, of the slab, and of the tiles of a call."""
-    channels, *size = image
+def slab_bytes(
+    image: NDArray[np.float32] | StreamedSlices, plan: InferencePlan, num_classes: int
+) -> tuple[int, int, int]:
+    """Bytes of a volume ``[C, D, H, W]`` or what is held of it, of the slab of answers, and of the tiles of a call."""
+    channels, *size = image.shape
     tile = plan.tile_on(size)
     padded = [max(side, length) for side, length in zip(tile, size, strict=True)]
-    copy = 0 if padded == size else channels * math.prod(padded)
+    copy = 0 if padded == size else channels * tile[0] * padded[1] * padded[2]
+    volume = _FLOAT * math.prod(image.shape) if isinstance(image, np.ndarray) else image.needed(tile[0])
     slab = num_classes * tile[0] * padded[1] * padded[2] + padded[1] * padded[2]
     # In, the answer, the sum over mirror images, and the answer weighted.
     averages = 1 if plan.mirror else 0
     tiles = math.prod(tile) * (tiles_together(tile) * (channels + (1 + averages) * num_classes) + num_classes)
-    return _FLOAT * (channels * math.prod(size) + copy), _FLOAT * slab, _FLOAT * tiles
+    return volume + _FLOAT * copy, _FLOAT * slab, _FLOAT * tiles
 
 
 def predicted_slabs(
     forward: Forward,
-    image: NDArray[np.float32],
+    image: NDArray[np.float32] | StreamedSlices,
     plan: InferencePlan,
     num_classes: int,
     *,
@@ -95,8 +99,8 @@ def predicted_slabs(
     ----------
     forward : callable
         NCDHW float32 to probabilities NKDHW float32 of the same size.
-    image : ndarray, shape (C, D, H, W), float32
-        May be memory-mapped.
+    image : ndarray or StreamedSlices, shape (C, D, H, W), float32
+        An array may be memory-mapped.
     plan : InferencePlan
         With a tile of three sides.
     num_classes : int
@@ -115,23 +119,20 @@ def predicted_slabs(
     """
     depth, height, width = size = image.shape[1:]
     tile = plan.tile_on(size)
-    padded = filled_up(image, tile)
-    starts = [
-        tile_starts(length, side, plan.overlap) for length, side in zip(padded.shape[1:], tile, strict=True)
-    ]
+    padded = [max(length, side) for length, side in zip(size, tile, strict=True)]
+    starts = [tile_starts(length, side, plan.overlap) for length, side in zip(padded, tile, strict=True)]
     network = _Tiles(averaged(forward, plan), tile, num_classes, plan.skip_below)
     # Origins are a grid, so that the sum of all windows is a product of three profiles.
     across, rows, columns = (
-        _weight(length, side, first)
-        for length, side, first in zip(padded.shape[1:], tile, starts, strict=True)
+        _weight(length, side, first) for length, side, first in zip(padded, tile, starts, strict=True)
     )
     plane = np.outer(rows, columns).astype(np.float32)
     window = gaussian_window(tile)
-    total = np.zeros((num_classes, tile[0], *padded.shape[2:]), np.float32)
+    total = np.zeros((num_classes, tile[0], *padded[1:]), np.float32)
     origins = list(itertools.product(starts[1], starts[2]))
     number, done = len(origins) * len(starts[0]), 0
-    for first, following in itertools.pairwise([*starts[0], padded.shape[1]]):
-        slab = padded[:, first : first + tile[0]]
+    for first, following in itertools.pairwise([*starts[0], padded[0]]):
+        slab = filled_up(image[:, first : first + tile[0]], tile)
         for (row, column), answer in network.answers(slab, origins):
             part = total[:, :, row : row + tile[1], column : column + tile[2]]
             if answer is None:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Box, Geometry, LabelMap, LabelSet, Volume, crop, reorient
+from medseg_paddle.core import Box, Geometry, LabelMap, Volume, crop, reorient
 from medseg_paddle.core.geometry import parse_axis_codes
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.preprocess import specs as spec_of
-from medseg_paddle.preprocess.intensity import NORMALIZATIONS, Normalization
+from medseg_paddle.preprocess.intensity import NORMALIZATIONS, Normalization, ZScore
 from medseg_paddle.preprocess.interpolation import Interpolation
 from medseg_paddle.preprocess.regions import body_mask, margin_voxels, nonzero_mask
-from medseg_paddle.preprocess.resampling import (
-    most_probable,
-    resample,
-    resample_labels,
-    resample_probabilities,
-)
-from medseg_paddle.preprocess.slabs import as_float
+from medseg_paddle.preprocess.resampling import resample, resample_labels, sampler_of, threads_pool
+from medseg_paddle.preprocess.slabs import Read, as_float
+from medseg_paddle.preprocess.streaming import StreamedSlices
 
 CropTo = Literal["none", "nonzero", "body"]
 
 _USUAL = Interpolation()
+_REGION_BYTES = {"none": 0, "nonzero": 2, "body": 7}  # masks, and numbers of the parts
 
 
 @dataclass(frozen=True)
@@ -127,28 +125,55 @@ class VolumePreprocessing:
             The volume has no such region, is in other units than the normalisation needs, is blank or not finite, or
             the channels do not lie on one grid.
         """
+        source, turned, grid = self._placed(volume)
+        array = np.empty((len(turned), *grid.shape), np.float32)
+        for channel, plane in zip(turned, array, strict=True):
+            plane[...] = resample(
+                channel, grid, interpolation=self.interpolation, read=self._read(channel), threads=threads
+            ).array
+        return PreparedVolume(array, grid, source)
+
+    @contextlib.contextmanager
+    def streamed(
+        self, volume: Volume | Sequence[Volume], *, threads: int | None = None
+    ) -> Iterator[StreamedVolume]:
+        """As :meth:`forward`, but slices are made when they are asked for, from the first to the last.
+
+        The values are those of :meth:`forward`, bit for bit; that a voxel is not finite is found on the way.
+        """
+        source, turned, grid = self._placed(volume)
+        with threads_pool(threads) as pool:
+            samplers = [
+                sampler_of(
+                    channel, grid, interpolation=self.interpolation, read=self._read(channel), pool=pool
+                )
+                for channel in turned
+            ]
+            yield StreamedVolume(StreamedSlices(samplers, grid.shape), grid, source)
+
+    def _placed(self, volume: Volume | Sequence[Volume]) -> tuple[Geometry, list[Volume], Geometry]:
+        """The grid that a volume came on, what is kept of each channel, turned, and the network's grid."""
         channels = [volume] if isinstance(volume, Volume) else list(volume)
         source = _one_grid(channels)
         turned = [reorient(channel, self.axes) for channel in channels]
         if self.crop != "none":
             box = self.kept(turned)
             turned = [crop(channel, box) for channel in turned]
-        grid = self._respaced(turned[0].geometry)
-        array = np.empty((len(turned), *grid.shape), np.float32)
-        for channel, plane in zip(turned, array, strict=True):
-            read = as_float if self.normalization is None else self.normalization.fit(channel)
-            plane[...] = resample(
-                channel, grid, interpolation=self.interpolation, read=read, threads=threads
-            ).array
-        return PreparedVolume(array, grid, source)
+        grid = turned[0].geometry
+        return source, turned, grid if self.spacing is None else grid.respaced(self.spacing)
 
-    def uncropped(self, source: Geometry) -> Geometry:
-        """The network's grid of a whole volume; a crop leaves a part of it, or one that lies a little otherwise."""
-        order, flips = source.turn_to(self.axes)
-        return self._respaced(source.transposed(order).flipped(flips))
+    def _read(self, channel: Volume) -> Read:
+        return as_float if self.normalization is None else self.normalization.fit(channel)
 
-    def _respaced(self, grid: Geometry) -> Geometry:
-        return grid if self.spacing is None else grid.respaced(self.spacing)
+    @property
+    def region_bytes(self) -> int:
+        """Bytes a voxel, at most, that are taken to find a region and what is in it, and given back."""
+        named = self.normalization
+        found = _REGION_BYTES[self.crop]
+        if isinstance(named, ZScore):
+            region = _REGION_BYTES["none" if named.region == "all" else named.region]
+            found = max(found, region + (0 if named.region == "all" else 4) + 4 * bool(named.percentiles))
+        return found
 
     def kept(self, channels: Sequence[Volume]) -> Box:
         """The part that a crop leaves of channels that were turned to :attr:`axes`.
@@ -167,9 +192,7 @@ class VolumePreprocessing:
 
 @dataclass(frozen=True, eq=False)
 class PreparedVolume:
-    """A volume as a network takes it, and the way back to where it came from.
-
-    What was cropped away comes back as background.
+    """A volume as a network takes it, and where it came from.
 
     Attributes
     ----------
@@ -188,42 +211,14 @@ class PreparedVolume:
         """A label map of the source on the network's grid, to learn from; see :func:`resample_labels`."""
         return resample_labels(label_map, self.geometry, vote=vote, threads=threads)
 
-    def restore_labels(self, label_map: LabelMap, *, threads: int | None = None) -> LabelMap:
-        """A label map of the network's grid on the source's, each voxel as the nearest one.
 
-        Where there are probabilities, :meth:`restore` draws finer outlines.
-        """
-        self._require_grid(label_map.geometry)
-        return resample_labels(label_map, self.source, threads=threads)
+@dataclass(frozen=True, eq=False)
+class StreamedVolume:
+    """As :class:`PreparedVolume`, but of ``array`` there are only the slices that were asked for last."""
 
-    def restore(
-        self, probabilities: NDArray[Any], labels: LabelSet, *, threads: int | None = None
-    ) -> LabelMap:
-        """The most probable class at each voxel of the source, the probabilities having been interpolated.
-
-        Slab by slab, so that no more is held than `probabilities`, the labels, and some tens of slices of each class.
-
-        Parameters
-        ----------
-        probabilities : ndarray, shape (classes, *geometry.shape), floating point
-            Background first; may be memory-mapped.
-        labels : LabelSet
-        threads : int, optional
-        """
-        return most_probable(probabilities, self.geometry, self.source, labels, threads=threads)
-
-    def restore_probabilities(
-        self, probabilities: NDArray[Any], *, threads: int | None = None
-    ) -> NDArray[np.float32]:
-        """Probabilities on the source's grid, shape (classes, *source.shape), float32: large."""
-        return resample_probabilities(probabilities, self.geometry, self.source, threads=threads)
-
-    def _require_grid(self, geometry: Geometry) -> None:
-        if not geometry.is_at(self.geometry):
-            raise DataError(
-                "the label map does not lie on the grid that the volume was brought to",
-                hint="give the labels of this volume, on its own grid",
-            )
+    array: StreamedSlices
+    geometry: Geometry
+    source: Geometry
 
 
 def _one_grid(channels: Sequence[Volume]) -> Geometry:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg_paddle.core import Units
 from medseg_paddle.errors import DataError, MedsegError, RecipeError, SetupError
-from medseg_paddle.io.archive import unpack_zip
+from medseg_paddle.io.archive import ZIP_SUFFIX, unpack_zip
 from medseg_paddle.io.dicom import DICOM_SUFFIXES, OpenSeries, files_below, list_series, open_series
 from medseg_paddle.io.dicom_file import Glance, glance
 from medseg_paddle.io.dicom_seg import open_segmentation
@@ -167,7 +167,7 @@ def _opened(source: Path, wishes: Wishes, notes: list[str]) -> Iterator[SlicedVo
             yield volume
     elif not source.is_file():
         raise DataError(f"{source} is not there, or no plain file", hint="check the path")
-    elif source.suffix.lower() == ".zip":
+    elif source.suffix.lower() == ZIP_SUFFIX:
         with _from_zip(source, wishes, notes) as volume:
             yield volume
     elif is_volume(source):
@@ -182,27 +182,19 @@ def _opened(source: Path, wishes: Wishes, notes: list[str]) -> Iterator[SlicedVo
 @contextlib.contextmanager
 def _from_zip(source: Path, wishes: Wishes, notes: list[str]) -> Iterator[SlicedVolume]:
     with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
-        names = unpack_zip(source, Path(folder))
-        volumes = [path for path in names if is_volume(path)]
+        archive = unpack_zip(source, Path(folder))
+        volumes = [path for path in archive.names if is_volume(path)]
         try:
-            if len(names) == len(volumes) == 1:
+            if len(archive.names) == len(volumes) == 1:
                 _require_no_wishes(source, wishes)
                 with open_volume(volumes[0]) as volume:
                     yield volume
             else:
-                with _from_files(source, list(names), wishes, notes) as volume:
+                with _from_files(source, list(archive.names), wishes, notes) as volume:
                     yield volume
         except MedsegError as error:
-            # The unpacked files' names are ours and gone.
-            message = _renamed(error.message, source, names)
-            raise type(error)(message, hint=_renamed(error.hint, source, names)) from error
-        notes[:] = [_renamed(note, source, names) for note in notes]
-
-
-def _renamed(text: str, source: Path, names: Mapping[Path, str]) -> str:
-    for path, name in names.items():
-        text = text.replace(str(path), f"{source}: {name}")
-    return text
+            raise archive.of(error) from error
+        notes[:] = [archive.named(note) for note in notes]
 
 
 @contextlib.contextmanager

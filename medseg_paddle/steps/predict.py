@@ -6,7 +6,8 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from medseg_paddle.io.dicom_made import Algorithm
 from medseg_paddle.io.files import require_writable, write_text
 from medseg_paddle.io.mesh import MeshFormat
 from medseg_paddle.predictor import Predictor, Segmentation
-from medseg_paddle.steps.predict_inputs import Failure, Input, find_inputs, together
+from medseg_paddle.steps.predict_channels import chosen_series, read_volumes, require_channels, together
+from medseg_paddle.steps.predict_inputs import Failure, Found, Input, find_inputs
 from medseg_paddle.steps.predict_outputs import (
     Answered,
     Format,
     Outputs,
+    draw,
     in_millilitres,
     reference_of,
     write_answer,
@@ -34,6 +37,8 @@ from medseg_paddle.steps.progress import ProgressBar
 
 SUMMARY_JSON = "summary.json"
 SUMMARY_CSV = "summary.csv"
+
+_WRITING = 0.99  # of the work on a volume, when the answer is there
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,8 @@ def predict(
     mesh: MeshFormat | None = None,
     probabilities: bool = False,
     overlays: bool = True,
+    series: Sequence[str] = (),
+    resample_channels: bool = False,
     max_memory: int | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -164,12 +171,17 @@ def predict(
     ----------
     bundle : Path
     inputs : sequence of Path
-        Pictures, volumes, and folders; see :func:`find_inputs`. Where a model takes several files for a case,
-        they are named ``CASE_0000``, ``CASE_0001``, ...
+        Pictures, volumes, folders, and zip archives; see :func:`find_inputs`. Where a model takes several files for a
+        case, they are named ``CASE_0000``, ``CASE_0001``, ...
     output : Path
         Folder for the results; none of the inputs may lie directly in it.
     formats, labelmap, report, key_images, mesh, probabilities, overlays
         What to write for each; see :class:`Outputs`.
+    series : sequence of str
+        UIDs of the DICOM series that are meant; for a model of several channels those of one case, in their order.
+        What is written refers to the first.
+    resample_channels : bool
+        Bring channels of a case that lie on another grid to that of the first.
     max_memory : int, optional
         Bytes for each volume, see :meth:`Predictor.predict`; larger ones are passed over. For 3-D models.
     device : str, optional
@@ -190,49 +202,75 @@ def predict(
         The bundle is not whole.
     RecipeError, DataError
         Formats that do not go together; a limit of memory for a model of pictures; DICOM is to be written, and cannot
-        hold the name of the bundle or of a label.
+        hold the name of the bundle or of a label; a series that is named is not there.
     """
     outputs = Outputs(tuple(formats), labelmap, report, key_images, mesh, probabilities, overlays)
-    found = find_inputs(inputs, results=output)
-    _require_apart(output, found.inputs)
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise SetupError(f"{output} is not empty", hint="name a new folder, or pass --overwrite")
-    whole = Bundle.open(bundle)  # before Paddle, whose start takes seconds
-    algorithm = outputs.require_labels(whole)
-    if max_memory is not None and whole.description.dimensions == 2:
-        raise RecipeError(
-            f"{bundle} is a model of pictures, and a limit of memory is for 3-D models", hint="leave it out"
+    with tempfile.TemporaryDirectory(prefix="medseg-") as unpacked:  # of archives
+        found = find_inputs(inputs, results=output, unpack_to=Path(unpacked))
+        asked = _Asked(
+            bundle, output, outputs, tuple(series), resample_channels, max_memory, device or "auto", overwrite
         )
-    cases, incomplete = together(found.inputs, whole.description.files_per_case)
-    cases, unfit = _fitting(cases, outputs)
+        return _predict(asked, found)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be done with all inputs; see :func:`predict`."""
+
+    bundle: Path
+    output: Path
+    outputs: Outputs
+    series: tuple[str, ...]
+    resample_channels: bool
+    max_memory: int | None
+    device: str
+    overwrite: bool
+
+
+def _predict(asked: _Asked, found: Found) -> PredictionSummary:
+    output, outputs = asked.output, asked.outputs
+    _require_apart(output, found.inputs)
+    if output.is_dir() and any(output.iterdir()) and not asked.overwrite:
+        raise SetupError(f"{output} is not empty", hint="name a new folder, or pass --overwrite")
+    whole = Bundle.open(asked.bundle)  # before Paddle, whose start takes seconds
+    algorithm = outputs.require_labels(whole)
+    if asked.max_memory is not None and whole.description.dimensions == 2:
+        raise RecipeError(
+            f"{asked.bundle} is a model of pictures, and a limit of memory is for 3-D models",
+            hint="leave it out",
+        )
+    description, chosen, left_out = whole.description, found.inputs, found.left_out
+    if asked.series:
+        chosen, others = chosen_series(found.inputs, asked.series, description.volumes_per_case)
+        left_out = (*left_out, *others)
+    cases, incomplete = together(chosen, description.files_per_case)
+    cases, unfit = _fitting(cases, outputs, description.volumes_per_case)
     failed = [*found.failures, *incomplete, *unfit]
     if not cases:
-        return PredictionSummary(output, whole.id, (), tuple(failed), found.left_out)
+        return PredictionSummary(output, whole.id, (), tuple(failed), left_out)
     require_writable(output)
-    start_paddle()
-    predictor = Predictor(whole, device or "auto")
+    start_paddle(paddleseg=False)
+    predictor = Predictor(whole, asked.device)
     _remove_earlier(output)
     results: list[Result] = []
     notes: list[str] = []
 
     def summary(*more: str) -> PredictionSummary:
         said = (*outputs.notes(whole), *notes, *more)
-        return PredictionSummary(output, whole.id, tuple(results), tuple(failed), found.left_out, said)
+        return PredictionSummary(output, whole.id, tuple(results), tuple(failed), left_out, said)
 
     try:
         with ProgressBar("predicting", len(cases)) as bar:
             for done, one in enumerate(cases, start=1):
                 try:
-                    result, said = _one(
-                        predictor, one, output, outputs, algorithm, max_memory, _parts_of(bar, done - 1, one)
-                    )
+                    result, said = _one(predictor, asked, algorithm, one, bar, done - 1)
                     results.append(result)
                     notes += [f"{one.name}: {note}" for note in said]
                 except MedsegError as error:
                     # A full disk does not get better with the next file; the next volume may be a smaller one.
                     if isinstance(error, SetupError) and not isinstance(error, MemoryShortError):
                         raise
-                    failed.append(Failure.of(one.source, error))
+                    failed.append(one.failure(error))
                     bar.say(f"failed: {failed[-1].message}")
                 bar.update(done, one.name)
     except BaseException:
@@ -243,15 +281,16 @@ def predict(
     return _write_summary(summary())
 
 
-def _fitting(cases: Sequence[Input], outputs: Outputs) -> tuple[list[Input], list[Failure]]:
-    """Those that can be answered in the formats that are asked for, and why the others cannot."""
+def _fitting(cases: Sequence[Input], outputs: Outputs, channels: int) -> tuple[list[Input], list[Failure]]:
+    """Those that can be answered, in the formats that are asked for, and why the others cannot."""
     fitting, failures = [], []
     for one in cases:
         try:
+            require_channels(one, channels, cases)
             outputs.require_fit(one)
             fitting.append(one)
         except DataError as error:
-            failures.append(Failure.of(one.source, error))
+            failures.append(one.failure(error))
     return fitting, failures
 
 
@@ -261,29 +300,36 @@ def _write_summary(summary: PredictionSummary) -> PredictionSummary:
     return summary
 
 
-def _parts_of(bar: ProgressBar, done: int, one: Input) -> Callable[[int, int], None]:
-    """What says how far an input is."""
-    return lambda part, parts: bar.update(done, f"{one.name}, part {part} of {parts}")
-
-
 def _one(
     predictor: Predictor,
-    one: Input,
-    output: Path,
-    outputs: Outputs,
+    asked: _Asked,
     algorithm: Algorithm | None,
-    max_memory: int | None,
-    on_part: Callable[[int, int], None],
+    one: Input,
+    bar: ProgressBar,
+    done: int,
 ) -> tuple[Result, tuple[str, ...]]:
     """Predict one input, and what to know of it; a series that nothing can refer to is refused before that."""
-    description = predictor.bundle.description
+    outputs, notes = asked.outputs, ()
     reference = reference_of(one, outputs)
     if one.is_volume:
-        source: tuple[Volume, ...] | NDArray[np.float32] = one.read_volumes(whole=description.dimensions == 3)
+        source: tuple[Volume, ...] | NDArray[np.float32]
+        source, notes = read_volumes(
+            one,
+            channels_in_file=predictor.bundle.description.dimensions == 3,
+            bring_together=asked.resample_channels,
+        )
     else:
-        source = predictor.read_picture(one.source, *one.others)
+        source = predictor.read_picture(one.path, *one.others)
+
+    def on_part(part: int, parts: int) -> None:
+        bar.update(done + _WRITING * part / parts, f"{one.name}, part {part} of {parts}")
+
     answer = predictor.predict(
-        source, probabilities=outputs.probabilities, max_memory=max_memory, on_part=on_part
+        source,
+        probabilities=outputs.probabilities,
+        max_memory=asked.max_memory,
+        on_part=on_part,
+        on_forecast=lambda said: bar.say(f"{one.name}: {said}"),
     )
     extents = _extents(answer, predictor.bundle.labels)
     millilitres = {
@@ -291,9 +337,13 @@ def _one(
         for number, extent in enumerate(extents, start=1)
         if extent.millilitres is not None
     }
-    answered = Answered(one, source, answer, reference, millilitres)
-    files = write_answer(answered, predictor.bundle, outputs, algorithm, output)
-    return Result(one.name, one.source, files, extents, answer.seconds), answer.notes
+    pictures = draw(source, answer, millilitres, predictor.bundle, outputs)
+    del source  # the largest of all, and not needed any more
+    if one.is_volume:
+        bar.update(done + _WRITING, f"{one.name}, writing")
+    answered = Answered(one, pictures, answer, reference, millilitres)
+    files = write_answer(answered, predictor.bundle, outputs, algorithm, asked.output)
+    return Result(one.name, one.source, files, extents, answer.seconds), (*notes, *answer.notes)
 
 
 def _extents(answer: Segmentation, labels: LabelSet) -> tuple[ClassExtent, ...]:
@@ -316,9 +366,9 @@ def _require_apart(output: Path, inputs: Sequence[Input]) -> None:
     """See that results do not lie among the inputs: a second run would take masks for pictures."""
     folder = output.resolve()
     for one in inputs:
-        if folder in (one.source.resolve(), one.source.resolve().parent):
+        if folder in (one.given.resolve(), one.given.resolve().parent):
             raise SetupError(
-                f"{output} holds inputs ({one.source}); results would be taken for pictures the next time",
+                f"{output} holds inputs ({one.given}); results would be taken for pictures the next time",
                 hint="name another folder for the results, for example a new one inside it",
             )
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg_paddle.core import Volume
 from medseg_paddle.errors import DataError, MedsegError
-from medseg_paddle.io.case_volumes import read_channels_of
+from medseg_paddle.io.archive import ZIP_SUFFIX, Archive, unpack_zip
 from medseg_paddle.io.channels import ARRAY_SUFFIX
-from medseg_paddle.io.dicom import group_by_series, load_series
+from medseg_paddle.io.dicom import group_by_series
 from medseg_paddle.io.images import IMAGE_SUFFIXES
-from medseg_paddle.io.volumes import is_volume, read_volume
+from medseg_paddle.io.volumes import is_volume
 
 _PICTURES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
@@ -30,36 +29,48 @@ class Input:
     name : str
         Beginning of its results' file names, unique among all inputs.
     source : Path
-        The file, or the folder of a series.
+        The file, or the folder of a series; what lies in an archive as if that were a folder.
     files : tuple of Path
         The files of a DICOM series; empty for a picture or a volume in one file.
+    uid : str
+        SeriesInstanceUID of a series.
     others : tuple of Path
         Further files, where every channel has one.
+    other_series : tuple of tuple of Path
+        Files of further series, where every channel is one.
+    archive : Archive, optional
+        Where it was unpacked from.
+    unpacked : Path, optional
+        Where a volume of an archive lies.
     """
 
     name: str
     source: Path
     files: tuple[Path, ...] = ()
+    uid: str = ""
     others: tuple[Path, ...] = ()
+    other_series: tuple[tuple[Path, ...], ...] = ()
+    archive: Archive | None = None
+    unpacked: Path | None = None
 
     @property
     def is_volume(self) -> bool:
         """Whether it is a series or a volume in a file."""
         return bool(self.files) or is_volume(self.source)
 
-    def read_volumes(self, *, whole: bool = False) -> tuple[Volume, ...]:
-        """Read the volume of a series or a file, or those of all channels.
+    @property
+    def path(self) -> Path:
+        """The file to read of what is a single one."""
+        return self.unpacked or self.source
 
-        Parameters
-        ----------
-        whole : bool
-            For a 3-D model, which a single NIfTI file may give all channels, on its fourth axis.
-        """
-        if self.files:
-            return (load_series(self.files).volume,)
-        if whole and not self.others:
-            return read_channels_of(self.source)
-        return tuple(read_volume(path) for path in (self.source, *self.others))
+    @property
+    def given(self) -> Path:
+        """What lies on the disk: the source, or its archive."""
+        return self.source if self.archive is None else self.archive.path
+
+    def failure(self, error: MedsegError) -> Failure:
+        """That it could not be segmented."""
+        return Failure.of(self.source, error if self.archive is None else self.archive.of(error))
 
 
 @dataclass(frozen=True)
@@ -103,30 +114,35 @@ class _Harvest:
     inputs: list[Input] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     deeper: list[Path] = field(default_factory=list)  # pictures and volumes in subfolders
+    packed: list[Path] = field(default_factory=list)  # in an archive: these, and all pictures
     foreign: list[Path] = field(default_factory=list)  # neither picture nor volume
 
     def fail(self, path: Path, error: MedsegError) -> None:
         self.failures.append(Failure.of(path, error))
 
 
-def find_inputs(paths: Sequence[Path], *, results: Path | None = None) -> Found:
+def find_inputs(paths: Sequence[Path], *, results: Path | None = None, unpack_to: Path) -> Found:
     """Everything to segment that `paths` stand for, and what is left out.
 
     A file stands for itself. A folder stands for the pictures and volumes (NIfTI, NRRD, MHA) directly in it,
     and for the DICOM series in it and below. Pictures and volumes below are left out, for they are often masks;
-    hidden files are passed over.
+    hidden files are passed over. A zip archive stands for the volumes and series of the folder that is packed in it.
 
     Parameters
     ----------
     paths : sequence of Path
     results : Path, optional
         A folder that holds no inputs, even if it lies in one of `paths`.
+    unpack_to : Path
+        A folder where archives are unpacked, which must be there as long as the inputs are read.
     """
     harvest = _Harvest()
     for path in paths:
         try:
             if path.is_dir():
                 _in_folder(path, results, harvest)
+            elif path.suffix.lower() == ZIP_SUFFIX and path.is_file():
+                _in_archive(path, unpack_to, harvest)
             else:
                 harvest.inputs.append(_file(path))
         except MedsegError as error:
@@ -137,81 +153,91 @@ def find_inputs(paths: Sequence[Path], *, results: Path | None = None) -> Found:
     given = {one.source.resolve() for one in once.values()}
     deeper = [path for path in harvest.deeper if path.resolve() not in given]
     return Found(
-        _named_apart(list(once.values())),
+        named_apart(list(once.values())),
         tuple(dict.fromkeys(harvest.failures)),
         (
             *_by_folder(deeper, "in a subfolder, where masks often lie; give it by itself to segment them"),
+            *_by_folder(harvest.packed, "in an archive; unpack it and give their folder to segment them"),
             *_by_folder(harvest.foreign, "no picture, volume or DICOM image"),
         ),
     )
 
 
-def together(inputs: Sequence[Input], channels: int) -> tuple[list[Input], list[Failure]]:
-    """Put the files ``CASE_0000``, ``CASE_0001``, ... together, the channels of one case, named as nnU-Net does.
-
-    Parameters
-    ----------
-    inputs : sequence of Input
-    channels : int
-        How many files make a case; with 1 the inputs stay as they are.
-
-    Returns
-    -------
-    inputs : list of Input
-        Cases, and whatever is not named in this way.
-    failures : list of Failure
-        Cases that lack a channel.
-    """
-    if channels == 1:
-        return list(inputs), []
-    cases: dict[tuple[Path, str], dict[int, Input]] = {}
-    whole, failures = [], []
-    for one in inputs:
-        match = None if one.files else _CHANNEL.fullmatch(_stem(one.source))
-        if match is None:
-            whole.append(one)
-        else:
-            cases.setdefault((one.source.parent, match[1]), {})[int(match[2])] = one
-    for (folder, case), found in cases.items():
-        if set(found) != set(range(channels)):
-            said = f"{folder / case}: channels {sorted(found)} are there, the model takes {channels}"
-            error = DataError(said, hint=f"give the files {case}_0000 to {case}_{channels - 1:04d}")
-            failures.append(Failure.of(next(iter(found.values())).source, error))
-            continue
-        first, *others = (found[number].source for number in range(channels))
-        whole.append(Input(case, first, others=tuple(others)))
-    return list(_named_apart(whole)), failures
-
-
 def _file(path: Path) -> Input:
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="check the path")
-    return Input(_stem(path), path)
+    return Input(stem(path), path)
 
 
 def _in_folder(folder: Path, results: Path | None, harvest: _Harvest) -> None:
     failed = len(harvest.failures)
-    files = _files_below(folder, results, harvest)
     plain: list[Path] = []
     others: list[Path] = []
-    for path in files:
+    for path in _files_below(folder, results, harvest):
         (plain if path.suffix.lower() in _PICTURES or is_volume(path) else others).append(path)
     series = group_by_series(others, on_bad=harvest.fail)
     here = [path for path in plain if path.parent == folder]
     deeper = [path for path in plain if path.parent != folder]
     if not here and not series and len(harvest.failures) == failed:
-        where = f" itself; {len(deeper)} pictures or volumes lie in subfolders" if deeper else ""
-        raise DataError(
-            f"{folder}: nothing to segment in it{where}",
-            hint=f"give the folder itself, such as {deeper[0].parent}"
-            if deeper
-            else "give a folder with pictures (PNG, JPEG, TIFF, GIF, BMP), volumes (NIfTI, NRRD, MHA) or DICOM series",
-        )
-    harvest.inputs += [Input(_stem(path), path) for path in here] + _series(folder, series.items())
+        raise _nothing(folder, deeper)
+    harvest.inputs += [Input(stem(path), path) for path in here]
+    harvest.inputs += _series(folder, [(files[0].parent, uid, files) for uid, files in series.items()])
     harvest.deeper += deeper
     known = {path for paths in series.values() for path in paths}
     known |= {failure.source for failure in harvest.failures[failed:]}
     harvest.foreign += [path for path in others if path not in known]
+
+
+def _in_archive(path: Path, unpack_to: Path, harvest: _Harvest) -> None:
+    """As a folder of the archive's name would be taken, but for pictures."""
+    failed = len(harvest.failures)
+    archive = unpack_zip(path, Path(tempfile.mkdtemp(dir=unpack_to)))
+    inner = {one: _inside(name) for one, name in archive.names.items()}
+    tops = {place.parts[0] for place in inner.values()}
+    if len(tops) == 1 and all(len(place.parts) > 1 for place in inner.values()):  # a packed folder
+        inner = {one: place.relative_to(*tops) for one, place in inner.items()}
+    shown = {one: path / place for one, place in inner.items()}
+
+    def bad(one: Path, error: MedsegError) -> None:
+        harvest.fail(shown[one], archive.of(error))
+
+    plain = [one for one in shown if shown[one].suffix.lower() in _PICTURES or is_volume(shown[one])]
+    others = sorted((one for one in shown if one not in plain), key=lambda one: _natural(shown[one]))
+    series = group_by_series(others, on_bad=bad)
+    volumes = [one for one in plain if is_volume(one) and len(inner[one].parts) == 1]
+    left = [shown[one] for one in plain if one not in volumes]
+    if not volumes and not series and len(harvest.failures) == failed:
+        raise _nothing(path, left)
+    found = [(shown[files[0]].parent, uid, files) for uid, files in series.items()]
+    harvest.inputs += [Input(stem(shown[one]), shown[one], archive=archive, unpacked=one) for one in volumes]
+    harvest.inputs += [replace(one, archive=archive) for one in _series(path, found)]
+    harvest.packed += left
+    known = {one for files in series.values() for one in files}
+    failures = {failure.source for failure in harvest.failures[failed:]}
+    harvest.foreign += [shown[one] for one in others if one not in known and shown[one] not in failures]
+
+
+def _inside(name: str) -> Path:
+    """A name of an archive as one below it, whatever it climbs to."""
+    return Path(*(part for part in re.split(r"[/\\]+", name) if part not in ("", ".", "..")))
+
+
+def _nothing(given: Path, deeper: Sequence[Path]) -> DataError:
+    archive = given.suffix.lower() == ZIP_SUFFIX
+    where = (
+        f" itself; {len(deeper)} pictures or volumes lie in {'it' if archive else 'subfolders'}"
+        if deeper
+        else ""
+    )
+    if archive:
+        hint = (
+            "give an archive with DICOM series or volumes (NIfTI, NRRD, MHA) at its top; unpack it for others"
+        )
+    elif deeper:
+        hint = f"give the folder itself, such as {deeper[0].parent}"
+    else:
+        hint = "give a folder with pictures (PNG, JPEG, TIFF, GIF, BMP), volumes (NIfTI, NRRD, MHA) or DICOM series"
+    return DataError(f"{given}: nothing to segment in it{where}", hint=hint)
 
 
 def _files_below(folder: Path, results: Path | None, harvest: _Harvest) -> list[Path]:
@@ -244,20 +270,19 @@ def _by_folder(files: Sequence[Path], what: str) -> list[str]:
     ]
 
 
-def _series(given: Path, found: Iterable[tuple[str, list[Path]]]) -> list[Input]:
+def _series(given: Path, found: Iterable[tuple[Path, str, list[Path]]]) -> list[Input]:
     """One input per series, named by its folders from `given` on, and by its UID's end among several."""
-    items = [(files[0].parent, uid, tuple(files)) for uid, files in found]
-    items.sort(key=lambda item: (_natural(item[0]), item[1]))
+    items = sorted(found, key=lambda item: (_natural(item[0]), item[1]))
     sharing = Counter(folder for folder, _, _ in items)
     endings = [f"_{uid.rsplit('.', 1)[-1]}" if sharing[folder] > 1 else "" for folder, uid, _ in items]
-    top = given.resolve().name
+    top = given.resolve().name if given.suffix.lower() != ZIP_SUFFIX else given.stem
     return [
-        Input("_".join((top, *folder.relative_to(given).parts)) + ending, folder, files)
-        for (folder, _, files), ending in zip(items, endings, strict=True)
+        Input("_".join((top, *folder.relative_to(given).parts)) + ending, folder, tuple(files), uid)
+        for (folder, uid, files), ending in zip(items, endings, strict=True)
     ]
 
 
-def _named_apart(inputs: list[Input]) -> tuple[Input, ...]:
+def named_apart(inputs: list[Input]) -> tuple[Input, ...]:
     """Give inputs of the same name their folder's name in front, and numbers where that does not help."""
     # File systems that ignore case would write Scan.png over scan.png.
     shared = Counter(one.name.casefold() for one in inputs)
@@ -266,7 +291,7 @@ def _named_apart(inputs: list[Input]) -> tuple[Input, ...]:
     for one in inputs:
         name = one.name
         if shared[name.casefold()] > 1:
-            name = f"{one.source.resolve().parent.name}_{name}".lstrip("_")
+            name = f"{one.given.resolve().parent.name}_{name}".lstrip("_")
         unique, number = name, 1
         while unique.casefold() in taken or (unique != one.name and unique.casefold() in shared):
             number += 1
@@ -276,7 +301,8 @@ def _named_apart(inputs: list[Input]) -> tuple[Input, ...]:
     return tuple(result)
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """A file's name without its ending."""
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelMap, Volume
 from medseg_paddle.errors import DataError, RecipeError
 from medseg_paddle.io.dicom_made import Algorithm, drawn_by, require_name, without_codes
-from medseg_paddle.io.files import part_of_name, write_bytes
+from medseg_paddle.io.files import part_of_name, whole_file
 from medseg_paddle.io.images import write_image, write_label
 from medseg_paddle.io.mesh import MESH_FORMATS, MeshFormat, surface, write_mesh
 from medseg_paddle.io.nifti import write_label_nifti
@@ -118,14 +117,29 @@ class Outputs:
 
 
 @dataclass(frozen=True, eq=False)
+class Pictures:
+    """What was found, drawn over the image.
+
+    Attributes
+    ----------
+    overlay : ndarray or None
+    slices : tuple of ShownSlice
+        Of a volume.
+    """
+
+    overlay: NDArray[np.uint8] | None
+    slices: tuple[ShownSlice, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Answered:
     """An input with all that was made of it.
 
     Attributes
     ----------
     one : Input
-    source : tuple of Volume or ndarray
-        The volumes of all channels, or a picture on the 0..255 scale.
+    pictures : Pictures
+        Drawn already, so that what was read need not be held while the rest is written.
     answer : Segmentation
     reference : Reference or None
         Of a DICOM series, where one is needed.
@@ -134,7 +148,7 @@ class Answered:
     """
 
     one: Input
-    source: tuple[Volume, ...] | NDArray[np.float32]
+    pictures: Pictures
     answer: Segmentation
     reference: Reference | None
     millilitres: Mapping[int, float]
@@ -143,6 +157,24 @@ class Answered:
 def in_millilitres(volume: float) -> str:
     """For people: three digits of a small volume, so that it never reads as none."""
     return f"{volume:.1f} ml" if volume >= 10 else f"{volume:.3g} ml"
+
+
+def draw(
+    source: tuple[Volume, ...] | NDArray[np.float32],
+    answer: Segmentation,
+    millilitres: Mapping[int, float],
+    bundle: Bundle,
+    outputs: Outputs,
+) -> Pictures:
+    """Draw what was found over a volume's first channel, or a picture on the 0..255 scale, where that is wanted."""
+    labels = bundle.labels
+    if not (outputs.overlays or outputs.key_images):
+        return Pictures(None)
+    if not isinstance(source, tuple):
+        return Pictures(draw_overlay(np.rint(source).astype(np.uint8), answer.array, labels))
+    amounts = {label.name: in_millilitres(millilitres[label.index]) for label in labels.foreground}
+    slices = shown_slices(source[0], answer.array, labels, bundle.description, amounts)
+    return Pictures(sheet(slices) if outputs.overlays else None, tuple(slices))
 
 
 def reference_of(one: Input, outputs: Outputs) -> Reference | None:
@@ -202,14 +234,12 @@ class _Writer:
 def _write_all(
     answered: Answered, bundle: Bundle, outputs: Outputs, algorithm: Algorithm | None, writer: _Writer
 ) -> None:
-    answer, labels = answered.answer, bundle.labels
-    slices = _slices(answered, bundle) if outputs.overlays or outputs.key_images else []
-    if outputs.overlays:
-        write_image(writer.target("overlay.png"), sheet(slices) if slices else _picture(answered, bundle))
+    answer, labels, pictures = answered.answer, bundle.labels, answered.pictures
+    if pictures.overlay is not None:
+        write_image(writer.target("overlay.png"), pictures.overlay)
     if answer.probabilities is not None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, probabilities=answer.probabilities)
-        write_bytes(writer.target("probabilities.npz"), buffer.getvalue())
+        with whole_file(writer.target("probabilities.npz")) as temporary, temporary.open("xb") as stream:
+            np.savez_compressed(stream, probabilities=answer.probabilities)
     if not isinstance(answer.labels, LabelMap):
         write_label(writer.target("mask.png"), answer.labels)
         return
@@ -218,7 +248,7 @@ def _write_all(
     if answered.reference is not None and algorithm is not None:
         _write_dicom(answered, answer.labels, outputs, algorithm, writer)
     if outputs.key_images:
-        _write_key_images(answered.reference, slices, algorithm, writer)
+        _write_key_images(answered.reference, pictures.slices, algorithm, writer)
     if outputs.mesh is not None:
         for label in labels.foreground:
             mask = answer.array == label.index
@@ -250,7 +280,7 @@ def _write_dicom(
 
 
 def _write_key_images(
-    reference: Reference | None, slices: list[ShownSlice], algorithm: Algorithm | None, writer: _Writer
+    reference: Reference | None, slices: Sequence[ShownSlice], algorithm: Algorithm | None, writer: _Writer
 ) -> None:
     pictures = [titled(one, drawn_by(algorithm)) for one in slices]
     ending = "png" if reference is None else "dcm"
@@ -262,19 +292,3 @@ def _write_key_images(
     from medseg_paddle.io.key_images import write_key_images
 
     write_key_images(paths, pictures, [one.index for one in slices], reference, algorithm=algorithm)
-
-
-def _slices(answered: Answered, bundle: Bundle) -> list[ShownSlice]:
-    """Empty for a picture."""
-    if not isinstance(answered.source, tuple):
-        return []
-    amounts = {
-        label.name: in_millilitres(answered.millilitres[label.index]) for label in bundle.labels.foreground
-    }
-    first: Any = answered.source[0]
-    return shown_slices(first, answered.answer.array, bundle.labels, bundle.description, amounts)
-
-
-def _picture(answered: Answered, bundle: Bundle) -> NDArray[np.uint8]:
-    picture = np.rint(np.asarray(answered.source)).astype(np.uint8)
-    return draw_overlay(picture, answered.answer.array, bundle.labels)

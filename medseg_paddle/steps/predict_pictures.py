@@ -95,7 +95,8 @@ def titled(one: ShownSlice, by: str) -> NDArray[np.uint8]:
 
 def _slices_to_show(found: NDArray[Any], classes: int) -> list[int]:
     """Without findings, evenly spread over all slices."""
-    areas = np.stack([(found == label).sum(axis=(1, 2)) for label in range(1, classes)])
+    # Slice by slice, for NumPy counts in 64 bits.
+    areas = np.stack([np.bincount(part.ravel(), minlength=classes)[1:] for part in found], axis=1)
     largest = [int(area.argmax()) for area in areas if area.any()]
     chosen = set(sorted(dict.fromkeys(largest), key=largest.index)[:_MOST_SLICES])
     candidates = np.flatnonzero(areas.any(axis=0))
@@ -124,6 +125,6 @@ def _window(volume: Volume, description: Description) -> tuple[float, float]:
     window = description.channel_windows[0] if description.channel_windows else description.window
     if window is not None:
         return window.level, window.width
-    values = volume.array.ravel()[:: max(1, volume.array.size // _MOST_LOOKED_AT)]
+    values = volume.array.ravel()[:: max(1, volume.array.size // _MOST_LOOKED_AT)].astype(np.float32)
     low, high = np.percentile(values, [_DARKEST, _BRIGHTEST])
     return float(low + high) / 2, float(max(high - low, np.finfo(np.float32).eps))

@@ -52,7 +52,8 @@ class ProgressBar:
         # Paths and names are printed as they are, whatever brackets and colons are in them.
         self._console = Console(file=sys.stdout, markup=False, emoji=False)
         self._title, self._total, self._first = title, total, done
-        self._done, self._note = done, ""
+        self._done: float = done
+        self._note = ""
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -79,15 +80,15 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Say how many steps are done, and a word on them."""
+    def update(self, done: float, note: str = "") -> None:
+        """Say how many steps are done, also a part of one, and a word on them."""
         self._done, self._note = done, visible(note) or self._note
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=self._note)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES or done >= self._total:
             self._last_line = time.monotonic()
             self._console.print(
-                f"{self._title} {done}/{self._total} {self._note} ETA {self._eta()}",
+                f"{self._title} {int(done)}/{self._total} {self._note} ETA {self._eta()}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -181,6 +181,8 @@ def test_predict_hands_over_many_inputs_and_fails_after_a_bad_one(step, capsys):
         "mesh": None,
         "probabilities": False,
         "overlays": False,
+        "series": (),
+        "resample_channels": False,
         "max_memory": None,
         "device": "auto",
         "overwrite": False,

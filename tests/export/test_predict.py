@@ -169,7 +169,7 @@ def test_inputs_of_one_name_do_not_overwrite_each_other(exported, tmp_path):
 def test_a_made_up_name_gives_way_to_a_real_one(tmp_path):
     for name in ("d/a.png", "d/a.bmp", "d/d_a.png"):
         grey(tmp_path / name)
-    found = find_inputs([tmp_path / "d"])
+    found = find_inputs([tmp_path / "d"], unpack_to=tmp_path)
     assert found.failures == found.left_out == ()
     assert len({one.name for one in found.inputs}) == 3
     assert [one.name for one in found.inputs if one.source.name == "d_a.png"] == ["d_a"]
@@ -178,7 +178,7 @@ def test_a_made_up_name_gives_way_to_a_real_one(tmp_path):
 def test_numbers_in_names_count_as_numbers(tmp_path):
     for name in ("s10.png", "s2.png", "s1.png"):
         grey(tmp_path / name)
-    assert [one.name for one in find_inputs([tmp_path]).inputs] == ["s1", "s2", "s10"]
+    assert [one.name for one in find_inputs([tmp_path], unpack_to=tmp_path).inputs] == ["s1", "s2", "s10"]
 
 
 def test_files_of_another_kind_are_said_to_be_left_out(tmp_path):
@@ -186,7 +186,7 @@ def test_files_of_another_kind_are_said_to_be_left_out(tmp_path):
     (tmp_path / "README.txt").write_text("notes")
     (tmp_path / "scan.mat").write_text("MATLAB 5.0")
     (tmp_path / ".hidden.png").write_bytes(b"")
-    found = find_inputs([tmp_path])
+    found = find_inputs([tmp_path], unpack_to=tmp_path)
     assert [one.name for one in found.inputs] == ["a"]
     assert found.failures == ()
     (line,) = found.left_out
@@ -222,7 +222,7 @@ def test_pictures_below_a_folder_are_said_to_be_left_out(exported, tmp_path, wri
 def test_a_folder_with_pictures_only_below_is_refused_and_says_where_they_are(tmp_path):
     for name in "ab":
         grey(tmp_path / "in" / "deep" / f"{name}.png")
-    (failure,) = find_inputs([tmp_path / "in"]).failures
+    (failure,) = find_inputs([tmp_path / "in"], unpack_to=tmp_path).failures
     assert "nothing to segment in it itself; 2 pictures or volumes lie in subfolders" in failure.message
     assert f"such as {tmp_path / 'in' / 'deep'}" in failure.hint
 
@@ -262,7 +262,7 @@ def test_headers_with_any_byte_wrong_are_read_or_refused_with_words(tmp_path, wr
     for place in range(128, good.index(b"\xe0\x7f\x10\x00"), 3):
         for wrong in (0x00, 0xFF, good[place] ^ 0x10):
             (folder / "000.dcm").write_bytes(good[:place] + bytes([wrong]) + good[place + 1 :])
-            found = find_inputs([folder])
+            found = find_inputs([folder], unpack_to=tmp_path)
             assert len(found.inputs) + len(found.failures) == 1
             for one in found.inputs:
                 with contextlib.suppress(DataError):
@@ -281,7 +281,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
         return usual(place)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = find_inputs([tmp_path])
+    found = find_inputs([tmp_path], unpack_to=tmp_path)
     assert [one.name for one in found.inputs] == ["a"]
     assert [failure.message for failure in found.failures] == [f"{closed} cannot be read: Permission denied"]
 
@@ -289,7 +289,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
 def test_links_that_lead_in_a_circle_end(tmp_path, write_series):
     write_series(tmp_path / "in" / "ct", np.zeros((2, 8, 8), np.int16))
     (tmp_path / "in" / "ct" / "again").symlink_to(tmp_path / "in")
-    assert [one.name for one in find_inputs([tmp_path / "in"]).inputs] == ["in_ct"]
+    assert [one.name for one in find_inputs([tmp_path / "in"], unpack_to=tmp_path).inputs] == ["in_ct"]
 
 
 def test_a_single_dicom_file_is_told_from_its_series(exported, tmp_path, write_series):

@@ -14,13 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from medseg_paddle.core import Box, Geometry, LabelMap, LabelSet, Volume
 from medseg_paddle.errors import DataError, RecipeError
-from medseg_paddle.preprocess import (
-    Interpolation,
-    most_probable,
-    resample,
-    resample_labels,
-    resample_probabilities,
-)
+from medseg_paddle.preprocess import Interpolation, resample, resample_labels
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LABELS = LabelSet.from_names(["background", "one", "two", "three"])
@@ -220,30 +214,6 @@ def test_an_even_volume_stays_even(shape, spacing, turn, turned, kind, antialias
         assert resample(even, target, interpolation=way, fill=-1024).array == pytest.approx(-1024, abs=2e-3)
 
 
-def probabilities(geometry: Geometry, classes: int = 4) -> np.ndarray:
-    drawn = np.random.default_rng(1).random((classes, *geometry.shape), np.float32)
-    return drawn / drawn.sum(axis=0)
-
-
-@quick
-@given(sides, spacings, st.booleans(), st.sampled_from([np.float32, np.float16, np.float64]))
-def test_the_most_probable_class_is_that_of_the_probabilities(shape, spacing, turned, dtype):
-    on = grid(shape, (1, 1.5, 2), (0.1, 0.2, 0.3))
-    onto = on.respaced(spacing).boxed(Box((-1, 0, 0), on.respaced(spacing).shape))
-    if turned:
-        onto = grid(onto.shape, spacing, (0.3, 0.2, 0.1))
-    given_ones = probabilities(on).astype(dtype)
-    whole = resample_probabilities(given_ones, on, onto)
-    answer = most_probable(given_ones, on, onto, LABELS)
-    assert np.array_equal(answer.array, whole.argmax(axis=0))
-    assert whole.sum(axis=0) == pytest.approx(1, abs=2e-3)
-    for number, one in enumerate(given_ones):
-        alone = resample(
-            Volume(one, on), onto, interpolation=Interpolation("linear"), fill=float(number == 0)
-        )
-        assert np.array_equal(alone.array, whole[number])
-
-
 @quick
 @given(sides, spacings)
 def test_labels_by_vote_are_the_greatest_share(shape, spacing):
@@ -251,10 +221,16 @@ def test_labels_by_vote_are_the_greatest_share(shape, spacing):
     array = np.random.default_rng(0).integers(1, 4, shape).astype(np.uint8)
     target = source.respaced(spacing).boxed(Box((-1, 0, 0), source.respaced(spacing).shape))
     ours = resample_labels(LabelMap(array, source, LABELS), target, vote=True)
-    shares = resample_probabilities(
-        np.stack([array == number for number in range(4)]).astype(np.float32), source, target
-    )
-    assert np.array_equal(ours.array, shares.argmax(axis=0))
+    shares = [
+        resample(
+            Volume(array == number, source),
+            target,
+            interpolation=Interpolation("linear", "linear"),
+            fill=float(number == 0),
+        ).array
+        for number in range(4)
+    ]
+    assert np.array_equal(ours.array, np.argmax(shares, axis=0))
     assert (ours.array[0] == 0).all()
 
 
@@ -315,10 +291,6 @@ def test_what_cannot_be_is_refused(turn):
         broken[2:4, 3, 3:5] = value
         with pytest.raises(DataError, match="not finite"):
             resample(Volume(broken, source), inner)
-    with pytest.raises(DataError, match="do not fit a grid"):
-        most_probable(np.zeros((2, 6, 7, 7)), source, inner, LABELS)
-    with pytest.raises(DataError, match="3 classes, and 4 labels"):
-        most_probable(np.zeros((3, 6, 7, 8), np.float32), source, inner, LABELS)
     framed = Geometry(inner.shape, inner.affine, "1.2")
     with pytest.raises(DataError, match="two frames of reference"):
         resample(Volume(volume.array, Geometry(source.shape, source.affine, "1.3")), framed)

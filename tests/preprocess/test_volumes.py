@@ -16,11 +16,13 @@ from medseg_paddle.preprocess import (
     ForegroundRange,
     HuWindow,
     Interpolation,
+    PreparedVolume,
     VolumePreprocessing,
     ZScore,
     body_mask,
     roi_box,
 )
+from medseg_paddle.preprocess.restoring import restored_slabs
 
 LABELS = LabelSet.from_names(["background", "organ"])
 SHAPE = (14, 16, 18)
@@ -75,7 +77,7 @@ def test_a_volume_that_knows_its_positions_keeps_them_there_and_back(
     coded = positions(made.geometry)[..., axis] + 2000
     assert made.array[0][deep] == pytest.approx(coded[deep], abs=2e-3)
     # And back: probabilities that hold the position, as a network would that knows where it is.
-    back = made.restore_probabilities(coded[None].astype(np.float32))[0]
+    back = 8000 * returned(made, coded[None] / 8000)[0]
     # Where the source is coarser they are smoothed, which bends a line towards the ends that it repeats.
     coarse = geometry.transposed(geometry.turn_to(codes)[0]).spacing
     reach = [7 if ours < theirs else 0 for ours, theirs in zip(made.geometry.spacing, coarse, strict=True)]
@@ -84,6 +86,15 @@ def test_a_volume_that_knows_its_positions_keeps_them_there_and_back(
     clamped = _within(made.geometry, middle, positions(geometry))
     assert back[clamped] == pytest.approx((positions(geometry)[..., axis] + 2000)[clamped], abs=2e-3)
     assert back.shape == SHAPE
+
+
+def returned(made: PreparedVolume, probabilities: np.ndarray) -> np.ndarray:
+    """On the grid that the volume came on."""
+    back = np.full((len(probabilities), *made.source.shape), np.nan, np.float32)
+    arriving = [probabilities.astype(np.float32)]
+    for part, values in restored_slabs(arriving, made.geometry, made.source, len(back)):
+        back[(slice(None), *part)] = values
+    return back
 
 
 def _within(geometry: Geometry, inner: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -107,10 +118,8 @@ def test_without_another_spacing_labels_come_back_as_they_were(geometry, codes, 
     made = VolumePreprocessing(axes=codes, crop=region).forward(Volume(array, geometry))
     there = made.labels(labels)
     assert there.array.shape == made.geometry.shape
-    one_hot = np.stack([there.array == 0, there.array == 1]).astype(np.float32)
-    for back in (made.restore_labels(there), made.restore(one_hot, LABELS)):
-        assert np.array_equal(back.array, labels.array)
-        assert back.geometry is geometry
+    one_hot = np.stack([there.array == 0, there.array == 1])
+    np.testing.assert_array_equal(returned(made, one_hot).argmax(axis=0), labels.array)
 
 
 @quick
@@ -129,8 +138,7 @@ def test_a_ball_comes_back_with_its_volume_and_centre():
     inside = np.linalg.norm(positions(geometry) - centre, axis=-1) < 15
     made = VolumePreprocessing(axes="IPR", spacing=(2, 1.1, 1.1)).forward(Volume(inside, geometry))
     near = np.clip((15.5 - np.linalg.norm(positions(made.geometry) - centre, axis=-1)), 0, 1)
-    back = made.restore(np.stack([1 - near, near]).astype(np.float32), LABELS)
-    found = positions(geometry)[back.array == 1]
+    found = positions(geometry)[returned(made, np.stack([1 - near, near])).argmax(axis=0) == 1]
     assert found.mean(axis=0) == pytest.approx(centre, abs=0.1)
     assert len(found) * 0.8 * 0.8 * 2.5 == pytest.approx(4 / 3 * np.pi * 15**3, rel=0.02)
 
@@ -248,12 +256,39 @@ def test_channels_that_lie_elsewhere_are_refused(other):
         VolumePreprocessing().forward([])
 
 
-def test_labels_of_another_grid_are_not_restored():
+@quick
+@given(
+    grids(), axes, spacings, st.sampled_from(["none", "nonzero"]), st.sampled_from(["linear", "cubic"]),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=5), st.booleans(),
+)  # fmt: skip
+def test_slices_that_are_made_when_they_are_needed_are_those_of_the_whole(
+    geometry, codes, spacing, region, kind, steps, normal
+):
+    rng = np.random.default_rng(4)
+    volumes = [
+        Volume(rng.integers(-9, 99, SHAPE).astype(dtype), geometry) for dtype in (np.int16, np.float32)
+    ]
+    for volume in volumes:
+        volume.array[:4] = 0
+    way = VolumePreprocessing(
+        codes, spacing, crop=region, normalization=ZScore() if normal else None,
+        interpolation=Interpolation(kind),
+    )  # fmt: skip
+    whole = way.forward(volumes)
+    with way.streamed(volumes) as made:
+        assert made.geometry.is_at(whole.geometry)
+        assert made.source is geometry
+        assert made.array.shape == whole.array.shape
+        first = 0
+        for further, length in steps:
+            first += further
+            part = made.array[:, first : first + length]
+            np.testing.assert_array_equal(part, whole.array[:, first : first + length])
+        with pytest.raises(IndexError):
+            made.array[:, : first - 1] if first > 0 else made.array[1:, :1]
+
+
+def test_a_crop_to_nothing_is_refused():
     geometry = Geometry(SHAPE, np.eye(4))
-    made = VolumePreprocessing(spacing=(2, 2, 2)).forward(Volume(np.ones(SHAPE), geometry))
-    with pytest.raises(DataError, match="does not lie on the grid"):
-        made.restore_labels(LabelMap(np.zeros(SHAPE, np.uint8), geometry, LABELS))
-    with pytest.raises(DataError, match="do not fit a grid"):
-        made.restore(np.zeros((2, *SHAPE), np.float32), LABELS)
     with pytest.raises(DataError, match="no voxel to crop to"):
         VolumePreprocessing(crop="nonzero").forward(Volume(np.zeros(SHAPE), geometry))
