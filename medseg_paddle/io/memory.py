@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_GROUPS = Path("/proc/self/cgroup")
 _MOUNTS = Path("/proc/self/mountinfo")
 # What Paddle, CUDA, C++ and the system say of it.
 _TOO_LITTLE = re.compile("out of memory|resourceexhausted|bad_alloc|cannot allocate", re.IGNORECASE)
 
 
 def free_memory() -> int | None:
-    """Bytes that this machine, and the container, could still give; None where nothing says so."""
-    limits = [free for free in (_of_machine(), _of_container()) if free is not None]
-    return min(limits, default=None)
+    """Bytes that this machine, and the container or batch job, could still give; None where nothing says so."""
+    machine = _of_machine()
+    return min([*([] if machine is None else [machine]), *_of_groups()], default=None)
 
 
 def memory_ran_out(error: Exception) -> bool:
@@ -49,20 +51,33 @@ def _of_machine() -> int | None:
     return None if found is None else int(found[1]) * 1024
 
 
-def _of_container() -> int | None:
-    """Of a control group of version 2: its limit without what is used and could not be dropped."""
-    limit, used = _text(_CGROUP / "memory.max").strip(), _text(_CGROUP / "memory.current").strip()
-    if not (limit.isdigit() and used.isdigit()):
-        return None
-    droppable = sum(
-        int(size)
-        for size in re.findall(r"^(?:in)?active_file (\d+)$", _text(_CGROUP / "memory.stat"), re.MULTILINE)
-    )
-    return max(0, int(limit) - int(used) + droppable)
+def _of_groups() -> Iterator[int]:
+    """Of each control group that holds this process: its limit without what is used and could not be dropped.
+
+    A container sees its own group as the root, a batch job (Slurm, systemd) lies some groups below; a limit may be set
+    at any of them. Docker of older systems has groups of version 1, in which files have other names.
+    """
+    for line in ("0::/", *_text(_GROUPS).splitlines()):
+        number, controllers, path = line.split(":", 2)
+        root, names, hierarchical = _CGROUP, ("memory.max", "memory.current"), ""
+        if number != "0":
+            if "memory" not in controllers.split(","):
+                continue
+            root, hierarchical = _CGROUP / "memory", "total_"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+        for depth in range(len(parts) + 1):
+            group = root.joinpath(*parts[:depth])
+            limit, used = (_text(group / name).strip() for name in names)
+            if limit.isdigit() and used.isdigit():
+                droppable = re.findall(
+                    rf"^{hierarchical}(?:in)?active_file (\d+)$", _text(group / "memory.stat"), re.MULTILINE
+                )
+                yield max(0, int(limit) - int(used) + sum(map(int, droppable)))
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -14,6 +14,7 @@ import pytest
 from medseg_paddle.cli import main
 from medseg_paddle.config import Recipe
 from medseg_paddle.engine import shared_memory
+from medseg_paddle.engine.batch_probe import free_on_gpu
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import TrainingStream, batch_bytes, survey
 from medseg_paddle.engine.loading import loaded
@@ -137,6 +138,51 @@ def test_free_memory_is_what_machine_and_container_leave(
     require_shared_memory(10**9, 0)
     (container / "memory.max").write_text("max\n")
     assert memory.free_memory() == 300 * 1024
+
+
+def test_a_limit_counts_at_whatever_control_group_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch job lies some groups below the root; older Docker has groups of version 1, named as on the host."""
+    machine, root, groups = tmp_path / "meminfo", tmp_path / "group", tmp_path / "cgroup"
+    machine.write_text("MemAvailable:     300 kB\n")
+    for name, path in (("_MEMINFO", machine), ("_CGROUP", root), ("_GROUPS", groups)):
+        monkeypatch.setattr(memory, name, path)
+    job = root / "system.slice" / "job_1"
+    (job / "step_0").mkdir(parents=True)
+    groups.write_text("0::/system.slice/job_1/step_0\n")
+    assert memory.free_memory() == 300 * 1024
+    (job / "memory.max").write_text("200000\n")
+    (job / "memory.current").write_text("50000\n")
+    assert memory.free_memory() == 150_000
+    groups.write_text("5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/../elsewhere\n")
+    assert memory.free_memory() == 300 * 1024
+    (root / "memory").mkdir()
+    for name, text in (
+        ("memory.limit_in_bytes", "100000\n"),
+        ("memory.usage_in_bytes", "30000\n"),
+        ("memory.stat", "inactive_file 9\nactive_file 9\ntotal_inactive_file 4000\ntotal_active_file 1000\n"),
+    ):
+        (root / "memory" / name).write_text(text)
+    assert memory.free_memory() == 75_000
+    (root / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # none
+    assert memory.free_memory() == 300 * 1024
+
+
+def test_the_free_memory_of_a_gpu_is_that_of_the_one_paddle_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA_VISIBLE_DEVICES gives GPUs other numbers than nvidia-smi knows them by."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\ncase "$1" in --id=0) echo 10;; --id=3) echo 7;; --id=GPU-ab) echo 5;; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert free_on_gpu(0) == 10 << 20
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-ab")
+    assert (free_on_gpu(0), free_on_gpu(1)) == (7 << 20, 5 << 20)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+    assert free_on_gpu(0) is None
 
 
 def test_the_memory_foretold_is_the_memory_used(disc_recipe: Recipe) -> None:
