@@ -25,7 +25,7 @@ help: ## list these targets
 
 setup: $(RUNTIME) ## make the virtual environment .venv from the hash-pinned lock
 
-demo: $(RUNTIME) ## set up, then run the whole job on synthetic CT patients (about 3 minutes)
+demo: $(RUNTIME) ## set up, then run the whole job on synthetic CT patients, in 2-D and 3-D (about 6 minutes)
 	$(VENV)/bin/medseg demo
 
 test: $(DEV) ## set up for development, then run all tests but those in containers, two at a time

@@ -66,7 +66,7 @@ def demo(
         bool, typer.Option("--quick", help="Fewer patients and iterations; the scores mean little.")
     ] = False,
 ) -> None:
-    """Run the whole job on synthetic CT patients: prepare, train, evaluate, export, predict."""
+    """Run the whole job on synthetic CT patients, in 2-D and 3-D: prepare, train, evaluate, export, predict."""
     from medseg_paddle.steps.demo import demo as step
 
     step(output, quick=quick)

@@ -84,6 +84,8 @@ def test_every_shipped_recipe_loads_and_says_what_it_is_for() -> None:
         "unet_isbi2012",
         "unet_nuclei",
         "unet3d_hippocampus",
+        "unet3d_left_atrium",
+        "unet3d_phantom",
         "simple_unet",
     } <= set(names)
     for path in shipped_recipes():
