@@ -53,9 +53,13 @@ def lr_find(
     if result.suggestion is None:
         out.print("no suggestion")
     else:
+        falling = result.least_at == result.rates[-1]
+        where = (
+            "the last, where it was still falling" if falling else "where the loss is least before it rises"
+        )
         out.print(
             f"suggestion: {result.key}: {result.suggestion:g}  "
-            f"(a tenth of {result.least_at:.2g}, where the loss is least before it rises; "
+            f"(a tenth of {result.least_at:.2g}, {where}; "
             f"it falls most at {result.steepest_at:.2g})",
             soft_wrap=True,
         )

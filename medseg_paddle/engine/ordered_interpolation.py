@@ -53,7 +53,7 @@ def _size(
 ) -> list[int] | None:
     """The size that is wanted; None where it is Paddle's business: another mode or layout, or shares of a pixel."""
     axes = _AXES.get(mode.lower())
-    if axes != x.ndim - 2 or data_format not in _LAYOUTS or others["recompute_scale_factor"]:
+    if axes is None or axes != x.ndim - 2 or data_format not in _LAYOUTS or others["recompute_scale_factor"]:
         return None
     if (size is None) == (scale_factor is None) or min(x.shape) < 1:
         return None

@@ -135,7 +135,7 @@ class CrossValidation:
     def notes(self) -> tuple[str, ...]:
         """What the figures may be taken for, in sentences."""
         missing = [fold for fold in self.every if fold not in {one.fold for one in self.folds}]
-        partly = f"Folds {', '.join(map(str, missing))} of the data set are not in it." if missing else ""
+        partly = f"Not in it: fold {', '.join(map(str, missing))} of the data set." if missing else ""
         chosen = "steered" if self.checkpoint == "last" and self.steered_by else self.checkpoint
         said = _SCORED[chosen].format(" and ".join(self.steered_by))
         return tuple(note for note in (said, _UNITS, self._surfaces, partly) if note)

@@ -205,7 +205,7 @@ def test_a_cross_validation_that_was_stopped_ends_as_one_that_was_not(
 ) -> None:
     recipe = load_recipe(recipe_file(data))
     first = crossval(recipe, output=tmp_path / "cv", folds=[0])
-    assert first.notes[-1] == "Folds 1 of the data set are not in it."
+    assert first.notes[-1] == "Not in it: fold 1 of the data set."
     kept = {
         path: path.stat().st_mtime_ns for path in (tmp_path / "cv" / "fold_0").rglob("*") if path.is_file()
     }
