@@ -103,7 +103,7 @@ def _mask(path: Path, reference: Reference) -> NDArray[np.bool_]:
         )
     mask = LabelMap((volume.array != 0).view(np.uint8), volume.geometry, _MASK)
     try:
-        return labels_on(reference, mask) != 0
+        return labels_on(reference, mask).astype(bool)
     except DataError as error:
         raise DataError(f"{path}: {error.message}", hint=error.hint) from error
 

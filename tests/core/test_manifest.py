@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medseg_paddle.core import Case, LabelSet, Manifest, Slicing, Within
+from medseg_paddle.core.concepts import concept_of
 from medseg_paddle.errors import DataError
 
 LABELS = LabelSet.from_names(("background", "disc"))
@@ -50,6 +51,13 @@ def test_a_foreign_manifest_file_with_such_a_name_is_refused(tmp_path, key, valu
     path.write_text(json.dumps(raw))
     with pytest.raises(DataError):
         Manifest.load(tmp_path)
+
+
+def test_what_classes_mean_is_kept_in_the_file(tmp_path):
+    labels = LABELS.described({"disc": concept_of("cyst of the left kidney")}, {"disc": (1, 2, 3)})
+    made = replace(manifest(root=tmp_path), labels=labels)
+    (tmp_path / "manifest.json").write_text(made.to_json())
+    assert Manifest.load(tmp_path).labels == labels
 
 
 def test_how_slices_were_cut_is_kept_in_the_file(tmp_path):

@@ -8,8 +8,10 @@ import pydicom
 import pytest
 from dicom_files import ORIENTATIONS, ct_image, place, save_all
 from PIL import Image
+from validators import read_by_dcmqi, require_no_error
 
 from medseg_paddle.core import LabelSet
+from medseg_paddle.core.concepts import concept_of
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.dicom import load_series
 from medseg_paddle.io.dicom_seg import read_segmentation
@@ -82,6 +84,53 @@ def test_a_series_is_answered_in_every_format_that_is_asked_for(exported, series
     series_uids = {ds.SeriesInstanceUID for ds in (seg, report, contours, captures[0])}
     assert len(series_uids - {"1.2.3"}) == 4
     assert "no SNOMED code is known for 'bright'" in str(summary)
+
+
+def test_others_find_no_error_and_the_same_voxels(exported, series, tmp_path):
+    _, bright = series
+    out, wish = tmp_path / "out", {"formats": ("seg", "rtstruct"), "report": True, "key_images": True}
+    predict(exported, [tmp_path / "in"], out, **wish, overlays=False).require_complete()
+    (places,) = read_by_dcmqi(out / "in_ct_seg.dcm", tmp_path / "dcmqi").values()
+    indices = load_series(series[0]).volume.geometry.to_index(places)
+    assert np.abs(indices - indices.round()).max() < 0.01
+    assert sorted(indices.round().astype(int).tolist()) == np.argwhere(bright).tolist()
+    for name in names(out):
+        require_no_error(out / name)
+
+
+@pytest.fixture
+def bundle_of(write_bundle, threshold_model, description, tmp_path):
+    """A bundle whose one class has this name, a liver tumour's codes, and blue."""
+
+    def bundle_of(name):
+        labels = LabelSet.from_names(["background", name]).described(
+            {name: concept_of("liver tumour")}, {name: (0, 0, 255)}
+        )
+        return write_bundle(tmp_path / "b", threshold_model(), description(labels=labels)).path
+
+    return bundle_of
+
+
+def test_a_bundles_codes_and_colours_are_written(bundle_of, series, tmp_path):
+    out = tmp_path / "out"
+    summary = predict(
+        bundle_of("Befund"), [tmp_path / "in"], out, formats=("seg", "rtstruct"), overlays=False
+    )
+    assert "SNOMED" not in str(summary)
+    (segment,) = pydicom.dcmread(out / "in_ct_seg.dcm").SegmentSequence
+    assert segment.SegmentLabel == "Befund"
+    assert segment.AnatomicRegionSequence[0].CodeMeaning == "Liver"
+    (roi,) = pydicom.dcmread(out / "in_ct_rtstruct.dcm").ROIContourSequence
+    assert list(roi.ROIDisplayColor) == [0, 0, 255]
+
+
+def test_a_mesh_of_a_long_name_is_written_under_a_shorter_one(bundle_of, series, tmp_path):
+    name = "long " * 40 + "ö" * 60
+    predict(bundle_of(name), [tmp_path / "in"], tmp_path / "out", mesh="obj", overlays=False)
+    (mesh,) = (one for one in names(tmp_path / "out") if "mesh" in one)
+    assert mesh.startswith("in_ct_mesh_1_long_long_")
+    assert len(mesh.encode()) < 100
+    assert "ö" * 60 in (tmp_path / "out" / mesh).read_text(encoding="utf-8")[:500]
 
 
 def test_only_what_is_asked_for_is_written(exported, series, tmp_path):

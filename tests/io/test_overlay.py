@@ -156,6 +156,27 @@ def test_the_legend_wraps_instead_of_leaving_the_picture():
     assert picture.shape[0] > 400 + 3 * 20
 
 
+def ink(picture) -> int:
+    return int((picture > 150).all(axis=-1).sum())
+
+
+def test_words_that_are_wider_than_a_picture_are_not_cut():
+    """Half of a number is another number."""
+    labels = LabelSet.from_names(["background", "left kidney 12.3 ml"])
+    wide, narrow = (
+        draw_overlay(np.zeros((400, width), np.uint8), np.zeros((400, width), int), labels)
+        for width in (400, 40)
+    )
+    assert narrow.shape[1] > 100
+    assert ink(narrow[400:]) == ink(wide[400:]) > 100
+    title = "slice 2 of 3   contours: network 0123456789abcdef"
+    blank = np.zeros((400, 400, 3), np.uint8)
+    on_wide, on_narrow = (contact_sheet([one], titles=[title], columns=1) for one in (blank, blank[:, :40]))
+    assert 100 < on_narrow.shape[1] < 250
+    assert on_narrow.shape[0] > on_wide.shape[0] + 20  # in several lines
+    assert ink(on_narrow) == pytest.approx(ink(on_wide), rel=0.05)
+
+
 def test_a_sheet_holds_every_picture_untouched_in_rows():
     pictures = [np.full((50 + 10 * i, 60, 3), 100 + i, np.uint8) for i in range(5)]
     sheet = contact_sheet(pictures, titles=[f"slice {i}" for i in range(5)], columns=2)

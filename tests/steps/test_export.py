@@ -34,6 +34,14 @@ def test_the_bundle_says_which_settings_it_was_exported_with(run: Run) -> None:
     assert (run.path / "recipe.yml").read_bytes() == before
 
 
+def test_codes_and_colours_can_be_given_after_the_training(run: Run) -> None:
+    codes = "{category: [91723000, SCT, Anatomical Structure], type: [81016008, SCT, Optic nerve head]}"
+    (disc,) = export(run.path, overrides=[f"codes.disc={codes}", "colors.disc=[1, 2, 3]"]).labels.foreground
+    assert (disc.meaning.type.value, disc.color) == ("81016008", (1, 2, 3))
+    with pytest.raises(RecipeError, match="81016080"):
+        export(run.path, overrides=[f"codes.disc={codes.replace('81016008', '81016080')}"])
+
+
 def test_the_tolerance_that_is_set_holds(run: Run) -> None:
     with pytest.raises(ParityError, match="1e-12 is allowed"):
         export(run, overrides=["export.tolerance=1e-12"])
@@ -43,7 +51,8 @@ def test_the_tolerance_that_is_set_holds(run: Run) -> None:
 def test_what_belongs_to_the_training_cannot_be_changed(run: Run, override: str) -> None:
     with pytest.raises(RecipeError, match="cannot be changed here") as caught:
         export(run, overrides=[override])
-    assert "inference, postprocessing, export, device can; for anything else train again" in caught.value.hint
+    allowed = "inference, postprocessing, codes, colors, export, device can; for anything else train again"
+    assert allowed in caught.value.hint
     assert not run.bundle_folder.exists()
 
 

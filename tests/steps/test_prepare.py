@@ -171,6 +171,13 @@ def test_other_settings_and_classes_are_named(recipe, discs, made):
     assert "file" not in said
 
 
+def test_other_codes_and_colours_of_the_same_classes_are_no_reason_to_prepare_again(recipe, discs, made):
+    before = state(made)
+    codes = "{category: [91723000, SCT, Anatomical Structure], type: [81016008, SCT, Optic nerve head]}"
+    keep(recipe, discs, made, f"codes.disc={codes}", "colors.disc=[1, 2, 3]")
+    assert state(made) == before
+
+
 def test_a_data_set_that_lacks_files_is_not_kept(recipe, discs, made):
     next((made / "labels").iterdir()).unlink()
     assert "lacks 1 file (labels/" in refused(recipe, discs, made)
