@@ -13,6 +13,7 @@ from medseg_paddle.core import LabelSet, Volume
 from medseg_paddle.description import Description
 from medseg_paddle.io.overlay import contact_sheet, draw_overlay
 from medseg_paddle.io.patient_sides import mark_sides, side_letters
+from medseg_paddle.preprocess import ForegroundRange, HuWindow, VolumePreprocessing
 from medseg_paddle.preprocess.orientation import Upright
 from medseg_paddle.preprocess.window import window_to_uint8
 
@@ -54,7 +55,7 @@ def shown_slices(
         Label of each voxel.
     labels : LabelSet
     description : Description
-        Of the bundle; its window, or 0.5 to 99.5 percent of the values where it has none.
+        Of the bundle; its window, or what it clips values to, or 0.5 to 99.5 percent of the values where it has none.
     amounts : dict
         Of each structure's name: how much there is, for the legend.
     """
@@ -125,6 +126,12 @@ def _window(volume: Volume, description: Description) -> tuple[float, float]:
     window = description.channel_windows[0] if description.channel_windows else description.window
     if window is not None:
         return window.level, window.width
+    preprocessing = description.preprocessing
+    clipped = preprocessing.normalization if isinstance(preprocessing, VolumePreprocessing) else None
+    if isinstance(clipped, HuWindow):
+        return clipped.level, clipped.width
+    if isinstance(clipped, ForegroundRange):
+        return (clipped.low + clipped.high) / 2, clipped.high - clipped.low
     values = volume.array.ravel()[:: max(1, volume.array.size // _MOST_LOOKED_AT)].astype(np.float32)
     low, high = np.percentile(values, [_DARKEST, _BRIGHTEST])
     return float(low + high) / 2, float(max(high - low, np.finfo(np.float32).eps))

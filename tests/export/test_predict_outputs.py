@@ -9,15 +9,19 @@ import pytest
 from dicom_files import ORIENTATIONS, ct_image, place, save_all
 from PIL import Image
 from validators import read_by_dcmqi, require_no_error
+from volume_models import volume_description
 
-from medseg_paddle.core import LabelSet
+from medseg_paddle.core import Geometry, LabelSet, Volume
 from medseg_paddle.core.concepts import concept_of
 from medseg_paddle.errors import DataError, RecipeError, SetupError
 from medseg_paddle.io.dicom import load_series
 from medseg_paddle.io.dicom_seg import read_segmentation
+from medseg_paddle.preprocess import ForegroundRange, HuWindow, VolumePreprocessing
 from medseg_paddle.steps.predict import predict
 from medseg_paddle.steps.predict_outputs import in_millilitres
+from medseg_paddle.steps.predict_pictures import shown_slices
 
+LABELS = LabelSet.from_names(["background", "bright"])
 SHAPE = (4, 20, 24)
 VOXEL = 2.5 * 0.7 * 0.5 / 1000
 
@@ -264,3 +268,13 @@ def test_an_answer_that_cannot_be_written_whole_leaves_no_part(exported, series,
     with pytest.raises(SetupError):
         predict(exported, [tmp_path / "in"], tmp_path / "out", formats=["nifti", "seg", "rtstruct"])
     assert names(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("way", [HuWindow(40, 400), ForegroundRange(-160, 240, 10, 50)])
+def test_a_volume_is_shown_as_a_3d_model_sees_it(way):
+    array = np.full((2, 30, 30), 40, np.int16)
+    array[:, :9], array[:, 20:] = 3000, -3000
+    description = volume_description(preprocessing=VolumePreprocessing(normalization=way))
+    found = np.zeros(array.shape, np.uint8)
+    one, _ = shown_slices(Volume(array, Geometry(array.shape, np.eye(4))), found, LABELS, description, {})
+    assert abs(int(one.picture[256, 256, 0]) - 127) <= 1

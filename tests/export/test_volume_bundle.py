@@ -141,13 +141,18 @@ def test_progress_is_told_tile_by_tile(plain):
 def test_more_memory_than_is_allowed_is_refused_before_anything_is_made(plain, monkeypatch, probabilities):
     one = volume(grid(shape=(40, 64, 64)))
     voxels = one.array.size
-    least = voxels * (4 + 4 + 1) + probabilities * voxels * 8  # as read, prepared, answer, probabilities
+    least = voxels * (4 + 1) + probabilities * voxels * 8  # as read, answer, probabilities
     with monkeypatch.context() as patched:
-        patched.setattr(VolumePreprocessing, "forward", None)  # a call would be a TypeError
+        patched.setattr("medseg_paddle.predictor.volumes.segment_volume", None)  # a call would be a TypeError
         with pytest.raises(MemoryShortError, match="MiB are allowed") as caught:
             plain.predict(one, max_memory=least, probabilities=probabilities)
     assert ("probabilities" in caught.value.hint) == probabilities
-    assert plain.predict(one, max_memory=100 << 20, probabilities=probabilities).array.any()
+    told = []
+    answer = plain.predict(one, max_memory=100 << 20, probabilities=probabilities, on_forecast=told.append)
+    assert answer.array.any()
+    (said,) = told
+    assert said.startswith("40 x 64 x 64 voxels, about ")
+    assert ("probabilities" in said) == probabilities
 
 
 def test_of_a_part_that_is_cut_out_the_memory_is_known_when_it_is(bundled):
@@ -159,6 +164,15 @@ def test_of_a_part_that_is_cut_out_the_memory_is_known_when_it_is(bundled):
     assert predictor.predict(large, max_memory=allowed).array.sum() == 4 * 8 * 8
     with pytest.raises(MemoryShortError):
         predictor.predict(large, max_memory=1 << 20)
+
+
+def test_a_region_takes_memory_to_find(bundled):
+    large = volume(grid(shape=(40, 64, 64)), units="HU", low=-1000)
+    window = HuWindow(100, 0.002)
+    of_body = bundled(preprocessing=VolumePreprocessing(crop="body", normalization=window))
+    needed = large.array.size * (4 + 7)
+    with pytest.raises(MemoryShortError, match="to find the region"):
+        of_body.predict(large, max_memory=needed - 1)
 
 
 def test_a_limit_of_memory_is_for_3d_models(exported):
