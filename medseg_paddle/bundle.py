@@ -243,7 +243,7 @@ def _array(path: Path) -> NDArray[Any]:
     try:
         # Mapped first: no more memory is taken than the file holds, whatever its header says.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray) and found.dtype.kind in "fu":
+        if isinstance(found, np.ndarray) and found.dtype.kind in "fiu":
             return np.array(found)
         problem = "no array of numbers"
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -8,7 +8,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +338,7 @@ def _is_same(path: Path, noted: dict[str, Any]) -> bool:
         return False
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(path: Path, _size: int, _mtime_ns: int) -> str:
     """SHA-256 of a file as it is; of a copied data set each file is asked for several times at a start."""
     return sha256(path)

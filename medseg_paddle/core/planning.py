@@ -130,7 +130,9 @@ def topology(spacing: Millimetres, patch: Triple) -> Topology:
         halved = [axis for axis in large if current[axis] < 2 * finest]
         if not halved or (len(halved) == 1 and sides[halved[0]] < 3 * LEAST_SIDE):
             break
-        kernel = [3 if current[axis] < 2 * min(current) else kernel[axis] for axis in range(3)]
+        # Along an axis of one voxel there are no neighbours, however near they would be.
+        least = min(current[axis] for axis in range(3) if sides[axis] > 1)
+        kernel = [3 if current[axis] < 2 * least else kernel[axis] for axis in range(3)]
         kernels.append(_triple(kernel))
         for axis in halved:
             sides[axis] = -(-sides[axis] // 2)

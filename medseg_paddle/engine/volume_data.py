@@ -50,7 +50,9 @@ def survey_kept(cases: Sequence[Case], recipe: Recipe, progress: Progress | None
         found.append(cache.facts(case))
         if progress is not None:
             progress(done, len(cases), "preprocessed volumes looked at")
-    return replace(_survey(cases, found), kept={case.id: noted for case, noted in zip(cases, found, strict=True)})
+    return replace(
+        _survey(cases, found), kept={case.id: noted for case, noted in zip(cases, found, strict=True)}
+    )
 
 
 def survey_stored(cases: Sequence[Case], recipe: Recipe, progress: Progress | None = None) -> Survey:

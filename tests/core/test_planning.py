@@ -115,6 +115,12 @@ def test_the_median_volume_is_that_of_the_new_spacing() -> None:
     assert median_shape(spacings, shapes, (2, 1, 1)) == (15, 100, 101)
 
 
+def test_a_single_slice_does_not_make_rows_and_columns_coarse() -> None:
+    """Its spacing may be anything: a header's 1 mm beside pixels of 3 mm."""
+    assert topology((1, 3, 3), (1, 64, 64)).kernels[0] == (3, 3, 3)
+    assert topology((9, 3, 3), (1, 64, 64)).kernels[0] == (1, 3, 3)
+
+
 def test_what_has_no_room_has_no_plan() -> None:
     assert largest_patch((1, 1, 1), (7, 7, 7), lambda *_: True) is None
     assert largest_patch((1, 1, 1), (64, 64, 64), lambda *_: False) is None
@@ -125,7 +131,20 @@ def test_weights_of_the_levels_are_halved() -> None:
     assert supervision_weights(2) == supervision_weights(1) == (1,)
 
 
-@pytest.mark.parametrize("name", ["left kidney", "Kidney_Right", "lung-L", "r hippocampus", "LH", "LeftKidney", "kidneyR", "LKidney", "arteria sinistra"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "left kidney",
+        "Kidney_Right",
+        "lung-L",
+        "r hippocampus",
+        "LH",
+        "LeftKidney",
+        "kidneyR",
+        "LKidney",
+        "arteria sinistra",
+    ],
+)
 def test_a_side_is_found_in_a_name(name: str) -> None:
     assert names_a_side(["background", "liver", name]) == name
 

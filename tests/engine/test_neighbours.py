@@ -21,6 +21,7 @@ from medseg_paddle.engine.data import TrainingStream, survey
 from medseg_paddle.errors import DataError, ModelError, RecipeError
 from medseg_paddle.io.cases import load_cases
 from medseg_paddle.io.decoded import DecodedImages
+from medseg_paddle.io.images import read_label
 from medseg_paddle.predictor import Predictor
 from medseg_paddle.run import Run
 from medseg_paddle.steps.dataset import write_dataset
@@ -133,6 +134,24 @@ def test_evaluation_and_validation_see_the_same_slices(run: Run) -> None:
     report = evaluate(run, split="val")
     best = max(entry["score"] for entry in run.history())
     assert report.summary["mean"]["dice"].mean == pytest.approx(best)
+
+
+def test_the_masks_of_a_bundle_are_those_that_the_evaluation_wrote(
+    run: Run, bundle: Bundle, recipe: Recipe, recipe_file: Path
+) -> None:
+    """One of the two volumes is stored from the head to the feet."""
+    evaluate(run, split="val", overlays=0)
+    masks, predictor = run.evaluation_folder("val") / "masks", Predictor(bundle, "cpu")
+    compared = []
+    for name in ("val4", "val5"):
+        answer = predictor.predict_file(recipe_file.parent / "source" / f"{name}_image.nii.gz")
+        for case in load_cases(recipe.val_dataset, neighbours=1):
+            if name in case.id:
+                mask = read_label(masks / f"{case.id}.png")
+                np.testing.assert_array_equal(mask, answer.array[case.slicing.within.place])
+                compared.append(mask.mean())
+    assert len(compared) == 2 * SLICES
+    assert 0.2 < np.mean(compared) < 0.8
 
 
 @pytest.mark.parametrize("down", [False, True])

@@ -23,7 +23,9 @@ PARITY = Parity(((1, 1, 4, 8, 8),), 1e-6, 0.0)
 
 def sealed(folder: Path) -> Path:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}" for p in files]
+    lines = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}" for p in files
+    ]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -66,9 +68,15 @@ def change(content: dict[str, Any], path: str, value: Any) -> None:
         ("trained_on", ({}, 5)),
         ("trained_on.units", ([], ["inches"], "HU")),
         ("trained_on.tilt", ("x", -1)),
-        ("trained_on.spacing.0", ({"smallest": 5, "median": 1, "largest": 2}, {"smallest": "a", "median": 1})),
+        (
+            "trained_on.spacing.0",
+            ({"smallest": 5, "median": 1, "largest": 2}, {"smallest": "a", "median": 1}),
+        ),
         ("trained_on.spacing.0.smallest", (0, float("nan"), -1)),
-        ("window", ({"level": 0, "width": 0}, {"level": "x", "width": 1}, {"level": 0, "width": 1, "bits": 3})),
+        (
+            "window",
+            ({"level": 0, "width": 0}, {"level": "x", "width": 1}, {"level": 0, "width": 1, "bits": 3}),
+        ),
         ("parity", ({}, {"shapes": [], "max_difference": "x", "differing_pixels": 0})),
         ("recipe", (5, None)),
         ("versions", ({"a": 5},)),

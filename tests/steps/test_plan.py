@@ -143,12 +143,19 @@ def test_the_largest_part_is_kept_of_what_is_one_part_in_every_one_of_enough_cas
     # None of 10 seen: up to 1 - 0.05 ** (1 / 10) of all.
     assert "in up to 26% of patients" in re.sub(r"\s*# ", " ", recipe_text(planned))
     (tmp_path / "ten.yml").write_text(recipe_text(planned))
-    assert [
-        (rule.type, rule.classes) for rule in load_recipe(tmp_path / "ten.yml").postprocessing
-    ] == [("KeepLargest", ("ball",))]
+    assert [(rule.type, rule.classes) for rule in load_recipe(tmp_path / "ten.yml").postprocessing] == [
+        ("KeepLargest", ("ball",))
+    ]
     assert choose(replace(ten, cases=ten.cases[:9]), CPU).whole_classes == ()
     without = replace(ten.cases[0], parts=(0, 2))
     assert choose(replace(ten, cases=(*ten.cases, without)), CPU).whole_classes == ()
+
+
+def test_single_slices_are_better_planned_as_pictures(balls: Path) -> None:
+    facts = look_at_training_set(balls, workers=1)
+    flat = replace(facts, cases=tuple(replace(case, shape=(1, 24, 20)) for case in facts.cases))
+    assert choose(facts, GPU).notes == ()
+    assert "single slice" in choose(flat, GPU).notes[0]
 
 
 def test_a_data_set_without_validation_is_said_to_have_none(balls: Path) -> None:
@@ -161,10 +168,13 @@ def test_channels_of_ct_share_a_range_only_where_they_are_alike(ct: Path, tmp_pa
     facts = look_at_training_set(ct, workers=1)
 
     def plan_of(factor: float) -> Any:
-        cases = [
-            replace(case, foreground=(case.foreground[0], factor * case.foreground[0])) for case in facts.cases
-        ]
-        planned = choose(replace(facts, cases=tuple(cases), channels=2), CPU)
+        """The way to the network's grid."""
+        cases = tuple(
+            replace(case, foreground=(case.foreground[0], factor * case.foreground[0]))
+            for case in facts.cases
+        )
+        planned = choose(replace(facts, cases=cases, channels=2), GPU)
+        assert planned.notes == ()  # air at -1000 is no surprise in a CT
         path = tmp_path / f"{factor}.yml"
         path.write_text(recipe_text(planned))
         return load_recipe(path).train_dataset.transforms[0]
@@ -172,6 +182,14 @@ def test_channels_of_ct_share_a_range_only_where_they_are_alike(ct: Path, tmp_pa
     assert plan_of(1.3).normalization.type == "ForegroundRange"
     unlike = plan_of(50)  # as the counts of a PET
     assert (unlike.crop, unlike.normalization.type, unlike.normalization.region) == ("none", "ZScore", "all")
+
+
+def test_a_class_that_no_training_case_holds_is_told(balls: Path) -> None:
+    facts = look_at_training_set(balls, workers=1)
+    cases = tuple(replace(case, parts=(case.parts[0], 0)) for case in facts.cases)
+    assert choose(replace(facts, cases=cases), GPU).notes == (
+        "no training case holds dots, which cannot be learned",
+    )
 
 
 def test_a_foreground_without_contrast_is_refused(ct: Path) -> None:

@@ -132,10 +132,17 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What the one who planned should know before training."""
         found, lowest = [], min(case.lowest for case in self.data.cases)
-        if self.intensities is None and lowest <= _LIKE_AIR:
+        if self.data.units != "HU" and lowest <= _LIKE_AIR:
             found.append(
                 f"values go down to {lowest:g}, as in CT, but the data set does not say that they are "
                 "Hounsfield units; if they are, prepare it again with `units: HU`"
+            )
+        if absent := [name for name, counts in self.data.parts.items() if not any(counts)]:
+            found.append(f"no training case holds {' or '.join(absent)}, which cannot be learned")
+        if 1 in self.shape:
+            found.append(
+                "the median volume is a single slice: a network for pictures learns as much of it in less time; "
+                "prepare it with `volumes: slices`"
             )
         if not self.data.has_val:
             found.append(
@@ -271,8 +278,7 @@ def _whole_classes(data: DataFacts) -> tuple[str, ...]:
     """Classes that are there in every case, as one part; none where the cases are too few to say so of others."""
     if len(data.cases) < LEAST_WHOLE:
         return ()
-    counts = zip(*(case.parts for case in data.cases), strict=True)
-    return tuple(name for name, found in zip(data.labels.names[1:], counts, strict=True) if set(found) == {1})
+    return tuple(name for name, counts in data.parts.items() if set(counts) == {1})
 
 
 def _iterations(seconds: float | None, hours: float) -> int:

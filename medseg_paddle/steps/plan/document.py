@@ -99,7 +99,9 @@ def _preprocessing(plan: Plan) -> Iterator[Line]:
             "Each channel of each volume by itself: their values in the classes are too unlike, as those of CT and "
             "PET, for one range."
         )
-        yield Line("normalization", (Line("type", "ZScore"), Line("region", "all", "0 is no mark here.")), why)
+        yield Line(
+            "normalization", (Line("type", "ZScore"), Line("region", "all", "0 is no mark here.")), why
+        )
         return
     kept = f"the box around what is not 0 holds {plan.kept:.0%} of the voxels of the median volume"
     yield Line("crop", "nonzero", f"What is 0 around the image is no image; {kept}.")
@@ -222,7 +224,9 @@ def _training(plan: Plan) -> Iterator[Line]:
     every = max(1, plan.iters // _EVALUATIONS)
     why = f"{_EVALUATIONS} evaluations; each predicts all validation volumes."
     if not plan.data.has_val:
-        why = f"{_EVALUATIONS} checkpoints; the data set has no validation case to choose the best of them by."
+        why = (
+            f"{_EVALUATIONS} checkpoints; the data set has no validation case to choose the best of them by."
+        )
     yield Line("save_interval", every, why)
     yield Line("device", plan.machine.device, "Planned for it: memory, width and iterations depend on it.")
     parts = (

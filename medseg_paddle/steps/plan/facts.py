@@ -93,6 +93,12 @@ class DataFacts:
         """Those of all cases."""
         return self.cases[0].units
 
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """Of each class but the background, how many parts it has in each case."""
+        counts = zip(*(case.parts for case in self.cases), strict=True)
+        return dict(zip(self.labels.names[1:], counts, strict=True))
+
 
 def look_at_training_set(
     root: Path, *, workers: int | None = None, progress: Progress | None = None
@@ -191,9 +197,7 @@ def _cropped(channels: Sequence[Volume], case: Case) -> Triple:
     try:
         return VolumePreprocessing(axes=AXES, crop="nonzero").kept(channels).shape
     except DataError as error:
-        raise DataError(
-            f"{case.image} is 0 throughout", hint="leave it out, or correct the file"
-        ) from error
+        raise DataError(f"{case.image} is 0 throughout", hint="leave it out, or correct the file") from error
 
 
 def _parts(array: NDArray[Any], classes: int) -> tuple[int, ...]:
