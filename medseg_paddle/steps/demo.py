@@ -265,9 +265,7 @@ def _where_to_look(result: DemoResult, slices: _Network, volumes: _Network, foun
     table.add_column(style="bold")
     table.add_column()
     scored = Path("evaluation") / "test"
-    amounts = (
-        f"tumour of {found.predicted_ml:.1f} ml, drawn were {found.truth_ml:.1f} ml, Dice {found.dice:.3f}"
-    )
+    amounts = f"{found.predicted_ml:.1f} ml of tumour, {found.truth_ml:.1f} drawn; Dice {found.dice:.3f}"
     for what, where in (
         ("held-out patients", f"mean tumour Dice {result.report.mean_foreground_dice:.3f} slice by slice,"),
         ("", f"{result.volumes.mean_foreground_dice:.3f} as volumes, after a short training"),
@@ -277,7 +275,7 @@ def _where_to_look(result: DemoResult, slices: _Network, volumes: _Network, foun
         ("", volumes.run / scored / "cases.csv"),
         ("the unseen patient, 2-D", slices.answers),
         ("3-D, as DICOM", volumes.answers),
-        ("its SEG", result.seg),
+        ("its SEG", result.seg.name),
         ("read back", amounts),
         ("the bundles", slices.bundle),
         ("", volumes.bundle),

@@ -84,7 +84,8 @@ def test_it_works_in_any_folder(
         assert evaluating[2] == exporting[2] == run
         assert predicting[2] == str(Path(run) / "bundle")
         assert f" {Path(run) / 'evaluation' / 'test' / 'overlays'} " in out
-    assert f" {folder / 'prediction-3d' / 'PHANTOM-001_ct_seg.dcm'} " in out
+    assert f" {folder / 'prediction-3d'} " in out
+    assert " PHANTOM-001_ct_seg.dcm " in out
     assert "Dice 1.000" in out
 
 
