@@ -119,19 +119,11 @@ def _status() -> str:
 
 
 def free_on_gpu(number: int) -> int | None:
-    """Bytes of a GPU's memory that are free, as `nvidia-smi` tells them; None where it does not.
-
-    Parameters
-    ----------
-    number : int
-        As Paddle counts, which sees those of CUDA_VISIBLE_DEVICES alone.
-    """
+    """Bytes of a GPU's memory that are free, as `nvidia-smi` tells them; None where it does not."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    name = visible[number] if number < len(visible) and visible[0] else str(number)
-    words = [tool, f"--id={name}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    words = [tool, f"--id={number}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     said = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
     return int(said) << 20 if said.isdigit() else None
 
