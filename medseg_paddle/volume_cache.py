@@ -332,8 +332,9 @@ def _is_same(path: Path, noted: dict[str, Any]) -> bool:
         found = path.stat()
         if found.st_size != noted["size"]:
             return False
-        same = found.st_mtime_ns == noted["mtime_ns"]
-        return same or _digest(path, found.st_size, found.st_mtime_ns) == noted["sha256"]
+        if found.st_mtime_ns == noted["mtime_ns"]:
+            return True
+        return bool(_digest(path, found.st_size, found.st_mtime_ns) == noted["sha256"])
     except OSError:
         return False
 
