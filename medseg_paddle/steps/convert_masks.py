@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -79,8 +80,11 @@ def read_masks(paths: Sequence[Path], reference: Reference) -> NDArray[Any]:
     else:
         return labels
     del labels
-    # The masks, in the order of the images once more, and how many a voxel is in, which highdicom counts.
-    needed, free = int(np.prod(shape)) * (2 * len(paths) + 8), psutil.virtual_memory().available
+    # The masks, once more in the order of frames where these have another, their frames, a bit for each voxel, before
+    # and in the object, and how many masks a voxel is in, which highdicom counts.
+    copies = 1 if reference.slices[0].raster.frames == 1 else 2
+    needed = math.prod(shape) * (copies * len(paths) + len(paths) // 4 + 8)
+    free = psutil.virtual_memory().available
     if needed > free:
         raise MemoryShortError(
             f"{len(paths)} masks that overlap need {needed / 2**30:.1f} GiB of memory at once, {free / 2**30:.1f} are "
