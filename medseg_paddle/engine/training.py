@@ -119,9 +119,7 @@ def fit(
             "images_decoded": len(train_cases) if recipe.dimensions == 3 else len(decoded),
             "shortage": decoded.shortage,
         }
-        if (
-            recipe.gradient_accumulation == 1
-        ):  # else a batch norm sees one part of the batch, in one process too
+        if recipe.gradient_accumulation == 1:  # else each part of a batch is normalised by itself
             share_batch_norms(model, ranks)
         log.write(f"computing on {device}, convolutions by {facts['cpu_kernels'] or 'CUDA'}\n")
         if ranks.count > 1:
