@@ -309,7 +309,8 @@ def _one(
     done: int,
 ) -> tuple[Result, tuple[str, ...]]:
     """Predict one input, and what to know of it; a series that nothing can refer to is refused before that."""
-    outputs, notes = asked.outputs, ()
+    outputs = asked.outputs
+    notes: tuple[str, ...] = ()
     reference = reference_of(one, outputs)
     if one.is_volume:
         source: tuple[Volume, ...] | NDArray[np.float32]
