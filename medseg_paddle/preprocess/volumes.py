@@ -159,8 +159,15 @@ class VolumePreprocessing:
         if self.crop != "none":
             box = Box.around(self._region(turned), margin_voxels(turned[0].geometry, self.margin_mm))
             turned = [crop(channel, box) for channel in turned]
-        grid = turned[0].geometry
-        return source, turned, grid if self.spacing is None else grid.respaced(self.spacing)
+        return source, turned, self._respaced(turned[0].geometry)
+
+    def uncropped(self, source: Geometry) -> Geometry:
+        """The network's grid of a whole volume; a crop leaves a part of it, or one that lies a little otherwise."""
+        order, flips = source.turn_to(self.axes)
+        return self._respaced(source.transposed(order).flipped(flips))
+
+    def _respaced(self, grid: Geometry) -> Geometry:
+        return grid if self.spacing is None else grid.respaced(self.spacing)
 
     def _read(self, channel: Volume) -> Read:
         return as_float if self.normalization is None else self.normalization.fit(channel)

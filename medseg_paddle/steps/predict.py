@@ -239,7 +239,8 @@ def _predict(asked: _Asked, found: Found) -> PredictionSummary:
             f"{asked.bundle} is a model of pictures, and a limit of memory is for 3-D models",
             hint="leave it out",
         )
-    description, chosen, left_out = whole.description, found.inputs, found.left_out
+    description, left_out = whole.description, found.left_out
+    chosen: Sequence[Input] = found.inputs
     if asked.series:
         chosen, others = chosen_series(found.inputs, asked.series, description.volumes_per_case)
         left_out = (*left_out, *others)
