@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ MOST_UNPACKED = 4 * 2**30
 _MOST_MEMBERS = 50_000
 _BLOCK = 1 << 20
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".ima", ".dicom")
+_UNPACKED = rf"\d{{6}}(?:{'|'.join(map(re.escape, _SUFFIXES))})?"  # what a file is called
 
 
 ZIP_SUFFIX = ".zip"
@@ -38,9 +40,13 @@ class Archive:
 
     def named(self, text: str) -> str:
         """A text for people, with the names of the archive in place of those that its files were unpacked to."""
-        for path, name in self.names.items():
-            text = text.replace(str(path), f"{self.path}: {name}")
-        return text
+        folder = next((path.parent for path in self.names), Path())
+
+        def name(found: re.Match[str]) -> str:
+            inside = self.names.get(Path(found[0]))
+            return found[0] if inside is None else f"{self.path}: {inside}"
+
+        return re.sub(re.escape(f"{folder}/") + _UNPACKED, name, text)
 
     def of(self, error: MedsegError) -> MedsegError:
         """The same error, with the names of the archive."""

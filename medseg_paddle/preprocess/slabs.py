@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -125,8 +126,8 @@ class Separable:
             )
             if part
         ]
-        rows, columns = self._planes.shape[1:] if self._enlarges else (len(one) for one in self._beyond[1:])
-        return 4 * max(spans, default=0) * rows * columns
+        plane = list(self._planes.shape[1:]) if self._enlarges else [len(one) for one in self._beyond[1:]]
+        return 4 * max(spans, default=0) * math.prod(plane)
 
     def slices(self, start: int, stop: int, out: Plane) -> None:
         """Write slices `start` up to `stop` of the new grid to `out`, shape (stop - start, rows, columns)."""

@@ -239,7 +239,8 @@ def _predict(asked: _Asked, found: Found) -> PredictionSummary:
             f"{asked.bundle} is a model of pictures, and a limit of memory is for 3-D models",
             hint="leave it out",
         )
-    description, chosen, left_out = whole.description, found.inputs, found.left_out
+    description, left_out = whole.description, found.left_out
+    chosen: Sequence[Input] = found.inputs
     if asked.series:
         chosen, others = chosen_series(found.inputs, asked.series, description.volumes_per_case)
         left_out = (*left_out, *others)
@@ -309,7 +310,8 @@ def _one(
     done: int,
 ) -> tuple[Result, tuple[str, ...]]:
     """Predict one input, and what to know of it; a series that nothing can refer to is refused before that."""
-    outputs, notes = asked.outputs, ()
+    outputs = asked.outputs
+    notes: tuple[str, ...] = ()
     reference = reference_of(one, outputs)
     if one.is_volume:
         source: tuple[Volume, ...] | NDArray[np.float32]

@@ -195,17 +195,22 @@ def _in_archive(path: Path, unpack_to: Path, harvest: _Harvest) -> None:
     inner = {one: _inside(name) for one, name in archive.names.items()}
     tops = {place.parts[0] for place in inner.values()}
     if len(tops) == 1 and all(len(place.parts) > 1 for place in inner.values()):  # a packed folder
-        inner = {one: place.relative_to(*tops) for one, place in inner.items()}
+        inner = {one: Path(*place.parts[1:]) for one, place in inner.items()}
     shown = {one: path / place for one, place in inner.items()}
 
     def bad(one: Path, error: MedsegError) -> None:
         harvest.fail(shown[one], archive.of(error))
 
-    plain = [one for one in shown if shown[one].suffix.lower() in _PICTURES or is_volume(shown[one])]
-    others = sorted((one for one in shown if one not in plain), key=lambda one: _natural(shown[one]))
+    plain: list[Path] = []
+    others: list[Path] = []
+    for one in sorted(shown, key=lambda one: _natural(shown[one])):
+        (plain if shown[one].suffix.lower() in _PICTURES or is_volume(shown[one]) else others).append(one)
     series = group_by_series(others, on_bad=bad)
-    volumes = [one for one in plain if is_volume(one) and len(inner[one].parts) == 1]
-    left = [shown[one] for one in plain if one not in volumes]
+    volumes: list[Path] = []
+    left: list[Path] = []
+    for one in plain:
+        is_taken = is_volume(one) and len(inner[one].parts) == 1
+        (volumes if is_taken else left).append(one if is_taken else shown[one])
     if not volumes and not series and len(harvest.failures) == failed:
         raise _nothing(path, left)
     found = [(shown[files[0]].parent, uid, files) for uid, files in series.items()]
