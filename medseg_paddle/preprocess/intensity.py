@@ -241,5 +241,5 @@ def _require_hu(volume: Volume, name: str) -> None:
     if volume.units != "HU":
         raise DataError(
             f"{name} is for Hounsfield units, the volume's are {volume.units}",
-            hint="for MR there is ZScore; of CT in NIfTI files say `units: HU` in `prepare`, and prepare the data again",
+            hint="for MR there is ZScore; of CT in NIfTI files say `units: HU` in `prepare` and prepare again",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -12,22 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from volume_models import seen, volume_description
+from volume_models import sealed, seen, volume_description
 
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.description import Description, Parity
 from medseg_paddle.errors import ModelError
 
 PARITY = Parity(((1, 1, 4, 8, 8),), 1e-6, 0.0)
-
-
-def sealed(folder: Path) -> Path:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
-    lines = [
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}" for p in files
-    ]
-    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 @pytest.fixture

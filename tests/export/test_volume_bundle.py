@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -10,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from volume_models import bright, seen, volume_description, write_volume_bundle
+from volume_models import bright, sealed, seen, volume_description, write_volume_bundle
 
 from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import Geometry, Volume
@@ -247,6 +249,16 @@ def test_a_picture_is_refused(plain, tmp_path):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(DataError, match=f"{name} is one picture or slice"):
             plain.predict_file(tmp_path / name)
+
+
+def test_a_graph_of_other_classes_than_its_description_names_is_refused(plain, tmp_path):
+    folder = Path(shutil.copytree(plain.bundle.path, tmp_path / "b"))
+    content = json.loads((folder / "bundle.json").read_text())
+    content["labels"].append({"index": 2, "name": "more", "color": [1, 2, 3]})
+    (folder / "bundle.json").write_text(json.dumps(content))
+    np.save(folder / "sample" / "output.npy", np.zeros((3, 4, 8, 8), np.float32))
+    with pytest.raises(ModelError, match=r"makes \(2, 4, 8, 8\), its description says \(3, 4, 8, 8\)"):
+        Predictor(sealed(folder), "cpu")
 
 
 def test_a_network_that_answers_no_numbers_is_noticed(bundled, monkeypatch):
