@@ -80,8 +80,8 @@ class DivergenceGuard:
             f"{what} at iteration {iteration} (learning rate {self._rate:.3g}), "
             f"with the images {self._listed(iteration)}{before}; no checkpoint holds it",
             hint=f"start a new run with a lower {self._rate_key} or with optimizer.grad_clip_cfg (with "
-            "`initialise: {source: THIS RUN}` it begins with this one's weights), look at these images and their "
-            "labels, and with mixed precision try `precision: fp32`",
+            "`initialise: {source: THIS RUN}` it begins with this one's best weights, once some were saved), look at "
+            "these images and their labels, and with mixed precision try `precision: fp32`",
         )
 
     def _listed(self, iteration: int) -> str:
