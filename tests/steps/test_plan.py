@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -156,6 +157,19 @@ def test_single_slices_are_better_planned_as_pictures(balls: Path) -> None:
     flat = replace(facts, cases=tuple(replace(case, shape=(1, 24, 20)) for case in facts.cases))
     assert choose(facts, GPU).notes == ()
     assert "single slice" in choose(flat, GPU).notes[0]
+
+
+def test_test_cases_are_named_where_no_validation_set_names_their_data(balls: Path, tmp_path: Path) -> None:
+    facts = look_at_training_set(balls, workers=1)
+    for has_val, has_test in itertools.product((True, False), repeat=2):
+        planned = choose(replace(facts, has_val=has_val, has_test=has_test), GPU)
+        (tmp_path / "plan.yml").write_text(recipe_text(planned))
+        recipe = load_recipe(tmp_path / "plan.yml")
+        assert (recipe.val_dataset is not None, recipe.test_dataset is not None) == (
+            has_val,
+            has_test and not has_val,
+        )
+        assert (recipe.dataset("test") is not None) == (has_val or has_test)
 
 
 def test_a_data_set_without_validation_is_said_to_have_none(balls: Path) -> None:

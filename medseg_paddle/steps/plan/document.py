@@ -59,6 +59,8 @@ def _data_sets(plan: Plan) -> Iterator[Line]:
     }
     if plan.data.has_val:
         items["val"] = [Alias(_GRID)]
+    elif plan.data.has_test:  # else a test set is where the validation set is
+        items["test"] = [Alias(_GRID)]
     for split, transforms in items.items():
         lines = (
             Line("type", "Manifest"),

@@ -79,6 +79,8 @@ class DataFacts:
         By id: nothing depends on the order of a file.
     has_val : bool
         Whether cases are held out to choose the best checkpoint.
+    has_test : bool
+        Whether cases are held out to be scored in the end.
     """
 
     root: Path
@@ -87,6 +89,7 @@ class DataFacts:
     channels: int
     cases: tuple[CaseFacts, ...]
     has_val: bool
+    has_test: bool
 
     @property
     def units(self) -> Units:
@@ -135,9 +138,8 @@ def look_at_training_set(
             if progress is not None:
                 progress(done, len(cases), one.id)
     _require_one_unit(facts, root)
-    return DataFacts(
-        root, manifest.name, manifest.labels, channels, tuple(facts), bool(manifest.cases("val"))
-    )
+    has_val, has_test = bool(manifest.cases("val")), bool(manifest.cases("test"))
+    return DataFacts(root, manifest.name, manifest.labels, channels, tuple(facts), has_val, has_test)
 
 
 def _require_volumes(cases: Sequence[Case], root: Path) -> None:
