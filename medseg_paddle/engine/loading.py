@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import mmap
 import multiprocessing
 import signal
@@ -125,7 +126,8 @@ class _Processes:
                 name=f"images-{number}",
                 daemon=True,
             )
-            process.start()
+            with _no_collection():
+                process.start()
             self._processes.append(process)
             theirs.close()
         for _ in self._rooms:
@@ -205,8 +207,24 @@ def _ended(exit_code: int | None, images: Sequence[str]) -> SetupError:
     )
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage stays where it is, here and in a process that is forked meanwhile."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _work(stream: Stream, rooms: Sequence[_Room], pipe: Connection, inherited: Sequence[Connection]) -> None:
     """What a process does: batches, until the training ends it or is gone."""
+    # Garbage of the training is not this process's to end: the end of one of Paddle's readers waits for a thread, which
+    # is not there after a fork.
+    gc.freeze()
+    gc.enable()
     for other in inherited:
         other.close()  # else the pipes of a training that was killed would never end
     # Ctrl-C and a stop of all processes are for the training.

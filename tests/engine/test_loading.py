@@ -180,6 +180,41 @@ def test_an_image_that_is_lost_amid_the_training_is_an_error_that_names_it(disc_
             batches(stream, orders(0, 3), workers)
 
 
+class Mortal:
+    """Notes the process that ends it."""
+
+    def __init__(self, ended_by: Any) -> None:
+        self.ended_by, self.itself = ended_by, self  # only a collection ends it
+
+    def __del__(self) -> None:
+        self.ended_by.value = os.getpid()
+
+
+class Collecting(Failing):
+    """Collects garbage with each batch."""
+
+    def batch(self, positions: Sequence[int], allocate: Allocate) -> dict[str, Any]:
+        gc.collect()
+        return super().batch(positions, allocate)
+
+
+def test_garbage_of_the_training_is_not_ended_by_its_processes() -> None:
+    """The end of a reader of an earlier training would wait for ever for a thread that was not forked."""
+    ended_by = multiprocessing.Value("i", 0)
+    gc.collect()
+    gc.disable()
+    try:
+        Mortal(ended_by)
+        assert len(batches(Collecting(KeyError(), -1), orders(0, 6), 2)) == 6
+        assert ended_by.value == 0
+    finally:
+        gc.enable()
+    assert len(batches(Collecting(KeyError(), -1), orders(0, 6), 2)) == 6
+    assert gc.isenabled()
+    gc.collect()
+    assert ended_by.value == os.getpid()
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_nothing_runs_on_after_the_last_batch_or_an_early_end(workers: int) -> None:
     before = threading.active_count()

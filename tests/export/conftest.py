@@ -137,6 +137,7 @@ def _write_series(
             signed=False,
             SOPInstanceUID=f"{uid}.{index + 1}",
             SeriesInstanceUID=uid,
+            StudyInstanceUID="1.2.3",
             FrameOfReferenceUID="1.2.9",
             InstanceNumber=len(array) - index,
             ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],

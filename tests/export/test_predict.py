@@ -15,6 +15,7 @@ from PIL import Image
 
 from medseg_paddle.errors import DataError, ModelError, SetupError
 from medseg_paddle.steps.predict import predict
+from medseg_paddle.steps.predict_channels import read_volumes
 from medseg_paddle.steps.predict_inputs import find_inputs
 
 RNG = np.random.default_rng(8)
@@ -266,7 +267,7 @@ def test_headers_with_any_byte_wrong_are_read_or_refused_with_words(tmp_path, wr
             assert len(found.inputs) + len(found.failures) == 1
             for one in found.inputs:
                 with contextlib.suppress(DataError):
-                    one.read_volumes()
+                    read_volumes(one)
 
 
 def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
