@@ -63,6 +63,26 @@ def ct_image(
     return _changed(ds, changes)
 
 
+def sagittal_ct(folder: Path) -> Path:
+    """Write a CT of four sagittal slices, of Jane Doe."""
+    save_all(
+        folder,
+        [
+            ct_image(
+                np.zeros((5, 6)),
+                position=(3 - 2 * k, -20, 30),
+                orientation=(0, 1, 0, 0, 0, -1),
+                StudyInstanceUID="1.2.1",
+                PatientName="Doe^Jane",
+                PatientID="H4711",
+                RescaleIntercept=-1024,
+            )
+            for k in range(4)
+        ],
+    )
+    return folder
+
+
 def x_ray(values, **changes) -> Dataset:
     """An X-ray of 12 bits: no place in the patient, no rescale. `changes` as for :func:`ct_image`."""
     values = np.asarray(values, np.uint16)

@@ -12,6 +12,8 @@ from medseg_paddle.io.label_values import require_classes
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid, read_nifti_channels
 from medseg_paddle.io.volumes import read_compact, read_label_volume, read_volume
 
+CHANNELS_APART_MM = 0.05  # at most, of two channels' voxels that are one
+
 
 def read_case_volumes(case: Case, channels: int) -> tuple[Volume, ...]:
     """The channels of a case's image, on one grid.

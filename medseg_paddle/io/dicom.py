@@ -22,7 +22,7 @@ from medseg_paddle.io.straight import Straightened
 # Files with these endings promise to be DICOM; one that is not is an error and no stray file.
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
-_AIR_HU = -1024.0
+AIR_HU = -1024.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +208,7 @@ def open_series(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Iterator[O
         slices: StoredSlices | Straightened = stored
         geometry, notes = Geometry(shape, ordered.affine, first.reference), ordered.notes
         if ordered.is_crooked:
-            air = _AIR_HU if first.raster.units == "HU" else 0.0
+            air = AIR_HU if first.raster.units == "HU" else 0.0
             slices = Straightened(
                 stored, ordered.slices, fill=air if padding is None else padding, even=not ordered.is_uneven
             )

@@ -16,7 +16,7 @@ from medseg_paddle.bundle import Bundle
 from medseg_paddle.core import LabelMap, Volume
 from medseg_paddle.engine import cpu
 from medseg_paddle.errors import DataError, ModelError, RecipeError
-from medseg_paddle.io.case_volumes import read_channels_of
+from medseg_paddle.io.case_volumes import CHANNELS_APART_MM, read_channels_of
 from medseg_paddle.io.dicom import read_series
 from medseg_paddle.io.volumes import is_volume
 from medseg_paddle.predictor.answer import OnPart, Segmentation
@@ -29,7 +29,6 @@ from medseg_paddle.preprocess.tiling import require_numbers
 
 # Largest difference of a probability that rounding on another machine makes.
 _SAME_ANSWER = 0.01
-_SAME_PLACE_MM = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -245,7 +244,7 @@ class Predictor:
             )
         first = volumes[0].geometry
         for volume in volumes[1:]:
-            if not volume.geometry.is_at(first, _SAME_PLACE_MM):
+            if not volume.geometry.is_at(first, CHANNELS_APART_MM):
                 raise DataError(
                     "the channels' volumes do not lie on one grid",
                     hint="resample them to the first one's grid",

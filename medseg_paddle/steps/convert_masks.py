@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from medseg_paddle.core import LabelMap, LabelSet
@@ -18,6 +17,7 @@ from medseg_paddle.errors import DataError, MemoryShortError, RecipeError
 from medseg_paddle.io.dicom_reference import Reference, labels_on
 from medseg_paddle.io.dicom_seg import is_segmentation, segment_names
 from medseg_paddle.io.files import new_folder, part_of_name
+from medseg_paddle.io.memory import free_memory
 from medseg_paddle.io.volumes import VOLUME_SUFFIXES, is_volume, read_label_volume
 from medseg_paddle.steps.convert import Conversion, Wishes, convert
 
@@ -84,8 +84,8 @@ def read_masks(paths: Sequence[Path], reference: Reference) -> NDArray[Any]:
     # and in the object, and how many masks a voxel is in, which highdicom counts.
     copies = 1 if reference.slices[0].raster.frames == 1 else 2
     needed = math.prod(shape) * (copies * len(paths) + len(paths) // 4 + 8)
-    free = psutil.virtual_memory().available
-    if needed > free:
+    free = free_memory()
+    if free is not None and needed > free:
         raise MemoryShortError(
             f"{len(paths)} masks that overlap need {needed / 2**30:.1f} GiB of memory at once, {free / 2**30:.1f} are "
             "free",

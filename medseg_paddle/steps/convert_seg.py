@@ -106,7 +106,7 @@ def convert_to_segmentation(
         reference = read_reference(files_of_series(folder, wishes), wishes.allowed)
         array = read_masks(list(masks.values()), reference)
         if array.ndim == 4:
-            _require_room_for_overlaps(source, drawing)
+            _require_binary(source, drawing)
             notes.append("masks overlap: the segmentation's segments do, too")
         is_found = write_segments(output, array, labels, reference, algorithm=algorithm, kind=drawing.kind)
         return _conversion(output, labels, reference, notes, is_found=is_found)
@@ -116,7 +116,7 @@ def convert_to_segmentation(
     return _conversion(output, label_map.labels, reference, notes, is_found=is_found)
 
 
-def _require_room_for_overlaps(source: Path, drawing: Drawing) -> None:
+def _require_binary(source: Path, drawing: Drawing) -> None:
     if drawing.kind == "LABELMAP":
         raise DataError(
             f"masks in {source} overlap, and a LABELMAP holds one segment for each voxel",

@@ -11,16 +11,14 @@ import numpy as np
 
 from medseg_paddle.core import Geometry, Volume
 from medseg_paddle.errors import DataError
-from medseg_paddle.io.case_volumes import read_channels_of
-from medseg_paddle.io.dicom import Series, list_series, load_series
+from medseg_paddle.io.case_volumes import CHANNELS_APART_MM, read_channels_of
+from medseg_paddle.io.dicom import AIR_HU, Series, list_series, load_series
 from medseg_paddle.io.dicom_file import glance
 from medseg_paddle.io.volumes import read_compact
 from medseg_paddle.preprocess import resample
 from medseg_paddle.steps.predict_inputs import Failure, Input, named_apart, stem
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
-_SAME_PLACE_MM = 0.05
-_AIR_HU = -1024.0
 
 
 def together(inputs: Sequence[Input], channels: int) -> tuple[list[Input], list[Failure]]:
@@ -169,7 +167,7 @@ def read_volumes(
         volumes = list(read_channels_of(one.path, compact=True))
     first, notes = volumes[0].geometry, []
     for place, volume in enumerate(volumes[1:], start=1):
-        if volume.geometry.is_at(first, _SAME_PLACE_MM):
+        if volume.geometry.is_at(first, CHANNELS_APART_MM):
             continue
         if not bring_together:
             raise DataError(
@@ -177,7 +175,7 @@ def read_volumes(
                 f"{_size(first)})",
                 hint="register them, or pass --resample-channels where both are of one position of the patient",
             )
-        fill = _AIR_HU if volume.units == "HU" else 0.0
+        fill = AIR_HU if volume.units == "HU" else 0.0
         volumes[place] = resample(volume, first, fill=fill)
         notes.append(
             f"channel {place + 1} was resampled to the grid of channel 1, {fill:g} where it does not reach"

@@ -2,32 +2,21 @@
 
 import nibabel as nib
 import numpy as np
-import psutil
 import pydicom
 import pytest
-from dicom_files import ct_image, save_all
+from dicom_files import sagittal_ct
 from validators import require_no_error
 
 from medseg_paddle.cli import main
 from medseg_paddle.io.dicom import read_series
 from medseg_paddle.io.volumes import read_label_volume
+from medseg_paddle.steps import convert_masks
 
 
 @pytest.fixture
 def series(tmp_path):
     """A sagittal CT of four slices."""
-    images = [
-        ct_image(
-            np.zeros((5, 6)),
-            position=(3 - 2 * k, -20, 30),
-            orientation=(0, 1, 0, 0, 0, -1),
-            StudyInstanceUID="1.2.1",
-            PatientName="Doe^Jane",
-        )
-        for k in range(4)
-    ]
-    save_all(tmp_path / "study", images)
-    return tmp_path / "study"
+    return sagittal_ct(tmp_path / "study")
 
 
 @pytest.fixture
@@ -176,7 +165,7 @@ def test_what_is_in_doubt_is_refused_and_nothing_written(masks, tmp_path, write,
 
 
 def test_masks_that_need_more_memory_than_there_is_are_refused(masks, tmp_path, write, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", type("Memory", (), {"available": 1000}))
+    monkeypatch.setattr(convert_masks, "free_memory", lambda: 1000)
     code, said = write()
     assert (code, "3 masks that overlap need" in said) == (5, True), said
     assert not (tmp_path / "seg.dcm").exists()

@@ -5,7 +5,7 @@ import nrrd
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import ct_image, save_all
+from dicom_files import sagittal_ct
 
 from medseg_paddle.cli import main
 from medseg_paddle.io.dicom import read_series
@@ -15,21 +15,7 @@ from medseg_paddle.io.volumes import read_label_volume
 @pytest.fixture
 def series(tmp_path):
     """A sagittal CT of four slices."""
-    folder = tmp_path / "study"
-    images = [
-        ct_image(
-            np.zeros((5, 6)),
-            position=(3 - 2 * k, -20, 30),
-            orientation=(0, 1, 0, 0, 0, -1),
-            StudyInstanceUID="1.2.1",
-            PatientName="Doe^Jane",
-            PatientID="H4711",
-            RescaleIntercept=-1024,
-        )
-        for k in range(4)
-    ]
-    save_all(folder, images)
-    return folder
+    return sagittal_ct(tmp_path / "study")
 
 
 @pytest.fixture
