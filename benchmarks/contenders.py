@@ -42,6 +42,7 @@ class Torch(Framework):
         torch.set_num_threads(job["threads"])
         self._torch, self._nn, self._f = torch, torch.nn, torch.nn.functional
         self._compiled = job["contender"] == "PyTorch, compiled"
+        self._bf16 = job["contender"].endswith("bf16")
         self.Module, self.ModuleList, self.Sequential = (
             torch.nn.Module,
             torch.nn.ModuleList,
@@ -83,7 +84,9 @@ class Torch(Framework):
             model = self._torch.compile(model)
 
         def step() -> float:
-            loss = self._f.cross_entropy(model(x), y)
+            with self._torch.autocast("cpu", self._torch.bfloat16, enabled=self._bf16):
+                logits = model(x)
+            loss = self._f.cross_entropy(logits.float(), y)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -96,7 +99,8 @@ class Paddle(Framework):
     """PaddlePaddle: as it comes, with this project's settings, and with its operators on oneDNN."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self._accelerated = job["contender"] == "medseg-paddle"
+        self._accelerated = job["contender"].startswith("medseg-paddle")
+        self._bf16 = job["contender"].endswith("bf16")
         if job["contender"] != "Paddle, as it comes":
             sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
             from medseg_paddle.engine import cpu
@@ -142,7 +146,7 @@ class Paddle(Framework):
         if self._accelerated:
             from medseg_paddle.engine.onednn import accelerate
 
-            accelerate(model)
+            accelerate(model, bf16=self._bf16)
         x, y = self._paddle.to_tensor(image), self._paddle.to_tensor(label).unsqueeze(-1)
         optimizer = self._paddle.optimizer.Momentum(0.01, 0.9, parameters=model.parameters())
 

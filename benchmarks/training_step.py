@@ -24,6 +24,8 @@ from networks import NETWORKS
 from rounds import Process, take_turns
 
 CONTENDERS = ("PyTorch", "PyTorch, compiled", "Paddle, as it comes", "Paddle, our settings", "medseg-paddle")
+# Where the processor multiplies matrices in bf16.
+IN_BF16 = ("PyTorch, bf16", "medseg-paddle, bf16")
 _LOSS_TOLERANCE = 0.02  # relative; rounding grows over the steps
 _BUSY = 0.3
 _SETTLE_S = 0.3  # threads of the last process stop spinning
@@ -125,7 +127,11 @@ def main() -> int:
         "--networks", nargs="+", default=list(NETWORKS), metavar="PART", help="parts of names"
     )
     parser.add_argument(
-        "--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, help="first: the reference"
+        "--contenders",
+        nargs="+",
+        default=list(CONTENDERS),
+        choices=(*CONTENDERS, *IN_BF16),
+        help="first: the reference",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7, help="undisturbed rounds to measure")

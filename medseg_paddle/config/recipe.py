@@ -109,7 +109,8 @@ class Recipe(Spec):
     )
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32",
-        description="fp16 and bf16 train with mixed precision, on GPU only; bf16 (ours) scales no loss",
+        description="fp16 and bf16 train with mixed precision on a GPU; bf16 scales no loss, and works on a CPU that "
+        "multiplies matrices in it (AMX)",
     )
     amp_level: Literal["O1", "O2"] = Field(
         "O1", description="mixed precision: some operators (O1) or all (O2)"

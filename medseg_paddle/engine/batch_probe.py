@@ -45,13 +45,13 @@ def _probe(folder: Path) -> dict[str, Any]:
     import paddle
 
     from medseg_paddle.engine.data import targets_of
-    from medseg_paddle.engine.device import set_device
+    from medseg_paddle.engine.device import set_training_device
     from medseg_paddle.engine.finders import try_out
     from medseg_paddle.engine.streams import require_stackable, survey, training_stream
     from medseg_paddle.io.cases import load_cases
     from medseg_paddle.io.decoded import DecodedImages
 
-    chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    chosen = set_training_device(recipe)
     free = None if chosen == "cpu" else free_on_gpu(int(chosen.partition(":")[2]))
     _limit_growth(order["limit"])
     cases = load_cases(recipe.train_dataset, recipe.dimensions, recipe.neighbours)

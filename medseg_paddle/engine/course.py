@@ -23,7 +23,7 @@ from medseg_paddle.engine.freezing import Freezing
 from medseg_paddle.engine.models import load_weights
 from medseg_paddle.engine.paddleseg_adapter.loop import Hooks, positions_of
 from medseg_paddle.engine.paddleseg_adapter.moving_average import MovingAverage
-from medseg_paddle.engine.precision import LossScaler, mixed_precision, training_in_bf16
+from medseg_paddle.engine.precision import LossScaler, MixedPrecision, training_in_bf16
 from medseg_paddle.engine.randomness import GlobalGenerators, seed_iteration
 from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.running_loss import RunningLoss
@@ -72,6 +72,7 @@ class Course:
         reached: Reached,
         model: paddle.nn.Layer,
         optimizer: Any,
+        mixed: MixedPrecision | None,
         stream: AnyStream,
         validation: Validation,
         dashboard: Dashboard | None,
@@ -87,7 +88,7 @@ class Course:
         self._model, self._optimizer, self._validation = model, optimizer, validation
         self._dashboard, self._log, self._ending = dashboard, log, ending
         self._freezing, self._alignment, self._ranks = freezing, alignment, ranks
-        self._mixed = mixed_precision(recipe)
+        self._mixed = mixed
         self._average = MovingAverage(
             None if checkpoint is None else run.average_in(checkpoint), recipe.ema_decay
         )

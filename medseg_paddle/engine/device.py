@@ -6,6 +6,8 @@ import os
 
 import paddle
 
+from medseg_paddle.config import Recipe
+from medseg_paddle.engine.cpu_kernels import expected_cpu_kernels
 from medseg_paddle.engine.ordered_interpolation import interpolate_in_order
 from medseg_paddle.errors import SetupError
 
@@ -29,7 +31,7 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
     device : str
         ``"cpu"``, ``"gpu"`` or ``"auto"`` (a GPU if there is one).
     precision : str
-        ``"fp16"`` and ``"bf16"`` need a GPU.
+        ``"fp16"`` needs a GPU. ``"bf16"`` one that can; on a CPU see :mod:`medseg_paddle.engine.cpu_kernels`.
     deterministic : bool
         Let a GPU compute the same bits each time, as far as Paddle can. To be asked for before anything was
         computed; without effect on a CPU.
@@ -54,9 +56,9 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
             hint="set `device: cpu` (or auto), or install paddlepaddle-gpu; `medseg doctor` shows what is there",
         )
     use_gpu = gpus > 0 and device != "cpu"
-    if precision != "fp32" and not use_gpu:
+    if precision == "fp16" and not use_gpu:
         raise SetupError(
-            f"precision {precision} works on GPU only; on CPU Paddle would silently compute in fp32",
+            "precision fp16 works on GPU only; on CPU Paddle would silently compute in fp32",
             hint="set `precision: fp32`, or train on a GPU",
         )
     number = paddle.distributed.ParallelEnv().device_id if use_gpu else 0
@@ -66,7 +68,7 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
             hint="name those that `medseg doctor` shows as --devices",
         )
     chosen = f"gpu:{number}" if use_gpu else "cpu"
-    if precision == "bf16" and not paddle.amp.is_bfloat16_supported(chosen):
+    if precision == "bf16" and use_gpu and not paddle.amp.is_bfloat16_supported(chosen):
         raise SetupError(
             "this GPU cannot compute in bf16 (NVIDIA's can from Ampere on)",
             hint="set `precision: fp16` or `precision: fp32`",
@@ -77,4 +79,22 @@ def set_device(device: str, precision: str = "fp32", *, deterministic: bool = Fa
         paddle.set_flags(DETERMINISTIC_FLAGS)
         interpolate_in_order()
     paddle.set_device(chosen)
+    return chosen
+
+
+def set_training_device(recipe: Recipe, device: str | None = None) -> str:
+    """Choose the device that a recipe asks for (or that `device` does), to train on.
+
+    Returns
+    -------
+    str
+        See :func:`set_device`.
+
+    Raises
+    ------
+    SetupError
+        As there, or it has no kernels that compute as the recipe wants; told before anything was done.
+    """
+    chosen = set_device(device or recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    expected_cpu_kernels(recipe, chosen)
     return chosen

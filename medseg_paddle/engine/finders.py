@@ -84,7 +84,7 @@ def try_out(
         if rates is not None:
             optimizer.set_lr_scheduler(_Rates(rates))
         set_up(model, recipe, device)
-        mixed = mixed_precision(recipe)
+        mixed = mixed_precision(recipe, device)
         hooks = Hooks(
             around=lambda: training_in_bf16(model, optimizer, mixed),
             before_iteration=_go_on if alignment is None else alignment.begin,

@@ -2,8 +2,8 @@
 
 PaddleSeg's `train()` compares `precision` with ``fp16`` only: it enters `auto_cast` and scales the loss there. For
 bf16 the forward is put under `auto_cast` here; its exponents are those of fp32, so the loss needs no scaling. The
-losses compute in fp32 (:mod:`medseg_paddle.engine.losses.label_loss`).
-Nothing of this has run on a GPU yet.
+losses compute in fp32 (:mod:`medseg_paddle.engine.losses.label_loss`). Nothing of this has run on a GPU yet.
+bf16 on a CPU is another matter: :mod:`medseg_paddle.engine.cpu_kernels`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class MixedPrecision:
     level: Literal["O1", "O2"]
 
 
-def mixed_precision(recipe: Recipe) -> MixedPrecision | None:
-    """The recipe's mixed precision; None for fp32."""
-    if recipe.precision == "fp32":
+def mixed_precision(recipe: Recipe, device: str) -> MixedPrecision | None:
+    """The recipe's mixed precision on a GPU; None for fp32, and on a CPU, where the kernels see to bf16."""
+    if recipe.precision == "fp32" or device == "cpu":
         return None
     return MixedPrecision("float16" if recipe.precision == "fp16" else "bfloat16", recipe.amp_level)
 

@@ -11,13 +11,13 @@ from typing import Any, TextIO
 
 import paddle
 
-from medseg_paddle.config.recipe import CpuKernels, Recipe
+from medseg_paddle.config.recipe import Recipe
 from medseg_paddle.core import Case, LabelSet
 from medseg_paddle.engine import model_graph
 from medseg_paddle.engine.accumulation import save_memory
 from medseg_paddle.engine.alignment import LOSS_NAME, DomainAlignment, DomainLoss
 from medseg_paddle.engine.course import Course
-from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
+from medseg_paddle.engine.cpu_kernels import train_with_cpu_kernels
 from medseg_paddle.engine.curves import LoopWriter, introduce
 from medseg_paddle.engine.dashboard import Dashboard
 from medseg_paddle.engine.data import Survey, balanced_weights
@@ -31,6 +31,7 @@ from medseg_paddle.engine.losses import build_losses, part_names
 from medseg_paddle.engine.models import build_model, count_parameters
 from medseg_paddle.engine.optimizers import build_optimizer, score_followers
 from medseg_paddle.engine.paddleseg_adapter.loop import LoadingFailed, run_train
+from medseg_paddle.engine.precision import mixed_precision
 from medseg_paddle.engine.randomness import seed_everything
 from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.shared_norms import share_batch_norms
@@ -132,8 +133,10 @@ def fit(
             ending.callback(model_graph.end, graph)
         if dashboard is not None and reached.iteration == 0:
             introduce(dashboard, recipe, facts, labels if val_cases else None)
+        mixed = mixed_precision(recipe, device)
         validation = Validation(
             run, val_cases, labels, dashboard, listener, reached.iteration, model, stop, log=log, ranks=ranks,
+            mixed=mixed,
             on_score=score_followers(optimizer, run.history(), reached.iteration, recipe.selection.gain),
         )  # fmt: skip
         end = Ending(validation, stop, end_at, ranks)
@@ -143,6 +146,7 @@ def fit(
             reached=reached,
             model=model,
             optimizer=optimizer,
+            mixed=mixed,
             stream=stream,
             validation=validation,
             dashboard=dashboard,
@@ -214,9 +218,7 @@ def _follow(
 
 def set_up(model: paddle.nn.Layer, recipe: Recipe, device: str) -> str:
     """Let the model compute as the recipe says; tells what computes its convolutions on a CPU."""
-    # A graph for training is traced from the model and has Paddle's operators.
-    choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
-    kernels = use_cpu_kernels(model, choice, device)
+    kernels = train_with_cpu_kernels(model, recipe, device)
     save_memory(model, recipe)
     return kernels
 

@@ -17,7 +17,7 @@ from medseg_paddle.engine.event_log import AVERAGE, VALIDATION, eval_line
 from medseg_paddle.engine.interruption import Stopped, StopSignals
 from medseg_paddle.engine.listener import Listener
 from medseg_paddle.engine.models import ForwardFunction
-from medseg_paddle.engine.precision import mixed_precision
+from medseg_paddle.engine.precision import MixedPrecision
 from medseg_paddle.engine.ranks import ALONE, Ranks
 from medseg_paddle.engine.scoring import Scored, require_rules_for, score_cases, surfaces_of
 from medseg_paddle.io.overlay import draw_comparison
@@ -40,6 +40,8 @@ class Validation:
         The run's text log.
     ranks : Ranks
         Each of these processes scores its share of the cases, and has the scores of all; the first alone writes.
+    mixed : MixedPrecision, optional
+        What it computes in.
     on_score : sequence of callable
         Called after each evaluation of the trained weights (not of their moving average) with the iteration
         and the score as it is shown, NaN where there is none; which way is better, `recipe.selection` knows.
@@ -67,13 +69,14 @@ class Validation:
         *,
         log: TextIO,
         ranks: Ranks = ALONE,
+        mixed: MixedPrecision | None = None,
         on_score: Sequence[Callable[[int, float], None]] = (),
     ) -> None:
         self._run, self._cases, self._labels = run, cases, labels
         require_rules_for(cases, run.recipe, labels)  # before an hour of training, not after
         self._dashboard, self._listener = dashboard, listener
         self.iteration, self._trained, self._stop = first_iter, trained, stop
-        self._log, self._ranks = log, ranks
+        self._log, self._ranks, self._mixed = log, ranks, mixed
         self._on_score = tuple(on_score)
         self._selection = run.recipe.selection
         self._with_auc = run.recipe.test_config.auc_roc or self._selection.metric == "auc"
@@ -127,7 +130,7 @@ class Validation:
         drawn = set(groups[: recipe.overlays])
         counts: dict[str, CaseCounts] = {}
         shown: dict[str, Scored] = {}
-        forward = ForwardFunction(model, mixed_precision(recipe))
+        forward = ForwardFunction(model, self._mixed)
         # Comparing surfaces takes time that only a training which is chosen by them has to spend.
         surfaces = surfaces_of(self._cases, recipe) if self._selection.metric in SURFACE_METRICS else None
         own = shares(self._cases, self._ranks.count)[self._ranks.rank]

@@ -180,8 +180,7 @@ def _network(members: Sequence[Run], weights: Sequence[Path], chosen: str) -> Fo
         model = load_model(recipe, path)
         use_cpu_kernels(model, recipe.cpu_kernels, chosen)
         # in the precision that it was validated in
-        mixed = None if chosen == "cpu" else mixed_precision(recipe)
-        networks.append(ForwardFunction(model, mixed))
+        networks.append(ForwardFunction(model, mixed_precision(recipe, chosen)))
     return mean_of(networks)
 
 

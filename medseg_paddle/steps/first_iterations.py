@@ -131,11 +131,11 @@ def train_first(recipe: Recipe, folder: Path, onlooker: Onlooker, *, keep: bool)
     Run.require_free(folder, overwrite=False)
     ready_volumes(recipe, splits["train"])
     start_paddle()
-    from medseg_paddle.engine.device import set_device
+    from medseg_paddle.engine.device import set_training_device
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.training import fit
 
-    chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    chosen = set_training_device(recipe)
     with onlooker, DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:
         found = inspect(
             recipe, splits["train"], splits.get("val", ()), onlooker, decoded, scored_class=scored_class

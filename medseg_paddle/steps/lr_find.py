@@ -112,11 +112,11 @@ def lr_find(
 
     start_paddle()
     from medseg_paddle.engine.data import balanced_weights, targets_of
-    from medseg_paddle.engine.device import set_device
+    from medseg_paddle.engine.device import set_training_device
     from medseg_paddle.engine.finders import try_out
     from medseg_paddle.engine.streams import require_stackable, survey
 
-    chosen = set_device(device or recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    chosen = set_training_device(recipe, device)
     rates = [float(rate) for rate in np.geomspace(lowest, highest, iterations)]
     losses: list[float] = []
     with DecodedImages(recipe.train_dataset.cache_mb << 20) as decoded:

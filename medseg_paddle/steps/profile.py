@@ -155,6 +155,7 @@ def profile(
 
 def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: int, folder: Path) -> Profile:
     start_paddle()
+    from medseg_paddle.engine.cpu_kernels import can_train_in_bf16
     from medseg_paddle.engine.profiler import gpu_memory
 
     traced = meter.traced
@@ -182,6 +183,7 @@ def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: i
         # Operators are a little slower while they are traced, so that this is rather too little.
         between=max(0.0, 1 - waiting - in_operators / seconds),
         shares={name: value / whole for name, value in times.items()} if whole else {},
+        bf16_gains=can_train_in_bf16(),
         gpu_memory=total,
         gpu_memory_peak=peak,
     )

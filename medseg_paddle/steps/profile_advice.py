@@ -42,6 +42,8 @@ class Measured:
         Python, it says little.
     shares : dict
         Operator to its share of the traced time.
+    bf16_gains : bool
+        Whether this CPU multiplies matrices in bf16.
     gpu_memory, gpu_memory_peak : int
         Bytes of the GPU, and the most that was allocated there; 0 without one.
     """
@@ -60,6 +62,7 @@ class Measured:
     waiting: float
     between: float
     shares: dict[str, float]
+    bf16_gains: bool = False
     gpu_memory: int = 0
     gpu_memory_peak: int = 0
 
@@ -166,6 +169,13 @@ def _on_the_processor(of: Measured) -> Iterator[Advice]:
             "cpu_kernels",
             f"{convolutions:.0%} of the time goes into convolutions by {of.cpu_kernels}: oneDNN's are several times "
             "faster, `cpu_kernels: auto` takes them where they can be used",
+        )
+    in_fp32 = of.share("conv") if of.precision == "fp32" and of.cpu_kernels.startswith("oneDNN") else 0.0
+    if of.bf16_gains and in_fp32 >= _MANY_CONVOLUTIONS:
+        yield Advice(
+            "precision",
+            f"{in_fp32:.0%} of the time goes into convolutions in fp32: this processor needs less than half "
+            "of that with `precision: bf16`",
         )
     interpolation = of.share("interp", other_than="oneDNN")
     if of.cpu_kernels.startswith("oneDNN") and interpolation >= _MUCH_INTERPOLATION:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from medseg_paddle.config.recipe import CpuKernels
 from medseg_paddle.core import sha256
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, ModelError, RecipeError
@@ -192,11 +191,10 @@ def reproduce(
     start_paddle()
     _require_same_start(source)
     from medseg_paddle.engine.cpu_kernels import expected_cpu_kernels
-    from medseg_paddle.engine.device import set_device
+    from medseg_paddle.engine.device import set_training_device
 
-    chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
-    choice: CpuKernels = "paddle" if recipe.to_static_training else recipe.cpu_kernels
-    differing = _what_changed(source, surroundings(chosen), expected_cpu_kernels(choice, chosen))
+    chosen = set_training_device(recipe)
+    differing = _what_changed(source, surroundings(chosen), expected_cpu_kernels(recipe, chosen))
     for line in differing:
         say(f"not as it was: {line}")
     if count == recipe.iters:

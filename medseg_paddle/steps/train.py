@@ -192,12 +192,12 @@ def _train(
 
     start_paddle()
     from medseg_paddle.engine.checkpoints import latest_whole
-    from medseg_paddle.engine.device import set_device
+    from medseg_paddle.engine.device import set_training_device
     from medseg_paddle.engine.inspection import inspect
     from medseg_paddle.engine.ranks import ALONE
     from medseg_paddle.engine.training import fit
 
-    chosen = set_device(recipe.device, recipe.precision, deterministic=recipe.deterministic)
+    chosen = set_training_device(recipe)
     from_checkpoint = going_on and run.last_checkpoint is not None
     ranks = ALONE if member is None else member.join()
     shown: TrainingProgress | RemoteListener = (

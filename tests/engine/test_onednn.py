@@ -30,32 +30,13 @@ from medseg_paddle.engine.onednn.doubling import Doubling
 from medseg_paddle.engine.onednn.library import OneDnnError
 from medseg_paddle.engine.onednn.runtime import Cache, runtime
 from medseg_paddle.engine.paddleseg_adapter import manager
-from tests.engine.onednn_calls import computed
+from tests.engine.onednn_calls import computed, convolutions, values_and_gradients
 
 ROUNDING = 2e-6  # of the sum of the products' sizes; a float32 has 24 bits: 6e-8
-LAYERS = {
-    (2, False): nn.Conv2D,
-    (3, False): nn.Conv3D,
-    (2, True): nn.Conv2DTranspose,
-    (3, True): nn.Conv3DTranspose,
-}
-
 try:
     library.load()
 except Unavailable as reason:
     pytest.skip(f"no oneDNN here: {reason}", allow_module_level=True)
-
-
-def values_and_gradients(
-    layer: nn.Layer, x: paddle.Tensor, dy: paddle.Tensor | None = None
-) -> list[np.ndarray]:
-    """Result, and gradients of input and parameters, for a gradient `dy` of the result."""
-    layer.clear_gradients()
-    x = x.detach()
-    x.stop_gradient = False
-    y = layer(x)
-    y.backward(paddle.ones_like(y) if dy is None else dy)
-    return [t.numpy() for t in (y, x.grad, *(p.grad for p in layer.parameters()))]
 
 
 def require_agreement(plain: nn.Layer, x: paddle.Tensor, dy: paddle.Tensor) -> None:
@@ -71,48 +52,6 @@ def require_agreement(plain: nn.Layer, x: paddle.Tensor, dy: paddle.Tensor) -> N
     for one, other, bound in zip(expected, found, bounds, strict=True):
         assert one.shape == other.shape
         assert np.all(np.abs(one - other) <= ROUNDING * bound + 1e-12)
-
-
-@st.composite
-def convolutions(draw: st.DrawFn) -> tuple[nn.Layer, tuple[int, ...], bool]:
-    """A layer, the shape of an image for it, and whether the image shall lie oddly in memory."""
-    axes, transposed = draw(st.sampled_from([2, 2, 3])), draw(st.booleans())
-
-    def per_axis(low: int, high: int) -> list[int]:
-        return draw(st.lists(st.integers(low, high), min_size=axes, max_size=axes))
-
-    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 8]))
-    inputs, outputs = (groups * draw(st.integers(1, 9 if groups < 8 else 2)) for _ in range(2))
-    kernel, stride, dilation = per_axis(1, 4), per_axis(1, 3), per_axis(1, 2)
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    before, after = ([min(p, r - 1) for p, r in zip(per_axis(0, 3), reach, strict=True)] for _ in range(2))
-    padding = draw(
-        st.sampled_from(
-            [0, before, [p for pair in zip(before, after, strict=True) for p in pair]]
-            + ([] if transposed else ["valid", "same"])
-        )
-    )
-    if isinstance(padding, str):
-        dilation = [1] * axes
-    extra = {}
-    if transposed:
-        extra["output_padding"] = [draw(st.integers(0, s - 1)) for s in stride]
-    layer = LAYERS[axes, transposed](
-        inputs,
-        outputs,
-        kernel,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        bias_attr=draw(st.sampled_from([None, False])),
-        **extra,
-    )
-    # a transposed convolution's padding cuts off: leave something
-    space = [
-        r + draw(st.integers(0, 6)) if not transposed else r + 1 + draw(st.integers(0, 3)) for r in reach
-    ]
-    return layer, (draw(st.integers(1, 3)), inputs, *space), draw(st.booleans())
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

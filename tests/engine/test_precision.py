@@ -105,7 +105,7 @@ def test_bf16_is_entered_whenever_the_network_computes(
 
     monkeypatch.setattr(paddle.amp, "auto_cast", noted)
     monkeypatch.setattr(ScalableUNet, "forward", looked_at)
-    monkeypatch.setattr(device, "set_device", lambda *_, **__: "cpu")
+    monkeypatch.setattr(device, "set_device", lambda *_, **__: "gpu:0")
     model = "model={type: ScalableUNet, width: 4, depth: 2}"
     overrides = ["precision=bf16", "iters=2", "use_ema=true", "cpu_kernels=paddle", model]
     run = train(disc_recipe_file, output=tmp_path / "run", overrides=overrides)
@@ -129,11 +129,12 @@ def test_a_model_in_bf16_is_as_it_was_afterwards() -> None:
 
 
 def test_a_recipe_says_its_precision(disc_recipe_file: Path) -> None:
-    def of(*overrides: str) -> MixedPrecision | None:
-        return mixed_precision(load_recipe(disc_recipe_file, overrides))
+    def of(*overrides: str, device: str = "gpu:0") -> MixedPrecision | None:
+        return mixed_precision(load_recipe(disc_recipe_file, overrides), device)
 
     assert of() is None
     assert of("precision=fp16", "amp_level=O2") == MixedPrecision("float16", "O2")
     assert of("precision=bf16") == MixedPrecision("bfloat16", "O1")
+    assert of("precision=bf16", device="cpu") is None, "convolutions see to it there"
     with pytest.raises(RecipeError, match="bf16 with to_static_training"):
         of("precision=bf16", "to_static_training=true")

@@ -444,10 +444,9 @@ def test_loading_in_workers_gives_the_same_weights(disc_recipe_file: Path, tmp_p
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_mixed_precision_on_cpu_is_refused(disc_recipe_file: Path, tmp_path: Path, precision: str) -> None:
-    with pytest.raises(SetupError, match=f"{precision} works on GPU only"):
-        train(disc_recipe_file, output=tmp_path / "run", overrides=[f"precision={precision}"])
+def test_fp16_on_cpu_is_refused(disc_recipe_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="fp16 works on GPU only"):
+        train(disc_recipe_file, output=tmp_path / "run", overrides=["precision=fp16"])
     assert not (tmp_path / "run").exists()
 
 

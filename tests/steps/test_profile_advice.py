@@ -40,7 +40,7 @@ def topics(measured: Measured) -> list[str]:
 
 
 def test_nothing_is_advised_where_nothing_is_wrong():
-    assert topics(WELL) == topics(GPU) == []
+    assert topics(WELL) == topics(GPU) == topics(replace(WELL, bf16_gains=True, precision="bf16")) == []
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,7 @@ def test_nothing_is_advised_where_nothing_is_wrong():
             "12% of the time goes into Paddle's own interpolation",
         ),
         (replace(WELL, between=0.4), "batch_size", "40% of an iteration (200 ms)"),
+        (replace(WELL, bf16_gains=True), "precision", "60% of the time goes into convolutions in fp32"),
         (replace(GPU, precision="fp32"), "precision", "90% of the GPU's time"),
         (replace(GPU, gpu_memory_peak=2 * 2**30), "batch_size", "2.0 of 16.0 GiB: about batch_size: 51 fits"),
     ],

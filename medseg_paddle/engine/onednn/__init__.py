@@ -6,5 +6,14 @@ fraction of the time. They are called through the library's C interface, without
 
 from medseg_paddle.engine.onednn.layers import accelerate, interpolating_as_now, is_accelerated, restore
 from medseg_paddle.engine.onednn.library import Unavailable, version
+from medseg_paddle.engine.onednn.trial import require_bf16
 
-__all__ = ["Unavailable", "accelerate", "interpolating_as_now", "is_accelerated", "restore", "version"]
+__all__ = [
+    "Unavailable",
+    "accelerate",
+    "interpolating_as_now",
+    "is_accelerated",
+    "require_bf16",
+    "restore",
+    "version",
+]

@@ -23,7 +23,7 @@ from medseg_paddle.engine.onednn.kernels import (
     contiguous_strides,
     pointer_or_null,
 )
-from medseg_paddle.engine.onednn.library import Handle, Library, dimensions
+from medseg_paddle.engine.onednn.library import BF16, F32, Handle, Library, dimensions
 from medseg_paddle.engine.onednn.runtime import Workspace
 
 _DIRECT, _TRANSPOSED_DIRECT = 1, 10
@@ -103,10 +103,20 @@ class Shape:
 
 
 class Convolution:
-    """One shape's forward and backward computation. To be used under the runtime's lock."""
+    """One shape's forward and backward computation. To be used under the runtime's lock.
 
-    def __init__(self, library: Library, workspace: Workspace, shape: Shape) -> None:
+    Parameters
+    ----------
+    library : Library
+    workspace : Workspace
+    shape : Shape
+    bf16 : bool
+        Round what is multiplied to bf16; sums, results and gradients stay float32.
+    """
+
+    def __init__(self, library: Library, workspace: Workspace, shape: Shape, *, bf16: bool = False) -> None:
         self._library, self._workspace, self.shape = library, workspace, shape
+        self._factors = BF16 if bf16 else F32
         self._kind = "deconvolution" if shape.transposed else "convolution"
         self._algorithm = _TRANSPOSED_DIRECT if shape.transposed else _DIRECT
         self._x, self._y = self._plain(shape.x), self._plain(shape.y)
@@ -132,7 +142,7 @@ class Convolution:
         """
         if source and self._source_gradient is None:
             description = self._describe(
-                "backward_data", self.shape, self._free("x", "w", "y"), hint=self._description
+                "backward_data", self.shape, self._free("x", "w", "y", factors="wy"), hint=self._description
             )
             kernel = Kernel(self._library, self._workspace, description, (DIFF_SRC, WEIGHTS, DIFF_DST))
             self._source_gradient = (
@@ -202,12 +212,20 @@ class Convolution:
         return self._describe(
             "forward",
             shape,
-            [*self._free("x", "w", x=shape.x), pointer_or_null(self._b), *self._free("y")],
+            [
+                *self._free("x", "w", x=shape.x, factors="xw"),
+                pointer_or_null(self._b),
+                *self._free("y"),
+            ],
             purpose=(TRAINING,),
         )
 
     def _describe_weight_gradient(self, shape: Shape, forward: Handle) -> Handle:
-        arrays = [*self._free("x", "w", x=shape.x), pointer_or_null(self._b), *self._free("y")]
+        arrays = [
+            *self._free("x", "w", x=shape.x, factors="x"),
+            pointer_or_null(self._b),
+            *self._free("y", factors="y"),
+        ]
         return self._describe("backward_weights", shape, arrays, hint=forward)
 
     def _describe(
@@ -228,9 +246,13 @@ class Convolution:
             f"{self._kind}_{what}", *purpose, self._algorithm, *arrays, *geometry, *ending
         )
 
-    def _free(self, *names: str, x: tuple[int, ...] | None = None) -> list[Handle]:
+    def _free(self, *names: str, x: tuple[int, ...] | None = None, factors: str = "") -> list[Handle]:
+        """Arrays in layouts of the library's choice; those named in `factors` are multiplied."""
         shapes = {"x": x or self.shape.x, "w": self._w_shape, "y": self.shape.y}
-        return [self._library.free_description(shapes[name]) for name in names]
+        return [
+            self._library.free_description(shapes[name], self._factors if name in factors else F32)
+            for name in names
+        ]
 
     def _plain(self, shape: tuple[int, ...]) -> Handle:
         return self._library.description(shape, contiguous_strides(shape))

@@ -21,7 +21,7 @@ from medseg_paddle.engine.onednn.library import OneDnnError
 from medseg_paddle.engine.onednn.normalization import Groups, Statistics, normalize
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
-from medseg_paddle.engine.onednn.trial import require_right_results
+from medseg_paddle.engine.onednn.trial import require_bf16, require_right_results
 from medseg_paddle.engine.ordered_interpolation import numbers_in
 
 _CONVOLUTIONS = (nn.Conv2D, nn.Conv3D)
@@ -34,24 +34,32 @@ _FORWARD = "forward"
 _WORTH_IT = 2**19
 
 
-def accelerate(model: nn.Layer) -> nn.Layer:
+def accelerate(model: nn.Layer, *, bf16: bool = False) -> nn.Layer:
     """Let convolutions, norms and bilinear interpolation in `model` compute on oneDNN where they can.
 
     The layers stay what they are: classes, names, parameters and state dict do not change, and a graph
     traced from the model holds Paddle's operators. What oneDNN does not cover goes Paddle's way, call by call.
 
+    Parameters
+    ----------
+    model : nn.Layer
+    bf16 : bool
+        Let convolutions round what they multiply to bf16 while they train (`model.train()`).
+
     Raises
     ------
     Unavailable
-        The library cannot be used here, or computes wrongly on this machine.
+        The library cannot be used here, or computes wrongly on this machine; or it gains nothing by bf16.
     """
     runtime()
     require_right_results()
+    if bf16:
+        require_bf16()
     _watch_interpolation()
     for layer in model.sublayers(include_self=True):
         if _FORWARD in vars(layer):
             continue
-        ours = _ours(layer)
+        ours = _ours(layer, bf16=bf16)
         if ours is not None:
             # A bound method, which a deep copy of the layer binds to the copy.
             object.__setattr__(layer, _FORWARD, MethodType(ours, layer))
@@ -70,7 +78,12 @@ def restore(model: nn.Layer) -> nn.Layer:
 
 def is_accelerated(layer: nn.Layer) -> bool:
     """Whether this very layer would compute on oneDNN."""
-    return getattr(vars(layer).get(_FORWARD), "__func__", None) in (_convolution, _norm, _whole_model)
+    return getattr(vars(layer).get(_FORWARD), "__func__", None) in (
+        _convolution,
+        _convolution_in_bf16,
+        _norm,
+        _whole_model,
+    )
 
 
 def _convolution(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
@@ -78,11 +91,21 @@ def _convolution(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: An
     if paddle.in_dynamic_mode() and not arguments and not named:
         shape = _shape(layer, x)
         if shape is not None:
-            try:
+            with contextlib.suppress(
+                OneDnnError
+            ):  # remembered in the cache; Paddle can do all that oneDNN can
                 return convolve(runtime(), shape, x, layer.weight, layer.bias)
-            except OneDnnError:
-                pass  # remembered in the cache; Paddle can do all that oneDNN can
     return type(layer).forward(layer, x, *arguments, **named)
+
+
+def _convolution_in_bf16(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
+    """The same, of factors in bf16 while the layer trains."""
+    if layer.training and paddle.in_dynamic_mode() and not arguments and not named:
+        shape = _shape(layer, x)
+        if shape is not None:
+            with contextlib.suppress(OneDnnError):  # then in float32
+                return convolve(runtime(), shape, x, layer.weight, layer.bias, bf16=True)
+    return _convolution(layer, x, *arguments, **named)
 
 
 def _norm(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
@@ -131,10 +154,10 @@ def _groups(layer: nn.Layer, x: paddle.Tensor, *, by_image: bool) -> Groups | No
     return Groups(shape, layer._epsilon)
 
 
-def _ours(layer: nn.Layer) -> Callable[..., paddle.Tensor] | None:
+def _ours(layer: nn.Layer, *, bf16: bool) -> Callable[..., paddle.Tensor] | None:
     """What computes in place of the layer's forward; nothing for a subclass with a forward of its own."""
     for ours, kinds in (
-        (_convolution, (*_CONVOLUTIONS, *_TRANSPOSED)),
+        (_convolution_in_bf16 if bf16 else _convolution, (*_CONVOLUTIONS, *_TRANSPOSED)),
         (_norm, (*_BATCH_NORMS, *_INSTANCE_NORMS)),
     ):
         if any(isinstance(layer, kind) and type(layer).forward is kind.forward for kind in kinds):

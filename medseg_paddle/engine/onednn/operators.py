@@ -12,7 +12,13 @@ from medseg_paddle.engine.onednn.runtime import Runtime
 
 
 def convolve(
-    runtime: Runtime, shape: Shape, x: paddle.Tensor, w: paddle.Tensor, b: paddle.Tensor | None
+    runtime: Runtime,
+    shape: Shape,
+    x: paddle.Tensor,
+    w: paddle.Tensor,
+    b: paddle.Tensor | None,
+    *,
+    bf16: bool = False,
 ) -> paddle.Tensor:
     """The convolution of that shape.
 
@@ -21,6 +27,8 @@ def convolve(
     runtime : Runtime
     shape : Shape
         Of `x`, `w` and `b`, all float32 on the CPU, `w` and `b` contiguous.
+    bf16 : bool
+        Round what is multiplied to bf16, here and for the gradients.
 
     Raises
     ------
@@ -32,7 +40,9 @@ def convolve(
     needs_weights = recording and not (w.stop_gradient and (b is None or b.stop_gradient))
     x = x.contiguous()
     with runtime.lock:
-        plan = runtime.cache.get(shape, lambda: Convolution(runtime.library, runtime.workspace, shape))
+        plan = runtime.cache.get(
+            (shape, bf16), lambda: Convolution(runtime.library, runtime.workspace, shape, bf16=bf16)
+        )
         plan.prepare_backward(source=needs_x, weights=needs_weights)
     if needs_x or needs_weights:
         return _Convolve.apply(x, w, b, runtime, plan, (needs_x, needs_weights))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from medseg_paddle.engine.onednn.normalization import Groups, normalize
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
 
-_TOLERANCE = 1e-4  # of the greatest value; rounding stays far below
+# Of the greatest value; rounding stays far below.
+_TOLERANCE, _TOLERANCE_BF16 = 1e-4, 2e-2
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,15 @@ class _Convolution:
     w: tuple[int, ...]
     stride: int = 1
     padding: int = 0
+    bf16: bool = False
 
-    what = "convolution"
+    @property
+    def what(self) -> str:
+        return "convolution in bf16" if self.bf16 else "convolution"
+
+    @property
+    def tolerance(self) -> float:
+        return _TOLERANCE_BF16 if self.bf16 else _TOLERANCE
 
     @property
     def shape(self) -> Shape:
@@ -47,7 +56,7 @@ class _Convolution:
         )
 
     def ours(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
-        return convolve(runtime(), self.shape, x, w, None)
+        return convolve(runtime(), self.shape, x, w, None, bf16=self.bf16)
 
     def paddles(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
         return self.function(x, w, stride=self.stride, padding=self.padding)
@@ -59,6 +68,7 @@ class _Norm:
     w: tuple[int, ...]
 
     what = "norm"
+    tolerance = _TOLERANCE
 
     def ours(self, x: paddle.Tensor, w: paddle.Tensor) -> paddle.Tensor:
         return normalize(runtime(), Groups(self.x, 1e-5), x, w, paddle.zeros_like(w))[0]
@@ -70,12 +80,11 @@ class _Norm:
 
 
 # Several images, so that work is dealt to threads; strided 1 x 1 and few channels take kernels of their own.
-_TRIALS: tuple[_Convolution | _Norm, ...] = (
+_CONVOLUTIONS = (
     _Convolution(F.conv2d, (4, 16, 24, 24), (16, 16, 3, 3), padding=1),
     _Convolution(F.conv2d, (8, 4, 32, 32), (8, 4, 1, 1), stride=2),
     _Convolution(F.conv2d_transpose, (4, 16, 12, 12), (16, 16, 2, 2), stride=2),
     _Convolution(F.conv3d, (2, 8, 8, 8, 8), (8, 8, 3, 3, 3), padding=1),
-    _Norm((4, 16, 24, 24), (16,)),
 )
 
 
@@ -91,7 +100,25 @@ def require_right_results() -> None:
     Unavailable
         They differ.
     """
-    for trial in _TRIALS:
+    _try((*_CONVOLUTIONS, _Norm((4, 16, 24, 24), (16,))))
+
+
+@functools.cache
+def require_bf16() -> None:
+    """Make sure that convolutions in bf16 gain something here, and are right; once in a process.
+
+    Raises
+    ------
+    Unavailable
+        They do not, or are not.
+    """
+    if not runtime().library.gains_by_bf16:
+        raise Unavailable("this processor does not multiply matrices in bf16 (AMX)")
+    _try([replace(trial, bf16=True) for trial in _CONVOLUTIONS])
+
+
+def _try(trials: Sequence[_Convolution | _Norm]) -> None:
+    for trial in trials:
         try:
             ours = _computed(trial, oneDNN=True)
         except OneDnnError as error:
@@ -102,7 +129,7 @@ def require_right_results() -> None:
             _computed(trial, oneDNN=False),
             strict=True,
         ):
-            if not np.abs(found - expected).max() <= _TOLERANCE * np.abs(expected).max():
+            if not np.abs(found - expected).max() <= trial.tolerance * np.abs(expected).max():
                 raise Unavailable(
                     f"on this machine oneDNN computes a {trial.what} wrongly ({name}, image {trial.x})"
                 )
