@@ -8,7 +8,10 @@ from typing import Any
 
 from medseg_paddle.errors import RecipeError
 
-_LONGEST_VALUE, _LONGEST_MEANING = 16, 64  # of VR SH, of VR LO
+_SHORT, _LONGEST_MEANING = 16, 64  # of VR SH, of VR LO
+_LONGEST_VALUE = 1024  # ours: VR UC and VR UR have no bound, but this is no code any more
+_LOCATOR = re.compile(r"urn:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_OF_LOCATORS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")  # RFC 3986, section 2
 _NOT_IN_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")
 _SNOMED = "SCT"
 
@@ -23,8 +26,8 @@ _TURNED = (
 
 
 def _is_concept_number(value: str) -> bool:
-    """A SNOMED CT identifier of a concept: 6 digits or more, 00 or 10 before the last, a check digit as the last."""
-    if not re.fullmatch(r"[1-9][0-9]{2,}[01]0[0-9]", value):
+    """A SNOMED CT identifier of a concept: 6 to 18 digits, 00 or 10 before the last, a check digit as the last."""
+    if not re.fullmatch(r"[1-9][0-9]{2,14}[01]0[0-9]", value):
         return False
     rest = 0
     for place, digit in enumerate(reversed(value)):
@@ -54,7 +57,7 @@ class Code:
     def __post_init__(self) -> None:
         for what, text, longest in (
             ("value", self.value, _LONGEST_VALUE),
-            ("scheme", self.scheme, _LONGEST_VALUE),
+            ("scheme", self.scheme, _SHORT),
             ("meaning", self.meaning, _LONGEST_MEANING),
         ):
             if not isinstance(text, str) or not 0 < len(text.strip()) <= len(text) <= longest:
@@ -67,6 +70,11 @@ class Code:
                     f"a code's {what} that DICOM cannot hold: {text!r:.80}",
                     hint="leave out backslashes, line breaks, and spaces at its ends",
                 )
+        if _LOCATOR.match(self.value) and not _OF_LOCATORS.fullmatch(self.value):
+            raise RecipeError(
+                f"a code's value that is no URN or URL: {self.value!r:.80}",
+                hint="write characters that such names may not have as % and their number, such as %20 for a space",
+            )
         if self.scheme != _SNOMED and "SNOMED" in self.scheme.upper():
             raise RecipeError(
                 f"DICOM knows no coding scheme '{self.scheme}'", hint=f"SNOMED CT is called {_SNOMED}"
@@ -76,6 +84,13 @@ class Code:
                 f"'{self.value}' is no concept of SNOMED CT: its last digits check the others, and do not here",
                 hint="look the number up again; a digit is wrong, missing or in another place",
             )
+
+    @property
+    def attribute(self) -> str:
+        """Keyword of the one attribute of DICOM that holds such a value."""
+        if _LOCATOR.match(self.value):
+            return "URNCodeValue"
+        return "CodeValue" if len(self.value) <= _SHORT else "LongCodeValue"
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from pydicom.sr.coding import Code as PydicomCode
-
 from medseg_paddle.core import Label, LabelSet
-from medseg_paddle.core.concepts import Code, is_uncoded
+from medseg_paddle.core.concepts import is_uncoded
 from medseg_paddle.errors import DataError, RecipeError
 
 MAKER = "medseg-paddle"
@@ -67,11 +65,6 @@ def made_with() -> dict[str, Any]:
         "software_versions": version(MAKER),
         "device_serial_number": version(MAKER),
     }
-
-
-def pydicom_code(code: Code) -> PydicomCode:
-    """A code as pydicom and highdicom take it."""
-    return PydicomCode(code.value, code.scheme, code.meaning)
 
 
 def without_codes(labels: LabelSet) -> tuple[str, ...]:

@@ -13,15 +13,14 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from medseg_paddle.core import Label, LabelMap, LabelSet
-from medseg_paddle.core.concepts import Code
 from medseg_paddle.errors import DataError
+from medseg_paddle.io.dicom_codes import coded
 from medseg_paddle.io.dicom_made import (
     LONGEST_TEXT,
     SEGMENTATION_SERIES,
     Algorithm,
     drawn_by,
     made_with,
-    pydicom_code,
     require_name,
 )
 from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of, image_headers, labels_on
@@ -157,8 +156,8 @@ def _described(label: Label, algorithm: Algorithm | None) -> hd.seg.SegmentDescr
     described = hd.seg.SegmentDescription(
         label.index,
         label.name,
-        pydicom_code(concept.category),
-        pydicom_code(concept.type),
+        coded(concept.category),
+        coded(concept.type),
         "MANUAL" if algorithm is None else "AUTOMATIC",
         None
         if algorithm is None
@@ -169,17 +168,13 @@ def _described(label: Label, algorithm: Algorithm | None) -> hd.seg.SegmentDescr
         ),
         tracking_uid=generate_uid(prefix=None),
         tracking_id=label.name,
-        anatomic_regions=None if concept.region is None else [pydicom_code(concept.region)],
+        anatomic_regions=None if concept.region is None else [coded(concept.region)],
         display_color=hd.color.CIELabColor.from_rgb(*label.color),
     )
     if concept.type_modifier is not None:
         (kind,) = described.SegmentedPropertyTypeCodeSequence
-        kind.SegmentedPropertyTypeModifierCodeSequence = [_coded(concept.type_modifier)]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [coded(concept.type_modifier)]
     if concept.region is not None and concept.region_modifier is not None:
         (region,) = described.AnatomicRegionSequence
-        region.AnatomicRegionModifierSequence = [_coded(concept.region_modifier)]
+        region.AnatomicRegionModifierSequence = [coded(concept.region_modifier)]
     return described
-
-
-def _coded(code: Code) -> hd.sr.CodedConcept:
-    return hd.sr.CodedConcept.from_code(pydicom_code(code))

@@ -15,8 +15,8 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from medseg_paddle.core import Box, Label, LabelMap
-from medseg_paddle.core.concepts import Code
 from medseg_paddle.io.contours import outlines
+from medseg_paddle.io.dicom_codes import coded
 from medseg_paddle.io.dicom_file import Slice
 from medseg_paddle.io.dicom_made import (
     LONGEST_TEXT,
@@ -210,14 +210,8 @@ def _observation(label: Label) -> Dataset:
     item = Dataset()
     item.ObservationNumber = item.ReferencedROINumber = label.index
     item.RTROIInterpretedType = item.ROIInterpreter = ""  # organ or target: the plan's decision
-    code = _code(concept.type)
+    code = coded(concept.type)
     if concept.type_modifier is not None:
-        code.SegmentedPropertyTypeModifierCodeSequence = [_code(concept.type_modifier)]
+        code.SegmentedPropertyTypeModifierCodeSequence = [coded(concept.type_modifier)]
     item.RTROIIdentificationCodeSequence = [code]
-    return item
-
-
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
     return item

@@ -13,6 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import generate_uid
 
+from medseg_paddle.io.dicom_codes import same_code
 from medseg_paddle.io.dicom_made import LONGEST_TEXT, MAKER, REPORT_SERIES, Algorithm, made_with
 from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of
 from medseg_paddle.io.files import whole_file
@@ -106,8 +107,8 @@ def _group(
             number,
             source_series=hd.sr.SourceSeriesForSegmentation(reference.slices[0].uid),
         ),
-        finding_category=_code(segment.SegmentedPropertyCategoryCodeSequence[0]),
-        finding_type=_code(finding),
+        finding_category=same_code(segment.SegmentedPropertyCategoryCodeSequence[0]),
+        finding_type=same_code(finding),
         finding_sites=_sites(segment, finding),
         algorithm_id=hd.sr.AlgorithmIdentification(algorithm.name, algorithm.version),
         measurements=[
@@ -127,18 +128,14 @@ def _sites(segment: Dataset, finding: Dataset) -> list[hd.sr.FindingSite] | None
     (modifier,) = (region or finding).get(
         "SegmentedPropertyTypeModifierCodeSequence" if region is None else "AnatomicRegionModifierSequence"
     ) or (None,)
-    side = modifier if modifier is not None and _code(modifier) in _SIDES else None
+    side = modifier if modifier is not None and same_code(modifier) in _SIDES else None
     if region is None and side is None:
         return None
-    other = None if modifier is None or side is not None else _code(modifier)
+    other = None if modifier is None or side is not None else same_code(modifier)
     return [
         hd.sr.FindingSite(
-            _code(region or finding),
-            laterality=side and _code(side),
+            same_code(region or finding),
+            laterality=side and same_code(side),
             topographical_modifier=other,
         )
     ]
-
-
-def _code(item: Dataset) -> PydicomCode:
-    return PydicomCode(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)

@@ -59,6 +59,12 @@ def test_a_label_has_the_codes_and_the_colour_that_the_recipe_says(recipe):
     assert (tumour.color, kidney.color) == ((255, 0, 10), (230, 159, 0))
 
 
+def test_a_code_of_more_than_16_characters_is_taken(recipe):
+    long = "999000041000000102"
+    *_, tumour = recipe(LABELS + CODES.replace("64033007, SCT, Kidney", f"{long}, SCT, Region")).label_set
+    assert tumour.concept.region == Code(long, "Region")
+
+
 def test_written_out_it_is_the_same_recipe(recipe, tmp_path):
     read = recipe(LABELS + CODES + COLORS)
     (tmp_path / "again.yml").write_text(dump_recipe(read))

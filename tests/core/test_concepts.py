@@ -80,6 +80,34 @@ def test_numbers_of_snomed_ct_are_checked_by_their_last_digit():
     assert all(map(is_refused, ("T-62000", "", "1 0200004", "2000", "10200004.0")))
 
 
+def test_a_value_of_any_length_has_its_attribute_in_dicom():
+    """PS3.3, table 8.8-1: up to 16 characters, more, and URNs and URLs of any length."""
+    edition = "999000041000000102"  # of SNOMED CT in the United Kingdom, 18 digits
+    assert Code(edition, "United Kingdom Edition").attribute == "LongCodeValue"
+    assert Code("10200004", "Liver").attribute == "CodeValue"
+    for value, attribute in (
+        ("x" * 16, "CodeValue"),
+        ("x" * 17, "LongCodeValue"),
+        ("urnlike-and-long-enough", "LongCodeValue"),
+        ("urn:oid:1.2.840.10008.2.16.4", "URNCodeValue"),
+        ("urn:oid:1.2", "URNCodeValue"),
+        ("https://example.org/a#b", "URNCodeValue"),
+    ):
+        assert Code(value, "x", "99US").attribute == attribute, value
+
+
+def test_values_that_no_attribute_holds_are_refused():
+    for value in ("x" * 1025, "a" * 20 + "\\b", "urn:oid:1 2", "https://example.org/größe", "urn:oid:1\n2"):
+        with pytest.raises(RecipeError):
+            Code(value, "x", "99US")
+    swapped = "999000041000000012"
+    for value in (swapped, "9990000410000001022"):
+        with pytest.raises(RecipeError, match="is no concept of SNOMED CT"):
+            Code(value, "x")
+    with pytest.raises(RecipeError, match="scheme"):
+        Code("1", "x", "x" * 17)
+
+
 def test_the_codes_are_those_of_the_standard():
     """pydicom carries the tables of PS3.16."""
     known = {}

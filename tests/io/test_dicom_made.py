@@ -125,6 +125,56 @@ def test_codes_that_somebody_gave_stand_in_every_object(written):
     assert (site.value.value, site.laterality.value) == ("62413002", "7771000")
 
 
+def test_codes_of_more_than_16_characters_stand_in_every_object(written, tmp_path):
+    long = Concept(
+        Code("morphologically-abnormal", "Abnormal", "99HOUSE"),
+        Code("999000041000000102", "Something of 18 digits"),
+        region=Code("urn:oid:1.2.3", "Place", "99HOUSE"),
+        region_modifier=Code("https://example.org/codes#upper", "Upper part", "99HOUSE"),
+    )
+    sided = Concept(
+        Code("91723000", "Anatomical Structure"),
+        Code("a bone's long name", "Bone", "99HOUSE"),
+        Code("7771000", "Left"),
+    )
+    made = written(LABELS.described({"finding": long, "bone": sided}, {}))
+
+    def said(item) -> dict[str, str]:
+        keywords = ("CodeValue", "LongCodeValue", "URNCodeValue")
+        return {keyword: item[keyword].value for keyword in keywords if keyword in item}
+
+    finding, _ = made["seg"].SegmentSequence
+    (category,), (kind,) = (
+        finding.SegmentedPropertyCategoryCodeSequence,
+        finding.SegmentedPropertyTypeCodeSequence,
+    )
+    (region,) = finding.AnatomicRegionSequence
+    assert said(category) == {"LongCodeValue": "morphologically-abnormal"}
+    assert said(kind) == {"LongCodeValue": "999000041000000102"}
+    assert said(region) == {"URNCodeValue": "urn:oid:1.2.3"}
+    (part,) = region.AnatomicRegionModifierSequence
+    assert said(part) == {"URNCodeValue": "https://example.org/codes#upper"}
+    first, second = (
+        one.RTROIIdentificationCodeSequence[0] for one in made["rtstruct"].RTROIObservationsSequence
+    )
+    assert said(first) == {"LongCodeValue": "999000041000000102"}
+    assert said(second) == {"LongCodeValue": "a bone's long name"}
+    report = hd.sr.ComprehensiveSR.from_dataset(made["report"])
+    of_finding, of_bone = report.content.get_volumetric_roi_measurement_groups()
+    assert said(of_finding.finding_type) == {"LongCodeValue": "999000041000000102"}
+    assert said(of_finding.finding_category) == {"LongCodeValue": "morphologically-abnormal"}
+    (site,) = of_finding.finding_sites
+    assert said(site.value) == {"URNCodeValue": "urn:oid:1.2.3"}
+    assert said(site.topographical_modifier) == {"URNCodeValue": "https://example.org/codes#upper"}
+    (site,) = of_bone.finding_sites
+    assert said(site.value) == {"LongCodeValue": "a bone's long name"}
+    assert site.laterality.value == "7771000"
+    segments = hd.seg.segread(tmp_path / "seg.dcm")
+    assert segments.get_segment_description(1).segmented_property_type.value == "999000041000000102"
+    for name in KINDS:
+        require_no_error(tmp_path / f"{name}.dcm")
+
+
 def test_dciodvfy_finds_no_error_in_them(written, tmp_path):
     written(TimezoneOffsetFromUTC="+0545")
     for kind in KINDS:
