@@ -6,6 +6,7 @@ recipe commands answer at once, without loading Paddle.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -27,7 +28,8 @@ from medseg_paddle.cli import (
 )
 from medseg_paddle.cli.console import print_error
 from medseg_paddle.engine.interruption import StopSignals
-from medseg_paddle.errors import MedsegError
+from medseg_paddle.errors import MedsegError, SetupError
+from medseg_paddle.io.files import SHORTER_NAME
 
 app = typer.Typer(
     name="medseg",
@@ -56,6 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MedsegError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        refused = SetupError(f"{error.filename}: {error.strerror}", hint=SHORTER_NAME)
+        print_error(refused)
+        sys.exit(refused.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

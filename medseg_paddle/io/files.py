@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import os
 import re
 import secrets
@@ -18,7 +19,9 @@ from typing import IO
 from medseg_paddle.errors import SetupError
 
 _KEY = ".key"
-_LONGEST_PART = 64  # bytes; a name has 255, and the rest of it needs room
+SHORTER_NAME = "the name of a file or a folder has at most 255 bytes: choose a shorter one"
+_LONGEST_NAME = 255  # bytes, on the disks of Linux
+_LONGEST_PART = 64  # bytes, for the rest of the name needs room
 # What file systems answer that know no locks: Lustre without `-o flock`, some of FUSE, NFS without its lock service.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _locks: set[int] = set()
@@ -33,6 +36,15 @@ def part_of_name(text: str) -> str:
     """Words of a text as a part of a file's name: letters, digits and ``_``, at most 64 bytes of them."""
     words = re.sub(r"\W+", "_", text).strip("_")
     return words.encode()[:_LONGEST_PART].decode(errors="ignore")
+
+
+def short_name(name: str, longest: int) -> str:
+    """A name of at most `longest` bytes: itself, or its beginning and eight digits that stand for the whole."""
+    whole = os.fsencode(name)
+    if len(whole) <= longest:
+        return name
+    digits = hashlib.sha256(whole).hexdigest()[:8]
+    return f"{whole[: longest - len(digits) - 1].decode(errors='ignore')}_{digits}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -317,7 +329,8 @@ def _swap(temporary: Path, path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    ending = f".{secrets.token_hex(4)}.tmp"
+    return path.with_name(f".{short_name(path.name, _LONGEST_NAME - len(ending) - 1)}{ending}")
 
 
 def sync_file(path: Path) -> None:

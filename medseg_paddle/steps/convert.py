@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from medseg_paddle.io.dicom import DICOM_SUFFIXES, OpenSeries, files_below, list
 from medseg_paddle.io.dicom_file import Glance, glance
 from medseg_paddle.io.dicom_seg import open_segmentation
 from medseg_paddle.io.dicom_stack import Allowed
-from medseg_paddle.io.files import disk_is_full, free_space
+from medseg_paddle.io.files import SHORTER_NAME, disk_is_full, free_space
 from medseg_paddle.io.sliced import SlicedVolume, settled
 from medseg_paddle.io.volumes import WRITTEN_SUFFIXES, is_volume, open_volume, write_volume
 
@@ -121,7 +122,9 @@ def convert(
         full = f" ({free_space(folder)} in {folder})" if disk_is_full(error) else ""
         raise SetupError(
             f"{error.filename or source}: {error.strerror or error}{full}; nothing was converted",
-            hint="check permissions and make room; TMPDIR names the folder for decoded values",
+            hint=SHORTER_NAME
+            if error.errno == errno.ENAMETOOLONG
+            else "check permissions and make room; TMPDIR names the folder for decoded values",
         ) from error
     return Conversion(
         output, volume.geometry.shape, volume.geometry.spacing, volume.dtype.name, volume.units, tuple(notes)

@@ -19,7 +19,7 @@ from medseg_paddle.core import LabelMap, LabelSet, Volume
 from medseg_paddle.engine.startup import start_paddle
 from medseg_paddle.errors import DataError, MedsegError, MemoryShortError, RecipeError, SetupError
 from medseg_paddle.io.dicom_made import Algorithm
-from medseg_paddle.io.files import require_writable, write_text
+from medseg_paddle.io.files import require_writable, write_bytes
 from medseg_paddle.io.mesh import MeshFormat
 from medseg_paddle.predictor import Predictor, Segmentation
 from medseg_paddle.steps.predict_channels import chosen_series, read_volumes, require_channels, together
@@ -254,7 +254,11 @@ def _predict(asked: _Asked, found: Found) -> PredictionSummary:
     predictor = Predictor(whole, asked.device)
     _remove_earlier(output)
     results: list[Result] = []
-    notes: list[str] = []
+    notes = [
+        f"{one.source}: its results are called {one.name}, for with its own name they would be too long for a file's"
+        for one in cases
+        if one.is_shortened
+    ]
 
     def summary(*more: str) -> PredictionSummary:
         said = (*outputs.notes(whole), *notes, *more)
@@ -296,8 +300,9 @@ def _fitting(cases: Sequence[Input], outputs: Outputs, channels: int) -> tuple[l
 
 
 def _write_summary(summary: PredictionSummary) -> PredictionSummary:
-    write_text(summary.output / SUMMARY_CSV, _csv(summary))
-    write_text(summary.output / SUMMARY_JSON, _json(summary))
+    for name, text in ((SUMMARY_CSV, _csv(summary)), (SUMMARY_JSON, _json(summary))):
+        # Bytes of a file's name that are no UTF-8 stand as \udcXX, which JSON's readers make the same name of.
+        write_bytes(summary.output / name, text.encode("utf-8", "backslashreplace"))
     return summary
 
 

@@ -54,7 +54,7 @@ def together(inputs: Sequence[Input], channels: int) -> tuple[list[Input], list[
             failures.append(Failure.of(next(iter(found.values())).source, error))
             continue
         first, *others = (found[number] for number in range(channels))
-        whole.append(replace(first, name=case, others=tuple(one.path for one in others)))
+        whole.append(replace(first, name=case, is_shortened=False, others=tuple(one.path for one in others)))
     return list(named_apart(whole)), failures
 
 

@@ -14,9 +14,11 @@ from medseg_paddle.errors import DataError, MedsegError
 from medseg_paddle.io.archive import ZIP_SUFFIX, Archive, unpack_zip
 from medseg_paddle.io.channels import ARRAY_SUFFIX
 from medseg_paddle.io.dicom import group_by_series
+from medseg_paddle.io.files import short_name
 from medseg_paddle.io.images import IMAGE_SUFFIXES
 from medseg_paddle.io.volumes import is_volume
 
+_LONGEST_NAME = 160  # bytes; a file's name has 255, of which the longest ending, a mesh's, takes 79
 _PICTURES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 
 
@@ -28,6 +30,8 @@ class Input:
     ----------
     name : str
         Beginning of its results' file names, unique among all inputs.
+    is_shortened : bool
+        Whether it stands for a name that leaves no room for endings.
     source : Path
         The file, or the folder of a series; what lies in an archive as if that were a folder.
     files : tuple of Path
@@ -52,6 +56,7 @@ class Input:
     other_series: tuple[tuple[Path, ...], ...] = ()
     archive: Archive | None = None
     unpacked: Path | None = None
+    is_shortened: bool = False
 
     @property
     def is_volume(self) -> bool:
@@ -288,22 +293,34 @@ def _series(given: Path, found: Iterable[tuple[Path, str, list[Path]]]) -> list[
 
 
 def named_apart(inputs: list[Input]) -> tuple[Input, ...]:
-    """Give inputs of the same name their folder's name in front, and numbers where that does not help."""
+    """Give inputs of the same name their folder's name in front, and numbers where that does not help.
+
+    All names leave room for the endings of their results.
+    """
+    inputs = [_fitting(one, one.name) for one in inputs]
     # File systems that ignore case would write Scan.png over scan.png.
     shared = Counter(one.name.casefold() for one in inputs)
     taken: set[str] = set()
     result = []
     for one in inputs:
-        name = one.name
+        name, unique = one.name, one
         if shared[name.casefold()] > 1:
             name = f"{one.given.resolve().parent.name}_{name}".lstrip("_")
-        unique, number = name, 1
-        while unique.casefold() in taken or (unique != one.name and unique.casefold() in shared):
+            unique = _fitting(one, name)
+        number = 1
+        while unique.name.casefold() in taken or (
+            unique.name != one.name and unique.name.casefold() in shared
+        ):
             number += 1
-            unique = f"{name}_{number}"
-        taken.add(unique.casefold())
-        result.append(replace(one, name=unique))
+            unique = _fitting(one, f"{name}_{number}")
+        taken.add(unique.name.casefold())
+        result.append(unique)
     return tuple(result)
+
+
+def _fitting(one: Input, name: str) -> Input:
+    short = short_name(name, _LONGEST_NAME)
+    return replace(one, name=short, is_shortened=one.is_shortened or short != name)
 
 
 def stem(path: Path) -> str:

@@ -235,6 +235,28 @@ def test_user_errors_are_two_lines_and_an_exit_code(step, capsys, error, code):
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "case.nii.gz", "x" * 300 + ".mha"],
+        ["convert", "case.nii.gz", "x" * 300 + ".dcm", "--reference", "ct", "--drawn-by", "manual"],
+        ["predict", "bundle", "case.nii.gz", "-o", "x" * 300],
+        ["predict", "bundle", "x" * 300, "-o", "out"],
+        ["check", "x" * 300],
+        ["evaluate", "x" * 300],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused_with_a_hint(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("case.nii.gz").touch()
+    Path("ct").mkdir()
+    assert run(*words) == 5
+    said = capsys.readouterr().err
+    assert "x" * 300 in said.replace("\n", "")
+    assert "at most 255 bytes" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"case.nii.gz", "ct"}
+
+
 def test_interrupt_exits_130_without_a_traceback(step, capsys):
     step("train", error=KeyboardInterrupt())
     assert run("train", "--config", "a.yml") == 130

@@ -176,6 +176,52 @@ def test_a_made_up_name_gives_way_to_a_real_one(tmp_path):
     assert [one.name for one in found.inputs if one.source.name == "d_a.png"] == ["d_a"]
 
 
+def test_a_name_that_leaves_no_room_for_endings_is_shortened_and_said(exported, tmp_path):
+    """File names have 255 bytes, of which 'ö' takes two."""
+    long = ["ö" * 120 + "x" * number for number in (10, 11)]  # alike as far as they are kept
+    expected = [grey(tmp_path / "in" / f"{name}.png") for name in long]
+    fits = "a" * 160
+    grey(tmp_path / "in" / f"{fits}.png")
+    summary = predict(exported, [tmp_path / "in"], tmp_path / "out", probabilities=True)
+    assert summary.failures == ()
+    kept, *results = sorted(summary.results, key=lambda result: result.name[0] != "a")
+    assert kept.name == fits
+    assert len({result.name for result in results}) == 2
+    for result in results:
+        assert result.name.startswith("ö" * 70)
+        assert len(result.name.encode()) <= 160
+        np.testing.assert_array_equal(
+            pixels(tmp_path / "out" / f"{result.name}_mask.png"), expected[long.index(result.source.stem)]
+        )
+        assert any(str(result.source) in note and result.name in note for note in summary.notes)
+    assert len(summary.notes) == 2
+    again = predict(exported, [results[1].source], tmp_path / "alone")
+    assert again.results[0].name == results[1].name
+
+
+def test_a_name_that_is_no_utf_8_is_listed_and_its_results_are_replaced(exported, tmp_path):
+    grey(tmp_path / "a.png")
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/gr\xf6\xdfe.png"))  # Latin-1
+    (tmp_path / "a.png").rename(source)
+    for _ in range(2):
+        predict(exported, [source], tmp_path / "out", overwrite=True)
+        (listed,) = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["results"]
+        assert Path(listed["source"]) == source
+        assert names(tmp_path / "out") == {*listed["files"], "summary.json", "summary.csv"}
+        (row,) = csv.DictReader((tmp_path / "out" / "summary.csv").open(encoding="utf-8"))
+        assert row["name"] == r"gr\udcf6\udcdfe"
+
+
+def test_shortened_names_are_told_apart_as_others_are(tmp_path):
+    for folder in ("b" * 200, "c" * 200):
+        for name in ("x" * 200 + ".png", "x" * 200 + ".bmp"):
+            grey(tmp_path / folder / name)
+    inputs = find_inputs(sorted(tmp_path.iterdir()), unpack_to=tmp_path).inputs
+    assert len({one.name for one in inputs}) == 4
+    assert max(len(one.name) for one in inputs) <= 160
+    assert all(one.is_shortened for one in inputs)
+
+
 def test_numbers_in_names_count_as_numbers(tmp_path):
     for name in ("s10.png", "s2.png", "s1.png"):
         grey(tmp_path / name)

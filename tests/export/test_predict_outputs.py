@@ -137,6 +137,27 @@ def test_a_mesh_of_a_long_name_is_written_under_a_shorter_one(bundle_of, series,
     assert "ö" * 60 in (tmp_path / "out" / mesh).read_text(encoding="utf-8")[:500]
 
 
+def test_every_file_of_an_input_with_the_longest_name_is_written(bundle_of, series, tmp_path):
+    """The same files as of one with a short name; a series is named by all its folders."""
+    wishes = {"report": True, "key_images": True, "mesh": "obj", "probabilities": True}
+    bundle = bundle_of("ö" * 60)
+    short = predict(
+        bundle, [tmp_path / "in"], tmp_path / "short", formats=("nifti", "seg", "rtstruct"), **wishes
+    )
+    folder = tmp_path / ("ö" * 127) / ("f" * 255)
+    folder.parent.mkdir()
+    (tmp_path / "in" / "ct").rename(folder)
+    long = predict(bundle, [folder.parent], tmp_path / "long", formats=("nifti", "seg", "rtstruct"), **wishes)
+    (one,), (other,) = short.results, long.results
+    assert (short.failures, long.failures) == ((), ())
+    assert names(tmp_path / "long") == set(other.files)
+    assert {file.removeprefix(one.name) for file in one.files} == {
+        file.removeprefix(other.name) for file in other.files
+    }
+    for file in tmp_path / "short", tmp_path / "long":
+        require_no_error(next(file.glob("*_report.dcm")))
+
+
 def test_only_what_is_asked_for_is_written(exported, series, tmp_path):
     predict(exported, [tmp_path / "in"], tmp_path / "out", formats=["seg"], labelmap=True, overlays=False)
     assert names(tmp_path / "out") == {"in_ct_seg.dcm"}

@@ -41,6 +41,18 @@ def test_the_old_file_stays_when_the_new_one_cannot_take_its_place(tmp_path, mon
     assert names(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "ö" * 127, "a" + "ö" * 127])
+def test_a_file_and_a_folder_may_have_the_longest_name_that_there_is(tmp_path, name):
+    write_text(tmp_path / "files" / name, "new")
+    assert (tmp_path / "files" / name).read_text() == "new"
+    with new_folder(tmp_path / name):
+        pass
+    with new_folder(tmp_path / name, overwrite=True) as folder:
+        (folder / "a").touch()
+    assert names(tmp_path / name) == ["a"]
+    assert names(tmp_path) == sorted(["files", name])
+
+
 def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path):
     write_bytes(tmp_path / "a", b"old")
     with (tmp_path / "a").open("rb") as reader:
