@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +28,12 @@ from medseg_paddle.steps.plan import parse_memory, plan
 from medseg_paddle.steps.plan.choices import choose
 from medseg_paddle.steps.plan.document import recipe_text
 from medseg_paddle.steps.plan.facts import look_at_training_set
-from medseg_paddle.steps.plan.machine import GB, Machine
+from medseg_paddle.steps.plan.machine import GB, Machine, this_machine
 from medseg_paddle.steps.train import train
 
 ISOTROPIC, THICK = (1.0, 1.0, 1.0), (4.0, 1.0, 1.0)
-CPU = Machine("cpu", 2 * GB, "2 GB, for a test", speed=20e9)
-GPU = Machine("gpu", 2 * GB, "2 GB, for a test", speed=None)
+CPU = Machine("cpu", 2 * GB, "2 GB, for a test", speed=20e9, threads=1)
+GPU = Machine("gpu", 2 * GB, "2 GB, for a test", speed=None, threads=1)
 
 
 def prepared(
@@ -315,6 +318,32 @@ def test_the_time_decides_on_the_iterations_of_a_cpu(balls: Path) -> None:
     assert slow.seconds == pytest.approx(1000 * fast.seconds)
     assert (slow.iters, len(slow.notes)) == (1000, 1)
     assert fast.iters * fast.seconds <= 8 * 3600 < 2.5 * fast.iters * fast.seconds or fast.iters == 250_000
+
+
+def test_the_recipe_says_what_the_iterations_were_estimated_from(balls: Path) -> None:
+    facts = look_at_training_set(balls, workers=1)
+    one, two = (choose(facts, replace(CPU, threads=threads)) for threads in (1, 2))
+    assert one.seconds == pytest.approx(2 * two.seconds)
+    said = re.sub(r"\s*# ", " ", recipe_text(two))
+    assert "from 20 thousand million multiplications a second" in said
+    assert "the quickest by processor time, on 2 cores that compute nothing else" in said
+
+
+def test_other_work_on_the_machine_does_not_slow_its_plans() -> None:
+    cores = os.sched_getaffinity(0)
+    busy = []
+    try:
+        os.sched_setaffinity(0, {min(cores)})  # and all that is started here
+        alone = this_machine("cpu", GB)
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+        beside = this_machine("cpu", GB)
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+        os.sched_setaffinity(0, cores)
+    assert 0.6 < beside.speed / alone.speed < 1.7
+    assert beside.threads == alone.threads
 
 
 def test_the_forecast_is_what_a_training_takes(balls: Path, tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from medseg_paddle.core.matrix_product import TRIES, core_speed
 from medseg_paddle.engine.batch_probe import free_on_gpu
+from medseg_paddle.engine.cpu import maths_threads
 from medseg_paddle.engine.inspect_device import inspect_device
 from medseg_paddle.errors import RecipeError, SetupError
 from medseg_paddle.io.memory import free_memory
@@ -21,8 +20,6 @@ USUAL_MEMORY = 8 * GB
 """What nnU-Net plans for unless told otherwise, however much there is."""
 _USED = 0.9  # of what is free, as in `medseg batch-find`
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_SIDE = 768  # of the matrices whose product is timed
-_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,26 @@ class Machine:
     why : str
         Where this number comes from.
     speed : float or None
-        Multiplications a second of a product of matrices; None where nobody measured.
+        Multiplications a second of a product of matrices on one core; None where nobody measured.
+    threads : int
+        Cores that a training computes with.
     """
 
     device: Kind
     memory: int
     why: str
     speed: float | None
+    threads: int
+
+    @property
+    def measured(self) -> str:
+        """How its speed was found, for people; empty where nobody measured."""
+        if self.speed is None:
+            return ""
+        return (
+            f"{self.speed / 1e9:.3g} thousand million multiplications a second, of {TRIES} products of matrices the "
+            f"quickest by processor time, on {self.threads} core{'s' * (self.threads > 1)} that compute nothing else"
+        )
 
 
 def this_machine(device: str = "auto", memory: int | None = None) -> Machine:
@@ -67,9 +77,10 @@ def this_machine(device: str = "auto", memory: int | None = None) -> Machine:
             "device gpu is asked for, but Paddle sees none",
             hint="plan with `--device cpu`; `medseg doctor` shows what is there",
         )
-    speed = measured_speed() if kind == "cpu" else None
+    speed = core_speed() if kind == "cpu" else None
+    threads = maths_threads()
     if memory is not None:
-        return Machine(kind, memory, f"{memory / GB:.3g} GB, as asked for", speed)
+        return Machine(kind, memory, f"{memory / GB:.3g} GB, as asked for", speed, threads)
     free = free_memory() if kind == "cpu" else free_on_gpu(0)
     if free is None:
         raise SetupError(
@@ -77,9 +88,9 @@ def this_machine(device: str = "auto", memory: int | None = None) -> Machine:
         )
     usable = int(_USED * free)
     if usable <= USUAL_MEMORY:
-        return Machine(kind, usable, f"{usable / GB:.3g} GB, nine tenths of what is free now", speed)
+        return Machine(kind, usable, f"{usable / GB:.3g} GB, nine tenths of what is free now", speed, threads)
     why = f"8 GB, for which nnU-Net plans; {free / GB:.3g} GB are free: `--memory` takes more"
-    return Machine(kind, USUAL_MEMORY, why, speed)
+    return Machine(kind, USUAL_MEMORY, why, speed, threads)
 
 
 def parse_memory(text: str) -> int:
@@ -95,14 +106,3 @@ def parse_memory(text: str) -> int:
     if not size:
         raise RecipeError(f"--memory {text}: no size", hint="write for example --memory 8GB")
     return size
-
-
-def measured_speed() -> float:
-    """Multiplications a second of a product of float32 matrices: the quickest of some, in about a tenth of a second."""
-    matrix = np.ones((_SIDE, _SIDE), np.float32)
-    times = []
-    for _ in range(_TRIES):
-        start = time.perf_counter()
-        matrix @ matrix
-        times.append(time.perf_counter() - start)
-    return float(_SIDE**3 / min(times))
