@@ -19,16 +19,18 @@ from medseg_paddle.config import Recipe
 from medseg_paddle.core import Case, LabelSet, sha256
 from medseg_paddle.errors import DataError, SetupError
 from medseg_paddle.io.case_volumes import case_units, read_case_labels, read_case_volumes
-from medseg_paddle.io.files import NoLocksError, whole_file
+from medseg_paddle.io.files import NoLocksError, whole_file, write_text
 from medseg_paddle.preprocess.augment.volume_foreground import ForegroundVoxels
 from medseg_paddle.preprocess.volumes import VolumePreprocessing
 
 FOLDER = "preprocessed"
 _VERSION = 1  # of what is written and of how it is computed; another one makes all cases anew
-_IMAGES, _LABELS, _NOTES = "images", "labels", "notes"
+_IMAGES, _LABELS, _NOTES, _STAMPS = "images", "labels", "notes", "stamps"
+_ENDINGS = {_IMAGES: "npy", _LABELS: "npy", _NOTES: "npz", _STAMPS: "json"}
 _LOCK = ".lock"
 _KEY_DIGITS = 16
-_SPEC = "preprocessing.json"
+SPEC = "preprocessing.json"
+"""Name of the file that says, in a folder of preprocessed volumes, how they were made."""
 _FACTS = "facts"
 
 
@@ -83,12 +85,32 @@ class KeptVolume:
 
 
 @dataclass(frozen=True)
+class OtherVolumes:
+    """Preprocessed cases that this training does not read; another one may.
+
+    Attributes
+    ----------
+    folder : Path
+    size : int
+        Bytes.
+    written : float
+        When the last of them was made, in seconds since 1970.
+    """
+
+    folder: Path
+    size: int
+    written: float
+
+
+@dataclass(frozen=True)
 class VolumeCache:
     """Where the preprocessed cases of a data set are: ``<dataset_root>/preprocessed/<key>``.
 
     The key says how they were preprocessed, the note of each case from which files it was made: a case whose source
     is another one by now counts as missing. Its files are written one by one, the note last, each whole or not at all,
-    so that what is interrupted goes on where it was.
+    so that what is interrupted goes on where it was. Of files with another time than the noted one, as those of a
+    copied data set, the content is compared once, and a stamp beside the note remembers it. The note itself stays as it
+    is, for trainings at work compare it.
 
     Attributes
     ----------
@@ -259,17 +281,31 @@ class VolumeCache:
             It cannot be written.
         """
         with self.writing():
-            for kind in (_IMAGES, _LABELS, _NOTES):
+            for kind in _ENDINGS:
                 for left in (self.folder / kind).rglob(".*.tmp"):
                     left.unlink(missing_ok=True)
-            described = self.folder / _SPEC
+            described = self.folder / SPEC
             if not described.is_file():
                 with whole_file(described) as temporary:
                     temporary.write_text(self._described + "\n", encoding="utf-8")
 
+    def others(self) -> list[OtherVolumes]:
+        """What lies beside the folder, of other ways to preprocess; by name."""
+        found = []
+        for folder in sorted((self.root / FOLDER).iterdir()):
+            if folder == self.folder or not (folder / SPEC).is_file():
+                continue
+            files = []
+            with contextlib.suppress(FileNotFoundError):  # somebody removes it
+                files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+            if files:
+                last = max(one.st_mtime for one in files)
+                found.append(OtherVolumes(folder, sum(one.st_size for one in files), last))
+        return found
+
     def _path(self, kind: str, case: Case) -> Path:
         # Not `with_suffix`: an id may have a dot in it.
-        return self.folder / kind / f"{case.id}.{'npz' if kind == _NOTES else 'npy'}"
+        return self.folder / kind / f"{case.id}.{_ENDINGS[kind]}"
 
     def _note(self, case: Case) -> str | None:
         """What is noted of a case; None where there is none, or none that can be read."""
@@ -286,8 +322,27 @@ class VolumeCache:
         noted = json.loads(note)["source"]
         if noted["units"] != case_units(case):
             return False
-        files = {"image": case.image, "label": case.label}
-        return all(path is not None and _is_same(path, noted[name]) for name, path in files.items())
+        seen = self._stamps(case)
+        now = {
+            name: None if path is None else _known(path, noted[name], seen.get(name))
+            for name, path in (("image", case.image), ("label", case.label))
+        }
+        if not all(
+            stamp is not None and stamp["sha256"] == noted[name]["sha256"] for name, stamp in now.items()
+        ):
+            return False
+        if any(stamp not in (noted[name], seen.get(name)) for name, stamp in now.items()):
+            # Where nobody may write, it is compared at each start.
+            with contextlib.suppress(SetupError):
+                write_text(self._path(_STAMPS, case), json.dumps(now))
+        return True
+
+    def _stamps(self, case: Case) -> dict[str, Any]:
+        """What the files of a case were the last time that their content was compared."""
+        try:
+            return dict(json.loads(self._path(_STAMPS, case).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     @staticmethod
     def _write(path: Path, array: NDArray[Any]) -> None:
@@ -326,17 +381,19 @@ def _stamp(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _is_same(path: Path, noted: dict[str, Any]) -> bool:
-    """Whether a file is what it was; one with the size and the time that it had is not read."""
+def _known(path: Path, noted: dict[str, Any], seen: Any) -> dict[str, Any] | None:
+    """Stamp of a file; one with a size and a time that it had before is not read. None: it is not what was noted."""
     try:
         found = path.stat()
         if found.st_size != noted["size"]:
-            return False
-        if found.st_mtime_ns == noted["mtime_ns"]:
-            return True
-        return bool(_digest(path, found.st_size, found.st_mtime_ns) == noted["sha256"])
+            return None
+        now = {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        for before in (noted, seen):
+            if isinstance(before, dict) and now.items() <= before.items() and "sha256" in before:
+                return before
+        return {**now, "sha256": _digest(path, found.st_size, found.st_mtime_ns)}
     except OSError:
-        return False
+        return None
 
 
 @cache

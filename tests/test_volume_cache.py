@@ -94,7 +94,7 @@ def test_only_what_is_missing_or_of_another_source_is_made_anew(ball_recipe: Rec
     assert np.count_nonzero(kept.label) == np.count_nonzero(label)
 
 
-def test_of_a_copied_data_set_each_file_is_hashed_once_in_a_start(
+def test_of_a_copied_data_set_each_file_is_hashed_once(
     ball_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy has other times: only the content tells that it is the same, and a training asks several times."""
@@ -108,7 +108,72 @@ def test_of_a_copied_data_set_each_file_is_hashed_once_in_a_start(
     for _ in range(3):
         assert cache.lacking(cases) == []
         assert all(cache.facts(case).holds_foreground for case in cases)
-    assert sorted(hashed) == sorted(path for case in cases for path in (case.image, case.label))
+    files = sorted(path for case in cases for path in (case.image, case.label))
+    assert sorted(hashed) == files
+    begin_anew()  # a second start
+    assert cache.lacking(cases) == []
+    assert sorted(hashed) == files
+    os.utime(cases[0].label, ns=(2, 2))
+    begin_anew()
+    assert cache.lacking(cases) == []
+    assert hashed[len(files) :] == [cases[0].label]
+
+
+def begin_anew() -> None:
+    """Forget what a process remembers of files."""
+    volume_cache._digest.cache_clear()
+
+
+def test_a_training_at_work_goes_on_when_files_get_another_time(ball_recipe: Recipe) -> None:
+    cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
+    ready_volumes(ball_recipe, cases)
+    facts = cache.facts(cases[0])
+    os.utime(cases[0].image, ns=(1, 1))
+    begin_anew()
+    ready_volumes(ball_recipe, cases)  # of another training
+    assert cache.open(cases[0], facts).image.size > 0
+
+
+def test_a_file_that_was_changed_in_place_is_noticed_after_a_copy(ball_recipe: Recipe) -> None:
+    """The time is new, the size is as before: what was remembered of the copy must not speak for it."""
+    cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
+    ready_volumes(ball_recipe, cases)
+    os.utime(cases[0].image, ns=(1, 1))
+    assert cache.lacking(cases) == []
+    stamps = cache.folder / "stamps" / f"{cases[0].id}.json"
+    assert stamps.is_file()
+    content = bytearray(cases[0].image.read_bytes())
+    content[-1] ^= 1
+    cases[0].image.write_bytes(content)
+    begin_anew()
+    assert cache.lacking(cases) == [cases[0]]
+    stamps.write_text("{")
+    assert cache.lacking(cases[1:]) == []
+
+
+def test_a_copy_that_nobody_may_write_to_is_compared_each_time(ball_recipe: Recipe) -> None:
+    cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
+    ready_volumes(ball_recipe, cases)
+    os.utime(cases[0].image, ns=(1, 1))
+    (cache.folder / "stamps").touch()  # a file where the folder is to be
+    begin_anew()
+    assert cache.lacking(cases) == []
+
+
+def test_volumes_of_other_recipes_are_named_when_more_are_made(
+    ball_recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases, cache = cases_of(ball_recipe), VolumeCache.of(ball_recipe)
+    ready_volumes(ball_recipe, cases)
+    finer = [f"{name}_dataset.transforms.0.spacing=[1, 1, 1]" for name in ("train", "val")]
+    assert "other ways" not in capsys.readouterr().out
+    ready_volumes(change_recipe(ball_recipe, finer), cases)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{cache.folder.name} (" in said
+    assert "no recipe needs any more" in said
+    assert cache.lacking(cases) == []  # and still there
+    ready_volumes(change_recipe(ball_recipe, finer), cases)
+    assert "other ways" not in capsys.readouterr().out
 
 
 def test_what_a_killed_process_left_is_completed(ball_recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 
 from medseg_paddle.config import Recipe
@@ -17,7 +18,7 @@ from medseg_paddle.io.files import NoLocksError, locked
 from medseg_paddle.io.nifti import NIFTI_SUFFIXES, nifti_grid
 from medseg_paddle.steps.parallel import in_order, with_room
 from medseg_paddle.steps.progress import ProgressBar, say, warn
-from medseg_paddle.volume_cache import VolumeCache
+from medseg_paddle.volume_cache import SPEC, VolumeCache
 
 # A process takes a second or two to start, some volumes to be preprocessed are there sooner.
 _FEW_VOXELS = 20_000_000
@@ -56,6 +57,7 @@ def ready_volumes(recipe: Recipe, cases: Sequence[Case], *, workers: int | None 
         if not missing:
             return
         cache.begin()
+        _say_what_else_is_kept(cache)
         work = _work(cache, missing)
         _require_room(cache, work)
         count = min(len(missing), _suited_workers(work, len(missing)) if workers is None else workers)
@@ -67,6 +69,22 @@ def ready_volumes(recipe: Recipe, cases: Sequence[Case], *, workers: int | None 
             for done, case in enumerate(missing, start=1):
                 next(made)
                 bar.update(done, case.id)
+
+
+def _say_what_else_is_kept(cache: VolumeCache) -> None:
+    """Folders of other recipes are not removed: nobody knows whether a training reads them."""
+    others = cache.others()
+    if not others:
+        return
+    listed = ", ".join(
+        f"{one.folder.name} ({one.size / 1e9:.2g} GB, made until "
+        f"{datetime.fromtimestamp(one.written, timezone.utc).date().isoformat()})"
+        for one in others
+    )
+    say(
+        f"{others[0].folder.parent} also holds volumes that were preprocessed in other ways: {listed}; remove the "
+        f"folders that no recipe needs any more ({SPEC} in each says what it is for)"
+    )
 
 
 def _make(case: Case, *, cache: VolumeCache, threads: int | None) -> None:
