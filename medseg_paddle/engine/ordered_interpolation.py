@@ -16,6 +16,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from medseg_paddle.engine.sizes import numbers_in
+
 _AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}
 _LAYOUTS = (None, "NCW", "NCHW", "NCDHW")
 
@@ -70,17 +72,23 @@ def _size(
 
 def _interpolated(x: paddle.Tensor, size: list[int], corners: bool, mode: int) -> paddle.Tensor:  # noqa: FBT001
     """`x` ``[N, C, ...]`` at another size, axis by axis; in float32, and returned in the dtype of `x`."""
+    place = str(x.place).removeprefix("Place(").removesuffix(")")
     with paddle.amp.auto_cast(enable=False):
         y = x.astype("float32")
         for axis, wanted in enumerate(size, start=2):
             shape = y.shape
-            weights = paddle.to_tensor(_weights(shape[axis], wanted, corners, mode), place=x.place)
+            weights = _weights_at(place, shape[axis], wanted, corners, mode)
             lines = y.reshape([-1, shape[axis], int(np.prod(shape[axis + 1 :]))])
             y = paddle.matmul(weights, lines).reshape([*shape[:axis], wanted, *shape[axis + 1 :]])
         return y.astype(x.dtype)
 
 
 @functools.lru_cache(maxsize=64)
+def _weights_at(place: str, length: int, wanted: int, corners: bool, mode: int) -> paddle.Tensor:  # noqa: FBT001
+    """:func:`_weights` on a device, where a network asks for the same ones in each step."""
+    return paddle.to_tensor(_weights(length, wanted, corners, mode), place=place)
+
+
 def _weights(length: int, wanted: int, corners: bool, mode: int) -> np.ndarray[Any, np.dtype[np.float32]]:  # noqa: FBT001
     """What each of `wanted` places takes from each of `length`, as Paddle's `align_corners` and `align_mode` say."""
     places = np.arange(wanted, dtype=np.float64)
@@ -96,12 +104,3 @@ def _weights(length: int, wanted: int, corners: bool, mode: int) -> np.ndarray[A
     weights[row, before] = 1 - share
     weights[row, np.minimum(before + 1, length - 1)] += share
     return weights
-
-
-def numbers_in(value: Any) -> list[float]:
-    """A number, a tensor of them, or a list of either, as a list of numbers."""
-    if isinstance(value, (list, tuple)):
-        return [number for one in value for number in numbers_in(one)]
-    return [
-        float(number) for number in np.ravel(value.numpy() if isinstance(value, paddle.Tensor) else value)
-    ]

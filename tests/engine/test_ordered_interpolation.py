@@ -92,6 +92,28 @@ def test_the_type_of_numbers_stays() -> None:
         )
 
 
+def test_a_network_s_matrices_are_brought_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(1, 2, 17, 19)).astype(np.float32)
+    function, wanted = Watched().function, {"size": [23, 29], "mode": "bilinear"}
+    given, brought, to_tensor = paddle.to_tensor(x), [], paddle.to_tensor
+    monkeypatch.setattr(
+        paddle,
+        "to_tensor",
+        lambda *words, **named: brought.append(named["place"]) or to_tensor(*words, **named),
+    )
+    for _ in range(3):
+        first = function(given, **wanted)
+    assert brought == ["cpu", "cpu"]
+    function(given, align_corners=True, **wanted)
+    assert len(brought) == 4
+    for side in range(30, 80):  # images of all sizes, as in validation
+        function(given, size=[side, side], mode="bilinear")
+    again = function(given, **wanted)
+    assert len(brought) == 4 + 2 * 50 + 2
+    np.testing.assert_array_equal(again.numpy(), first.numpy())
+    np.testing.assert_allclose(again.numpy(), PADDLES(given, **wanted).numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_networks_and_losses_of_lower_outputs_take_it_and_learn_the_same(
     dimensions: int, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from medseg_paddle.engine.onednn.normalization import Groups, Statistics, normal
 from medseg_paddle.engine.onednn.operators import convolve
 from medseg_paddle.engine.onednn.runtime import runtime
 from medseg_paddle.engine.onednn.trial import require_bf16, require_right_results
-from medseg_paddle.engine.ordered_interpolation import numbers_in
+from medseg_paddle.engine.sizes import numbers_in
 
 _CONVOLUTIONS = (nn.Conv2D, nn.Conv3D)
 _TRANSPOSED = (nn.Conv2DTranspose, nn.Conv3DTranspose)
