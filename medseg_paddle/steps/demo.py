@@ -27,7 +27,8 @@ from medseg_paddle.metrics.report import Report
 from medseg_paddle.steps.evaluate import evaluate
 from medseg_paddle.steps.export import export
 from medseg_paddle.steps.phantom import phantom
-from medseg_paddle.steps.predict import PredictionSummary, predict
+from medseg_paddle.steps.predict import predict
+from medseg_paddle.steps.predict_summary import PredictionSummary
 from medseg_paddle.steps.prepare import prepare
 from medseg_paddle.steps.train import train
 

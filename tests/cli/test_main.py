@@ -14,7 +14,7 @@ from medseg_paddle.core import LabelSet
 from medseg_paddle.errors import DataError, ModelError, RecipeError, SetupError
 from medseg_paddle.metrics.overlap import CaseCounts
 from medseg_paddle.metrics.report import Report
-from medseg_paddle.steps.predict import ClassExtent, PredictionSummary, Result
+from medseg_paddle.steps.predict_summary import ClassExtent, PredictionSummary, Result
 
 
 @pytest.fixture
