@@ -59,6 +59,8 @@ def main() -> None:
                 )
         losses.set(title=name, ylabel="loss", xlabel="iteration")
         scores.set(title=f"{name}, validation", ylabel=runs[0].recipe.selection.name, xlabel="iteration")
+        losses.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        losses.yaxis.set_major_formatter("{x:g}")
         losses.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         losses.legend(fontsize="small")
         for axes in (losses, scores):
