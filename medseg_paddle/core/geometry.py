@@ -17,6 +17,8 @@ Plane = Literal["axial", "coronal", "sagittal", "oblique"]
 # Of the patient axis across the slices: 0 to the left, 1 to the back, 2 to the head.
 _PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")
 _OBLIQUE_DEGREES = 30.0  # brain scans along the skull base are tilted by some 20 degrees, and called axial
+# From the origin of the patient's frame, mm: NIfTI's numbers of 32 bits hold a place to 0.01 mm up to here.
+FARTHEST_MM = 1e5
 _TOWARDS = ("LR", "PA", "SI")  # of each patient axis: where it points to, and the opposite
 
 
@@ -93,7 +95,7 @@ class Geometry:
     Raises
     ------
     DataError
-        The affine is singular or not finite, or an axis has no voxel.
+        The affine is singular or not finite, an axis has no voxel, or a voxel lies more than `FARTHEST_MM` away.
     """
 
     shape: tuple[int, int, int]
@@ -105,16 +107,22 @@ class Geometry:
         if (
             affine.shape != (4, 4)
             or not np.isfinite(affine).all()
+            or np.abs(affine).max() > FARTHEST_MM
             or abs(np.linalg.det(affine[:3, :3])) < 1e-9
         ):
             raise DataError(
-                "the image's geometry is not a valid grid (affine singular or not finite)",
+                "the image's geometry is not a valid grid (affine singular, not finite or beyond measure)",
                 hint="check pixel spacing, orientation and position of the source",
             )
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise DataError(
                 f"the image's geometry is not a valid grid ({' x '.join(str(side) for side in self.shape)} voxels)",
                 hint="a volume has three axes, each with one voxel at least",
+            )
+        if not np.abs(corners(self.shape) @ affine[:3, :3].T + affine[:3, 3]).max() <= FARTHEST_MM:
+            raise DataError(
+                f"the image's geometry is not a valid grid (voxels more than {FARTHEST_MM / 1e3:g} m away)",
+                hint="check pixel spacing, orientation and position of the source",
             )
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
@@ -263,6 +271,27 @@ class Geometry:
 def corners(shape: Sequence[int]) -> NDArray[np.intp]:
     """Indices of the outermost voxels of a grid, shape (8, 3)."""
     return np.array(list(product(*((0, length - 1) for length in shape))))
+
+
+def straightened(geometry: Geometry) -> tuple[NDArray[np.float64], float]:
+    """The grid whose slices follow their normal, through the middle of the line that they follow.
+
+    Positions of slices are often rounded, so that they move a little aside of their normal.
+
+    Returns
+    -------
+    affine : ndarray, shape (4, 4)
+    apart : float
+        Mm by which it puts a corner elsewhere, at the most.
+    """
+    slices, rows, columns = geometry.affine[:3, :3].T
+    normal = np.cross(columns, rows)
+    normal /= np.linalg.norm(normal)
+    affine = geometry.affine.copy()
+    affine[:3, 0] = normal * (slices @ normal)
+    affine[:3, 3] += (geometry.shape[0] - 1) / 2 * (slices - affine[:3, 0])
+    moved = corners(geometry.shape) @ (affine - geometry.affine)[:3, :3].T + (affine - geometry.affine)[:3, 3]
+    return affine, float(np.linalg.norm(moved, axis=1).max())
 
 
 def parse_axis_codes(codes: str) -> list[tuple[int, bool]]:

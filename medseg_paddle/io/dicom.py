@@ -137,7 +137,7 @@ def files_below(folder: Path) -> list[Path]:
     Raises
     ------
     DataError
-        There is no such folder, or one below it cannot be read.
+        There is no such folder, or one below it cannot be read; a link leads nowhere.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="name the folder that holds the series' files")
@@ -148,8 +148,19 @@ def files_below(folder: Path) -> list[Path]:
             hint="check the folder's permissions, or name a folder without it",
         ) from error
 
-    found = (Path(parent) / name for parent, _, names in os.walk(folder, onerror=refuse) for name in names)
-    return [path for path in sorted(found) if path.is_file() and path.name[0] != "."]
+    found = [
+        Path(parent) / name
+        for parent, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if name[0] != "."
+    ]
+    for path in found:
+        if path.is_symlink() and not path.exists():
+            raise DataError(
+                f"{path} is a link that leads nowhere: a slice may be missing",
+                hint="copy the file that it stands for, or remove the link",
+            )
+    return [path for path in sorted(found) if path.is_file()]
 
 
 def group_by_series(

@@ -27,6 +27,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from medseg_paddle.core import FARTHEST_MM
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom_file import COSINE_TOLERANCE
 from medseg_paddle.io.dicom_frames import frames_of
@@ -51,6 +52,10 @@ _MOST_INFLATED = MEMORY // 2
 
 # How a file without preamble begins: group 2, or group 8 in either byte order, and a low element number.
 _BARE = re.compile(rb"(?:[\x02\x08]\x00[\x00-\x20]\x00|\x00[\x02\x08]\x00[\x00-\x20])(?s:....)")
+# What float32 holds: beyond, values overflow, become 0, or neighbours become one.
+_LEAST_SLOPE = 1e-30
+_MOST_INTERCEPT = 2.0**23  # slopes
+
 _UID = re.compile(r"[0-9.]{1,64}")
 
 # What pydicom raises on damaged files and values.
@@ -88,7 +93,7 @@ def _glance(path: Path) -> dict[str, Any]:
         if kind and "Rows" not in header and "Image Storage" not in name:
             return {"what": f"no image ({name})"}
         said = [text(header, "Modality"), text(header, "SeriesDescription") or "-"]
-        if "LOCALIZER" in _image_type(header):
+        if "LOCALIZER" in _types(header, "ImageType"):
             said.append("(localizer)")
     if not _UID.fullmatch(uid):
         what = (
@@ -134,8 +139,8 @@ def rasters(job: Job, paths: Sequence[str]) -> list[dict[str, Any]]:
 def _raster(header: Header, path: Path, index: int, count: int) -> dict[str, Any]:
     slope, intercept = _rescale(header, path)
     is_ct = text(header, "Modality") == "CT"
-    bits, allocated = _integer(header, "BitsStored"), _integer(header, "BitsAllocated")
-    if not 1 <= bits <= min(32, allocated) or _integer(header, "HighBit") != bits - 1:
+    bits, allocated = _integer(header, "BitsStored", path), _integer(header, "BitsAllocated", path)
+    if not 1 <= bits <= min(32, allocated) or _integer(header, "HighBit", path) != bits - 1:
         raise DataError(
             f"{path}: {bits} bits stored of {allocated} with high bit {header.get('HighBit')} is not read",
             hint="export the series with 16 allocated bits",
@@ -149,8 +154,8 @@ def _raster(header: Header, path: Path, index: int, count: int) -> dict[str, Any
             f"{text(header, 'PhotometricInterpretation')}, PresentationLUTShape {shape})",
             hint="export it again from the archive",
         )
-    size = (_integer(header, "Rows"), _integer(header, "Columns"))
-    signed = bool(_integer(header, "PixelRepresentation"))
+    size = (_integer(header, "Rows", path), _integer(header, "Columns", path))
+    signed = bool(_integer(header, "PixelRepresentation", path))
     return {
         "path": str(path),
         "frame": index,
@@ -182,6 +187,7 @@ def _padding(header: Header, bits: int, *, signed: bool) -> tuple[int, int] | No
 
 
 def _slice(header: Header, path: Path, index: int, count: int) -> dict[str, Any]:
+    _require_no_localizer(header, "FrameType", path)
     raster = _raster(header, path, index, count)
     if raster["inverted"] and raster["units"] != "HU":
         raise DataError(
@@ -195,6 +201,12 @@ def _slice(header: Header, path: Path, index: int, count: int) -> dict[str, Any]
         raise DataError(
             f"{path}: PixelSpacing {spacing[0]:g} x {spacing[1]:g} mm must be above 0",
             hint="export the series again from the archive; the spacing cannot be guessed",
+        )
+    if max(np.abs(position).max(), spacing.max()) > FARTHEST_MM:
+        raise DataError(
+            f"{path}: ImagePositionPatient {position.tolist()} or PixelSpacing {spacing.tolist()} is beyond "
+            "any patient",
+            hint="export the series again from the archive; it cannot be guessed",
         )
     across, down = orientation[:3], orientation[3:]
     lengths = np.array([np.linalg.norm(across), np.linalg.norm(down)])
@@ -282,20 +294,26 @@ def _require_plain_image(header: pydicom.Dataset, path: Path) -> None:
             f"{path} is an image without its size (Rows, Columns), likely cut short",
             hint="copy the file again from its source, or export the series again",
         )
-    if "LOCALIZER" in _image_type(header):
-        raise DataError(
-            f"{path} is a localizer (scout view)", hint="leave localizers out of the series' folder"
-        )
+    _require_no_localizer(header, "ImageType", path)
     photometric = text(header, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or int(header.get("SamplesPerPixel") or 1) != 1:
         raise DataError(
-            f"{path} is a {photometric or 'unstated'} picture (a colour or screen capture), not a grey scan",
+            f"{path} is a {photometric} picture (a colour or screen capture), not a grey scan"
+            if photometric
+            else f"{path} does not say what its pixels are (PhotometricInterpretation is missing)",
             hint="leave captures and reports out of the series' folder",
         )
     if "ModalityLUTSequence" in header:
         raise DataError(
             f"{path} scales its values by a table (ModalityLUTSequence)",
             hint="export it with slope and intercept",
+        )
+
+
+def _require_no_localizer(header: Header, keyword: str, path: Path) -> None:
+    if "LOCALIZER" in _types(header, keyword):
+        raise DataError(
+            f"{path} is a localizer (scout view)", hint="leave localizers out of the series' folder"
         )
 
 
@@ -307,8 +325,8 @@ def _require_one_frame(header: pydicom.Dataset, path: Path) -> None:
         )
 
 
-def _image_type(header: pydicom.Dataset) -> list[str]:
-    return [str(part).upper() for part in header.get("ImageType") or ()]
+def _types(header: Header, keyword: str) -> list[str]:
+    return [str(part).upper() for part in header.get(keyword) or ()]
 
 
 def _rescale(header: Header, path: Path) -> tuple[float, float]:
@@ -321,6 +339,14 @@ def _rescale(header: Header, path: Path) -> tuple[float, float]:
     if slope == 0:
         raise DataError(
             f"{path}: RescaleSlope 0 turns every value into {intercept:g}",
+            hint="export the series again from the archive",
+        )
+    if not (
+        _LEAST_SLOPE <= abs(slope) <= 1 / _LEAST_SLOPE and abs(intercept) <= _MOST_INTERCEPT * abs(slope)
+    ):
+        raise DataError(
+            f"{path}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} turn stored values into numbers that "
+            "32 bits do not tell apart",
             hint="export the series again from the archive",
         )
     return slope, intercept
@@ -339,9 +365,14 @@ def _numbers(header: Header, keyword: str, count: int, path: Path) -> NDArray[np
     return values
 
 
-def _integer(header: Header, keyword: str) -> int:
+def _integer(header: Header, keyword: str, path: Path) -> int:
     value: Any = header.get(keyword)
-    return int(value)
+    if not isinstance(value, int):
+        raise DataError(
+            f"{path}: {keyword} is missing or no whole number",
+            hint="copy the file again from its source, or export the series again",
+        )
+    return value
 
 
 def text(header: Header, keyword: str) -> str:

@@ -146,10 +146,11 @@ def nrrd_segment_names(path: Path) -> dict[int, str]:
 
 
 def _require_square_axes(path: Path, axes: NDArray[np.float64]) -> None:
-    lengths = np.linalg.norm(axes, axis=1)
-    if not np.isfinite(axes).all() or not (lengths > 0).all():
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(axes, axis=1)
+    if not np.isfinite(lengths).all() or not (lengths > 0).all():
         raise DataError(
-            f"{path}: spacing {' x '.join(f'{length:g}' for length in lengths)} mm must be above 0",
+            f"{path}: spacing {' x '.join(f'{length:g}' for length in lengths)} mm must be finite and above 0",
             hint="export the volume again from its source; the spacing cannot be guessed",
         )
     cosines = (axes / lengths[:, None]) @ (axes / lengths[:, None]).T

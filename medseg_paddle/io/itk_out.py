@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry, corners
+from medseg_paddle.core import Geometry, straightened
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.files import whole_file
 from medseg_paddle.io.sliced import SlicedVolume
@@ -99,27 +99,16 @@ def write_meta_slices(path: Path, volume: SlicedVolume) -> None:
 
 
 def _square(path: Path, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps of the three indices in mm, fastest first and at right angles, and the place of the first voxel.
-
-    Positions of slices are often rounded, so that they move a little aside of their normal. The line that they follow
-    is replaced by the normal through its middle.
-    """
-    steps = geometry.affine[:3, :3].T[::-1]
-    columns, rows, slices = steps
-    normal = np.cross(columns, rows)
-    normal /= np.linalg.norm(normal)
-    straight = np.array([columns, rows, normal * (slices @ normal)])
-    middle = (geometry.shape[0] - 1) / 2
-    origin = geometry.affine[:3, 3] + middle * (slices - straight[2])
-    ends = corners(geometry.shape[::-1])
-    apart = np.linalg.norm(ends @ (straight - steps) + origin - geometry.affine[:3, 3], axis=1).max()
+    """Steps of the three indices in mm, fastest first and at right angles, and the place of the first voxel."""
+    straight, apart = straightened(geometry)
+    columns, rows = geometry.affine[:3, 2], geometry.affine[:3, 1]
     cosine = abs(columns @ rows) / (np.linalg.norm(columns) * np.linalg.norm(rows))
     if apart > _SHEAR_TOLERANCE_MM or cosine > 1e-3:
         raise DataError(
             f"the volume's axes are not at right angles (up to {apart:.2g} mm off), which {path.suffix} does not hold",
             hint="write NIfTI (.nii.gz), which does; or, from DICOM, move the slices onto a straight grid (--untilt)",
         )
-    return straight, origin
+    return straight[:3, 2::-1].T, straight[:3, 3]
 
 
 def _vector(values: NDArray[np.float64]) -> str:

@@ -24,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from medseg_paddle.core import Geometry, LabelMap, Volume, corners
+from medseg_paddle.core import Geometry, LabelMap, Volume, corners, straightened
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.files import whole_file, write_bytes
 from medseg_paddle.io.limits import copy_values, plain_blocks, require_amount, require_bytes
@@ -40,6 +40,7 @@ _REVERSE_INDEX = np.eye(4)[[2, 1, 0, 3]]
 
 _FORMS_TOLERANCE_MM = 0.1
 _QFORM_TOLERANCE_MM = 0.01
+_SHEAR = 1e-6  # of a slice distance: beyond float32
 _VALUES_START = 352  # after the header and four bytes that say "no extensions" (nifti1.h)
 _LONGEST_SIDE = 2**15 - 1  # of 16 bits with a sign (nifti1.h, dim)
 _LONGEST_EXTENSIONS = 1 << 24
@@ -187,9 +188,12 @@ def _image(array: NDArray[Any], geometry: Geometry) -> Any:
     image = nib.Nifti1Image(array, affine, dtype=array.dtype)
     image.set_sform(affine, code="scanner")
     # A qform holds no shear (of rounded positions), and turns by nearly 180 degrees only coarsely (_turn_rounding):
-    # where it would put a voxel elsewhere, the sform speaks alone.
-    image.set_qform(affine, code="scanner")
-    if _forms_apart(image) > _QFORM_TOLERANCE_MM:
+    # where it would put a voxel elsewhere, the sform speaks alone. But programs built on ITK open no file that has a
+    # sheared sform alone, so there it may be as far off as two forms that are taken for one.
+    straight, _ = straightened(geometry)
+    image.set_qform(_RAS_TO_LPS @ straight @ _REVERSE_INDEX, code="scanner")
+    sheared = np.abs(straight - geometry.affine)[:3, 0].max() > _SHEAR * geometry.spacing[0]
+    if _forms_apart(image) > (_FORMS_TOLERANCE_MM if sheared else _QFORM_TOLERANCE_MM):
         image.set_qform(affine, code="unknown")
     image.header.set_xyzt_units("mm")
     return image
@@ -286,7 +290,8 @@ def _require_near_values(path: Path) -> None:
 
 def _require_plain_header(image: Any, path: Path, most_axes: int) -> None:
     header = image.header
-    if not 3 <= len(image.shape) <= most_axes:
+    # Some programs write every volume with a fourth axis of length 1.
+    if len(image.shape) not in (3, 4) or math.prod(image.shape[most_axes:]) != 1:
         raise DataError(
             f"{path} has shape {image.shape}, three dimensions are read",
             hint="save each time point or channel as a volume of its own",

@@ -14,6 +14,7 @@ from medseg_paddle.errors import DataError
 
 _LARGE = 8
 _INTEGERS = (np.dtype(np.int16), np.dtype(np.uint16), np.dtype(np.int32))
+_WIDEST = np.iinfo(np.int32)
 
 
 class Slices(Protocol):
@@ -76,8 +77,8 @@ class ArraySlices:
 def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, keep: bool) -> SlicedVolume:
     """A volume with the smallest type that holds all its values.
 
-    Whole numbers: int16, uint16 or int32, whichever is the first that holds them. Others: float32, or float64 where a
-    file of float64 has a value that float32 does not hold.
+    Whole numbers: int16, uint16 or int32, whichever is the first that holds them, else float64. Others: float32, or
+    float64 where a file of float64 has a value that float32 does not hold.
 
     Parameters
     ----------
@@ -110,6 +111,8 @@ def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, ke
             is_whole = is_whole and bool((values == np.rint(values)).all())
             with np.errstate(over="ignore"):
                 fits = fits and bool((values.astype(np.float32) == values).all())
+        else:
+            fits = fits and bool(_WIDEST.min <= values.min() and values.max() <= _WIDEST.max)
         low, high = min(low, float(values.min())), max(high, float(values.max()))
     if is_whole:
         for kind in _INTEGERS:
@@ -117,5 +120,5 @@ def settled(source: str, slices: Slices, geometry: Geometry, units: Units, *, ke
                 return SlicedVolume(slices, geometry, units, kind)
         if keep and first.kind in "iu":
             return SlicedVolume(slices, geometry, units, first)
-    exact = np.float32 if fits or not keep else np.float64
+    exact = np.float32 if fits or not (keep or is_whole) else np.float64
     return SlicedVolume(slices, geometry, units, np.dtype(exact))

@@ -14,6 +14,9 @@ from typing_extensions import Self
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.files import temporary_file
 
+_LARGE = 8  # bytes: integers that a scale may take beyond 64 bits
+_MOST_SCALE = 2.0**30  # which takes those of 32 bits to less than 2**63
+
 
 @dataclass(frozen=True)
 class StoredSlice:
@@ -26,8 +29,12 @@ class StoredSlice:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all values are whole numbers, whatever is stored."""
-        return self.dtype.kind in "iu" and self.slope.is_integer() and self.intercept.is_integer()
+        """Whether all values are whole numbers of 64 bits, whatever is stored."""
+        return (
+            self.dtype.kind in "iu"
+            and self.dtype.itemsize < _LARGE
+            and all(one.is_integer() and abs(one) < _MOST_SCALE for one in (self.slope, self.intercept))
+        )
 
 
 class StoredSlices:

@@ -270,14 +270,25 @@ def _chosen(source: Path, found: _Sorted, wishes: Wishes) -> list[Glance]:
     """Files of the series to read."""
     listed = list_series([(members[0], len(members)) for members in found.series.values()])
     if not found.series:
-        several = f", but {len(found.segmentations)} segmentations" if found.segmentations else ""
-        raise DataError(
-            f"{source}: no DICOM image in it{several}",
-            hint="name one of the segmentations' files"
-            if several
-            else "name a DICOM file, the folder or zip archive that holds a series, or a volume "
-            "(.nii, .nii.gz, .nrrd, .mha)",
+        volumes = [one.path for one in found.others if is_volume(one.path)]
+        several, hint = (
+            "",
+            (
+                "name a DICOM file, the folder or zip archive that holds a series, or a volume "
+                "(.nii, .nii.gz, .nrrd, .mha)"
+            ),
         )
+        if found.segmentations:
+            several, hint = (
+                f", but {len(found.segmentations)} segmentations",
+                "name one of the segmentations' files",
+            )
+        elif volumes:
+            several, hint = (
+                f", but {len(volumes)} volume(s): {_named(volumes)}",
+                "name the volume's file; of an archive, unpack it first, or leave other files out of it",
+            )
+        raise DataError(f"{source}: no DICOM image in it{several}", hint=hint)
     if wishes.series is not None:
         if wishes.series not in found.series:
             raise DataError(
@@ -303,11 +314,12 @@ def _left(found: _Sorted, chosen: Sequence[Glance]) -> list[str]:
         ("of another series", [one.path for many in found.series.values() for one in many if many != chosen]),
     ):
         if paths:
-            named = ", ".join(str(path) for path in paths[:_MOST_NAMED]) + ", ..." * (
-                len(paths) > _MOST_NAMED
-            )
-            notes.append(f"{len(paths)} file(s) passed over, {what}: {named}")
+            notes.append(f"{len(paths)} file(s) passed over, {what}: {_named(paths)}")
     return notes
+
+
+def _named(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths[:_MOST_NAMED]) + ", ..." * (len(paths) > _MOST_NAMED)
 
 
 def _require_no_wishes(source: Path, wishes: Wishes) -> None:

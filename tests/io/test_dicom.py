@@ -126,6 +126,26 @@ def test_rounded_positions_are_taken_and_uneven_ones_are_not(tmp_path, step, jit
         assert "spacing elsewhere 2.5 mm" in refused(folder)
 
 
+@pytest.mark.parametrize(
+    ("heights", "words"),
+    [
+        # Each gap is within rounding of the usual one, and half the slices would lie elsewhere than they do.
+        ([*np.arange(10), *(9 + 1.09 * np.arange(1, 11))], "gaps from 1 to 1.09 mm"),
+        (np.cumsum(np.linspace(1, 1.15, 20)), "add up to"),
+        # A missing slice of a micro-CT is less than a tenth of a millimetre.
+        ([0, 0.05, 0.1, 0.2, 0.25], "a gap of 0.1 mm between slices 3 and 4"),
+    ],
+)
+def test_small_differences_that_add_up_are_refused(tmp_path, heights, words):
+    assert words in refused(save(tmp_path, *[make_slice(round(float(z), 4)) for z in heights]))
+
+
+def test_a_link_that_leads_nowhere_may_be_a_slice(tmp_path):
+    folder = save(tmp_path, make_slice(0), make_slice(1))
+    (folder / "2").symlink_to(tmp_path / "gone")
+    assert "leads nowhere" in refused(folder)
+
+
 def test_doubled_slices_are_refused_with_both_names(tmp_path):
     message = refused(save(tmp_path, *[make_slice(z) for z in (0, 2.5, 2.5, 5)]))
     assert "1.dcm" in message
@@ -187,6 +207,14 @@ def test_mixed_slices_are_refused(tmp_path, changes, words):
         ({"NumberOfFrames": 3}, "multi-frame"),
         ({"PixelData": b"\0" * 8}, "truncated"),
         ({"HighBit": 11}, "high bit"),
+        # 64 bits overflow; float32 is infinite, 0, or one number for all.
+        ({"RescaleSlope": "1e308"}, "do not tell apart"),
+        ({"RescaleSlope": "-1e-300"}, "do not tell apart"),
+        ({"RescaleIntercept": "1e30"}, "do not tell apart"),
+        ({"ImagePositionPatient": ["1e300", "0", "0"]}, "beyond any patient"),
+        ({"PixelSpacing": ["1e30", "1"]}, "beyond any patient"),
+        ({"PixelRepresentation": None}, "PixelRepresentation is missing"),
+        ({"PhotometricInterpretation": None}, "PhotometricInterpretation is missing"),
     ],
 )
 def test_what_is_in_doubt_is_refused_with_the_file_and_the_reason(tmp_path, changes, words):

@@ -179,6 +179,14 @@ def test_time_points_of_an_enhanced_object_are_told_and_chosen(tmp_path):
     assert "part 3 is asked for" in refused(paths, part=3)
 
 
+def test_a_frame_that_is_a_localizer_is_refused(tmp_path):
+    ds = enhanced([(0, 0, 0), (0, 0, 5)])
+    kind = Dataset()
+    kind.FrameType = ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]
+    ds.PerFrameFunctionalGroupsSequence[0].CTImageFrameTypeSequence = [kind]
+    assert "localizer" in refused(save(tmp_path / "x", ds))
+
+
 def test_an_enhanced_object_with_a_forged_number_of_frames_is_refused(tmp_path):
     paths = save(tmp_path / "x", enhanced([(0, 0, 0), (0, 0, 5)], frames=4))
     assert "declares 4 frames and describes 2" in refused(paths)

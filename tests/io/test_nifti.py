@@ -80,14 +80,14 @@ def test_writing_is_repeatable_to_the_byte(tmp_path):
 
 def test_a_sheared_grid_is_left_to_the_sform(tmp_path):
     affine = np.eye(4)
-    affine[0, 2] = 0.2
+    affine[0, 2] = 0.6
     write_label_nifti(
         tmp_path / "a.nii", LabelMap(np.ones((2, 2, 2), np.uint8), Geometry((2, 2, 2), affine), LABELS)
     )
     image = nib.load(tmp_path / "a.nii")
     assert int(image.header["qform_code"]) == 0
-    # Our column step (0.2, 0, 1) LPS is NIfTI's i step (-0.2, 0, 1) RAS.
-    assert image.get_sform()[:3, 0] == pytest.approx([-0.2, 0, 1])
+    # Our column step (0.6, 0, 1) LPS is NIfTI's i step (-0.6, 0, 1) RAS.
+    assert image.get_sform()[:3, 0] == pytest.approx([-0.6, 0, 1])
 
 
 @pytest.mark.parametrize("tilt", [1e-4, 3e-4, 1e-3, 0.1])

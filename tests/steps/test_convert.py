@@ -360,6 +360,58 @@ def test_integers_of_eight_bytes_keep_their_digits(tmp_path):
     assert (np.asarray(nib.load(tmp_path / "b.nii").dataobj) == values).all()
 
 
+def test_whole_numbers_beyond_32_bits_are_kept(tmp_path):
+    values = 4_000_000_000 + np.arange(ROWS * COLUMNS)
+    one = ct(0, BitsAllocated=32, BitsStored=32, HighBit=31, RescaleIntercept=0)
+    one.PixelData = values.astype("<u4").tobytes()
+    convert(save(tmp_path / "x", one), tmp_path / "a.nii")
+    assert np.asarray(nib.load(tmp_path / "a.nii").dataobj)[:, :, 0].T.ravel().tolist() == values.tolist()
+
+
+def test_a_fourth_axis_of_length_one_is_none(tmp_path, refused):
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nib.save(nib.Nifti1Image(values[..., None], np.eye(4)), tmp_path / "a.nii.gz")
+    convert(tmp_path / "a.nii.gz", tmp_path / "b.nii")
+    assert (np.asarray(nib.load(tmp_path / "b.nii").dataobj) == values).all()
+    nib.save(nib.Nifti1Image(np.stack([values] * 2, axis=-1), np.eye(4)), tmp_path / "c.nii.gz")
+    assert "three dimensions" in refused(tmp_path / "c.nii.gz")
+
+
+def test_itk_opens_a_nifti_of_rounded_positions(tmp_path):
+    """ITK reads no file whose sform is sheared unless a qform stands beside it."""
+    slices = [ct(z, np.full(ROWS * COLUMNS, z)) for z in range(0, 60, 2)]
+    for one in slices[15:]:  # a little along the rows, too
+        x, y, z = one.ImagePositionPatient
+        one.ImagePositionPatient = [round(float(x) + 0.1, 1), round(float(y) + 0.1, 1), z]
+    convert(save(tmp_path / "x", *slices), tmp_path / "a.nii")
+    image = sitk.ReadImage(str(tmp_path / "a.nii"))
+    for number, one in enumerate(slices):
+        stands = np.array(one.ImagePositionPatient, float)
+        _, place = lps(tmp_path / "a.nii", np.array([0, 0, number]))
+        assert image[0, 0, number] == 2 * number - 1024
+        assert np.linalg.norm(place - stands) < 0.1
+        assert np.linalg.norm(image.TransformIndexToPhysicalPoint([0, 0, number]) - stands) < 0.1
+
+
+@pytest.mark.parametrize(("origin", "step"), [("(1e300,2,3)", "2"), ("(1,2,3)", "2e300"), ("(1e7,2,3)", "2")])
+def test_a_place_beyond_measure_is_refused(tmp_path, refused, origin, step):
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 2 2 2\nendian: little\n"
+        f"space directions: (1,0,0) (0,1,0) (0,0,{step})\nencoding: raw\nspace origin: {origin}\n\n"
+    )
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(16))
+    assert "Warning" not in refused(tmp_path / "a.nrrd")
+
+
+def test_volumes_where_dicom_is_expected_are_named(tmp_path, refused):
+    folder = tmp_path / "x"
+    folder.mkdir()
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)), folder / "a.nii.gz")
+    message = refused(folder)
+    assert "1 volume(s)" in message
+    assert "a.nii.gz" in message
+
+
 def test_a_side_that_nifti_cannot_count_is_refused(tmp_path, refused):
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 2, 40_000), np.int16)), str(tmp_path / "a.nrrd"))
     assert "32,767" in refused(tmp_path / "a.nrrd")
