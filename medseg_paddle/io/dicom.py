@@ -18,6 +18,7 @@ from medseg_paddle.io.limits import require_amount
 from medseg_paddle.io.sliced import SlicedVolume, settled
 from medseg_paddle.io.stored import StoredSlices
 from medseg_paddle.io.straight import Straightened
+from medseg_paddle.io.voxels import grid_of
 
 # Files with these endings promise to be DICOM; one that is not is an error and no stray file.
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -217,7 +218,7 @@ def open_series(paths: Sequence[Path], allowed: Allowed = NOTHING) -> Iterator[O
     with read_stored(rasters) as stored:
         padding = _padding_value(rasters)
         slices: StoredSlices | Straightened = stored
-        geometry, notes = Geometry(shape, ordered.affine, first.reference), ordered.notes
+        geometry, notes = grid_of(first.path, shape, ordered.affine, first.reference), ordered.notes
         if ordered.is_crooked:
             air = AIR_HU if first.raster.units == "HU" else 0.0
             slices = Straightened(

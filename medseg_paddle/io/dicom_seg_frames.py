@@ -21,6 +21,7 @@ from medseg_paddle.io.dicom_file import COSINE_TOLERANCE
 from medseg_paddle.io.dicom_header import SEGMENTATION_CLASSES, damage_refused, require_header, text
 from medseg_paddle.io.isolated import Job
 from medseg_paddle.io.limits import require_amount
+from medseg_paddle.io.voxels import grid_of
 
 # Of a voxel. Frames repeat their slices' positions, so more is another grid: half a voxel is the usual mistake.
 _GRID_TOLERANCE = 0.25
@@ -139,7 +140,7 @@ def _own_grid(header: pydicom.Dataset, path: Path) -> Geometry:
     affine[:3, 1], affine[:3, 2] = orientation[3:] * spacing[0], orientation[:3] * spacing[1]
     affine[:3, 3] = places[order[0]]
     # Whether the frames do lie on this grid is asked of each one (_slice_index).
-    return Geometry((slices, int(header.Rows), int(header.Columns)), affine)
+    return grid_of(path, (slices, int(header.Rows), int(header.Columns)), affine)
 
 
 def _frame_distance(measures: pydicom.Dataset, gaps: NDArray[np.float64], path: Path) -> float:

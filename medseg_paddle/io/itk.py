@@ -24,6 +24,7 @@ from medseg_paddle.core import Geometry
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.limits import copy_values, inflated_blocks, plain_blocks, require_amount, require_bytes
 from medseg_paddle.io.stored import StoredSlices
+from medseg_paddle.io.voxels import grid_of
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
@@ -110,20 +111,13 @@ def open_itk(path: Path) -> Iterator[tuple[StoredSlices, Geometry]]:
     affine[:3, :3] = header.axes[::-1].T
     affine[:3, 3] = header.origin
     columns, rows, count = header.sizes
-    geometry = _geometry(path, (count, rows, columns), affine)
+    geometry = grid_of(path, (count, rows, columns), affine)
     with StoredSlices.collected((rows, columns), count, header.dtype) as slices:
         with header.data.open("rb") as stream:
             stream.seek(header.offset)
             blocks = inflated_blocks(stream) if header.compressed else plain_blocks(stream)
             copy_values(header.data, blocks, declared, slices.file)
         yield slices, geometry
-
-
-def _geometry(path: Path, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:
-    try:
-        return Geometry(shape, affine)
-    except DataError as error:
-        raise DataError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def nrrd_segment_names(path: Path) -> dict[int, str]:

@@ -30,7 +30,7 @@ from medseg_paddle.io.files import whole_file, write_bytes
 from medseg_paddle.io.limits import copy_values, plain_blocks, require_amount, require_bytes
 from medseg_paddle.io.sliced import ArraySlices, SlicedVolume
 from medseg_paddle.io.stored import StoredSlices
-from medseg_paddle.io.voxels import grey_volume, label_volume
+from medseg_paddle.io.voxels import grey_volume, grid_of, label_volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -239,10 +239,7 @@ def _read(path: Path, *, most_axes: int = 3) -> tuple[NDArray[Any], Geometry]:
 
 def _geometry(image: Any, path: Path) -> Geometry:
     columns, rows, count = image.shape[:3]
-    try:
-        return Geometry((count, rows, columns), _RAS_TO_LPS @ image.affine @ _REVERSE_INDEX)
-    except DataError as error:
-        raise DataError(f"{path}: {error.message}", hint=error.hint) from error
+    return grid_of(path, (count, rows, columns), _RAS_TO_LPS @ image.affine @ _REVERSE_INDEX)
 
 
 def _opened(path: Path, *, most_axes: int) -> Any:

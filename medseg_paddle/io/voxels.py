@@ -12,6 +12,22 @@ from medseg_paddle.core import Geometry, Volume
 from medseg_paddle.errors import DataError
 
 
+def grid_of(
+    source: Path | str, shape: tuple[int, int, int], affine: NDArray[np.float64], frame: str = ""
+) -> Geometry:
+    """A grid as a file says it lies.
+
+    Raises
+    ------
+    DataError
+        It lies nowhere, as for :class:`~medseg_paddle.core.Geometry`; the message names `source`.
+    """
+    try:
+        return Geometry(shape, affine, frame)
+    except DataError as error:
+        raise DataError(f"{source}: {error.message}", hint=error.hint) from error
+
+
 def grey_volume(path: Path, array: NDArray[Any], geometry: Geometry) -> Volume:
     """A volume of float32 values whose units nobody said; a DataError where one is not finite."""
     with np.errstate(over="ignore"):  # what float32 cannot hold is found below

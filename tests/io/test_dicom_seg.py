@@ -236,6 +236,13 @@ def test_what_does_not_belong_to_the_series_is_refused(tmp_path, images, series,
     assert words in refused(path, series).message
 
 
+def test_frames_beyond_any_patient_are_refused_with_the_file(tmp_path, images):
+    change = shared("PixelMeasures", PixelSpacing=["5e4", "0.5"])
+    path = save_seg(tmp_path / "seg.dcm", images, marks(), ["liver", "spleen"], change=change)
+    with pytest.raises(DataError, match=r"seg\.dcm.*100 m away"):
+        read_segmentation(path, None)
+
+
 def test_positions_written_with_few_digits_are_still_on_the_grid(tmp_path, images, series):
     path = save_seg(tmp_path / "seg.dcm", images, marks(), ["a", "b"], change=moved(column=0.05, head=0.1))
     assert found(read_segmentation(path, series)) == EXPECTED
