@@ -56,6 +56,7 @@ _BARE = re.compile(rb"(?:[\x02\x08]\x00[\x00-\x20]\x00|\x00[\x02\x08]\x00[\x00-\
 _LEAST_SLOPE = 1e-30
 _MOST_INTERCEPT = 2.0**23  # slopes
 
+_FLOATS = (32, 64)  # bits of what FloatPixelData and DoubleFloatPixelData hold
 _UID = re.compile(r"[0-9.]{1,64}")
 
 # What pydicom raises on damaged files and values.
@@ -295,6 +296,11 @@ def _require_plain_image(header: pydicom.Dataset, path: Path) -> None:
             hint="copy the file again from its source, or export the series again",
         )
     _require_no_localizer(header, "ImageType", path)
+    if "BitsStored" not in header and int(header.get("BitsAllocated") or 0) in _FLOATS:
+        raise DataError(
+            f"{path} holds floating point numbers (FloatPixelData), which are not read",
+            hint="export it with whole numbers and a RescaleSlope",
+        )
     photometric = text(header, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or int(header.get("SamplesPerPixel") or 1) != 1:
         raise DataError(

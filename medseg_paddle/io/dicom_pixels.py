@@ -92,9 +92,11 @@ def _decoded(
     except MemoryError:
         raise
     except Exception as error:
+        # Of a decoder that stumbles, the words say nothing to who sent the file.
+        said = "" if isinstance(error, (AttributeError, TypeError)) else f" ({error})"
         coded = f", compressed as {syntax.name}," if syntax.is_compressed else ""
         raise DataError(
-            f"{path}: pixels{coded} are damaged, truncated or of a kind that is not read ({error})",
+            f"{path}: pixels{coded} are damaged, truncated or of a kind that is not read{said}",
             hint="copy the file again from its source, or export it without compression",
         ) from error
 

@@ -21,6 +21,8 @@ _GAP_TOLERANCE_SHARE = 0.02
 # Of the usual gap: in a scan of a tenth of a millimetre, a missing slice is less than what is rounding elsewhere.
 _MOST_GAP_TOLERANCE_SHARE = 0.3
 _SHEAR_TOLERANCE_DEGREES = 0.5
+# What positions that are rounded to 0.1 mm put the last slice aside, at the most.
+_ROUNDED_ASIDE_MM = 0.2
 _SAME_PLACE_MM = 1e-3
 # Of a pixel: slices that lie less aside need no straightening.
 _ASIDE_SHARE = 1e-3
@@ -182,6 +184,11 @@ def _is_tilted(
     if aside <= _ASIDE_SHARE * min(slices[0].spacing):
         return False
     if shear <= _SHEAR_TOLERANCE_DEGREES and not allowed.untilt:
+        if aside > _ROUNDED_ASIDE_MM:
+            notes.append(
+                f"sheared by {shear:.2g} degrees, {aside:.2g} mm in all, and kept so: NIfTI alone holds it, "
+                "and programs built on ITK do not open that (--untilt straightens)"
+            )
         return False
     if not allowed.untilt:
         raise DataError(

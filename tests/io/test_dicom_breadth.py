@@ -230,6 +230,28 @@ def inside(array, geometry):
     return array[drawn], geometry.to_lps(index[drawn])
 
 
+@pytest.mark.parametrize(("degrees", "noted"), [(0.3, True), (0.1, False)])
+def test_a_slight_tilt_is_kept_exactly_and_said(tmp_path, degrees, noted):
+    step = 5 * np.array([0, np.tan(np.radians(degrees)), 1])  # 20 steps: 0.5 mm aside, and 0.17 mm
+    paths = save(tmp_path / "x", *[make(number * step) for number in range(21)])
+    _, geometry, notes = opened(paths)
+    assert geometry.affine[:3, 0] == pytest.approx(step, abs=1e-9)
+    assert any("sheared by 0.3 degrees, 0.52 mm in all" in note for note in notes) is noted
+    if noted:
+        _, straight, notes = opened(paths, untilt=True)
+        assert straight.affine[:3, 0] == pytest.approx([0, 0, 5], abs=1e-9)
+        assert not any("kept so" in note for note in notes)
+
+
+def test_floating_point_pixels_are_named(tmp_path):
+    image = make([0, 0, 0])
+    image.FloatPixelData = np.zeros(ROWS * COLUMNS, np.float32).tobytes()
+    image.BitsAllocated = 32
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(image, keyword)
+    assert "floating point numbers (FloatPixelData)" in refused(save(tmp_path / "x", image))
+
+
 def test_a_tilted_series_is_straightened_to_its_places(tmp_path):
     paths = save(tmp_path / "x", *tilted(np.arange(6) * 2.0))
     assert "sheared by 16.3 degrees" in refused(paths)
