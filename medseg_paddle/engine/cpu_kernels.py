@@ -83,8 +83,13 @@ def expected_cpu_kernels(recipe: Recipe, device: str) -> str:
     return train_with_cpu_kernels(nn.Identity(), recipe, device)
 
 
-def can_train_in_bf16() -> bool:
-    """Whether ``precision: bf16`` can be had on this CPU, and gains."""
+def can_train_in_bf16(device: str) -> bool:
+    """Whether ``precision: bf16`` can be had on this CPU, and gains; never said of a GPU.
+
+    Where Paddle computes on a GPU, results that oneDNN is to write would lie there.
+    """
+    if device != "cpu":
+        return False
     try:
         require_bf16()
     except Unavailable:

@@ -183,7 +183,7 @@ def _profile(recipe: Recipe, facts: dict[str, Any], meter: _Meter, iterations: i
         # Operators are a little slower while they are traced, so that this is rather too little.
         between=max(0.0, 1 - waiting - in_operators / seconds),
         shares={name: value / whole for name, value in times.items()} if whole else {},
-        bf16_gains=can_train_in_bf16(),
+        bf16_gains=can_train_in_bf16(facts["device"]),
         gpu_memory=total,
         gpu_memory_peak=peak,
     )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from paddle import nn
 
-from medseg_paddle.engine.cpu_kernels import use_cpu_kernels
+from medseg_paddle.engine.cpu_kernels import can_train_in_bf16, use_cpu_kernels
 from medseg_paddle.engine.onednn import accelerate, library
 from medseg_paddle.engine.onednn.convolution import Convolution
 from medseg_paddle.errors import SetupError
@@ -141,3 +141,5 @@ def test_a_processor_that_gains_nothing_is_refused_before_anything_is_done(
 
 def test_a_gpu_is_not_this_modules_business() -> None:
     assert use_cpu_kernels(nn.Conv2D(1, 1, 3), "auto", "gpu:0", bf16=True) == ""
+    assert not can_train_in_bf16("gpu:0")
+    assert can_train_in_bf16("cpu") is HERE
