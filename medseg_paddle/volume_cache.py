@@ -290,14 +290,13 @@ class VolumeCache:
                     temporary.write_text(self._described + "\n", encoding="utf-8")
 
     def others(self) -> list[OtherVolumes]:
-        """What lies beside the folder, of other ways to preprocess; by name."""
+        """What lies beside the folder, of other ways to preprocess; by name, as far as it can be looked into."""
         found = []
         for folder in sorted((self.root / FOLDER).iterdir()):
-            if folder == self.folder or not (folder / SPEC).is_file():
-                continue
             files = []
-            with contextlib.suppress(FileNotFoundError):  # somebody removes it
-                files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+            with contextlib.suppress(OSError):  # somebody removes it, or lets nobody else read it
+                if folder != self.folder and (folder / SPEC).is_file():
+                    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
             if files:
                 last = max(one.st_mtime for one in files)
                 found.append(OtherVolumes(folder, sum(one.st_size for one in files), last))

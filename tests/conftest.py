@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the public test data is not beside the checkout ({folder.name}); set MEDSEG_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """The superuser may read and write everywhere; for this test it is nobody."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
 
 
 def write_discs(root: Path, *, train: int = 6, val: int = 3, test: int = 2, size: int = 48) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -23,7 +25,7 @@ from medseg_paddle.preprocess import ZScore
 from medseg_paddle.steps.check import check
 from medseg_paddle.steps.prepare import prepare
 from medseg_paddle.steps.volumes import ready_volumes
-from medseg_paddle.volume_cache import VolumeCache
+from medseg_paddle.volume_cache import SPEC, VolumeCache
 from tests.conftest import prepare_balls
 
 
@@ -174,6 +176,26 @@ def test_volumes_of_other_recipes_are_named_when_more_are_made(
     assert cache.lacking(cases) == []  # and still there
     ready_volumes(change_recipe(ball_recipe, finer), cases)
     assert "other ways" not in capsys.readouterr().out
+
+
+def test_volumes_that_somebody_else_keeps_to_himself_are_no_trouble(
+    ball_recipe: Recipe, request: pytest.FixtureRequest
+) -> None:
+    # Not tmp_path: nobody may not even enter that of the superuser.
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        cache = replace(VolumeCache.of(ball_recipe), root=Path(root))
+        closed, open_to_all = (cache.folder.parent / name for name in ("closed", "open"))
+        for folder in (closed, open_to_all):
+            folder.mkdir(parents=True)
+            (folder / SPEC).write_text("{}")
+        closed.chmod(0o000)
+        request.getfixturevalue("ordinary_user")
+        try:
+            assert [one.folder for one in cache.others()] == [open_to_all]
+        finally:
+            os.seteuid(os.getuid())
+            closed.chmod(0o700)
 
 
 def test_what_a_killed_process_left_is_completed(ball_recipe: Recipe) -> None:

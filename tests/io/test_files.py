@@ -8,16 +8,6 @@ from medseg_paddle.errors import SetupError
 from medseg_paddle.io.files import new_folder, require_writable, write_bytes, write_text
 
 
-@pytest.fixture
-def ordinary_user():
-    """The superuser may write everywhere; for this test it is nobody."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(65534)
-    yield
-    os.seteuid(before)
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
