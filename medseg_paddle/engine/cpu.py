@@ -22,10 +22,7 @@ def apply_defaults(threads: int | None = None) -> None:
     threads : int, optional
         Threads of the maths libraries; the cores this process may use where absent.
     """
-    count = threads or available_cores()
-    limit = os.environ.get("OMP_THREAD_LIMIT", "")
-    if limit.isdecimal():
-        count = max(1, min(count, int(limit)))  # OpenMP would promise more threads than it grants
+    count = _granted(threads or available_cores())
     for variable in _THREAD_VARIABLES:
         os.environ.setdefault(variable, str(count))
     if is_amd_with_avx2():
@@ -39,10 +36,16 @@ def apply_defaults(threads: int | None = None) -> None:
 def maths_threads() -> int:
     """Threads that the maths libraries of this process compute with: ``OMP_NUM_THREADS``, or its cores.
 
-    The variable may be a list, by level of nesting.
+    The variable may be a list, by level of nesting. More than ``OMP_THREAD_LIMIT`` they are not.
     """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else available_cores()
+    return _granted(int(first) if first.isdecimal() and int(first) > 0 else available_cores())
+
+
+def _granted(threads: int) -> int:
+    """Of so many threads those that OpenMP grants; it would promise all of them."""
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    return max(1, min(threads, int(limit))) if limit.isdecimal() else threads
 
 
 def is_amd_with_avx2() -> bool:

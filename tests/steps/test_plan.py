@@ -21,6 +21,7 @@ from medseg_paddle.config import Recipe, load_recipe
 from medseg_paddle.config.network_cost import network_cost, training_memory
 from medseg_paddle.config.prepare import PrepareSpec
 from medseg_paddle.core import LabelSet, Manifest
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.errors import DataError, MedsegError, RecipeError, SetupError
 from medseg_paddle.steps.batch_find import batch_find
 from medseg_paddle.steps.dataset import write_dataset
@@ -327,6 +328,17 @@ def test_the_recipe_says_what_the_iterations_were_estimated_from(balls: Path) ->
     said = re.sub(r"\s*# ", " ", recipe_text(two))
     assert "from 20 thousand million multiplications a second" in said
     assert "the quickest by processor time, on 2 cores that compute nothing else" in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "said", "cores"), [("OMP_NUM_THREADS", "4096", None), ("OMP_THREAD_LIMIT", "1", 1)]
+)
+def test_a_plan_counts_no_cores_that_a_training_would_not_have(
+    variable: str, said: str, cores: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv(variable, said)
+    assert this_machine("cpu", GB).threads == (cores or available_cores())
 
 
 def test_other_work_on_the_machine_does_not_slow_its_plans() -> None:

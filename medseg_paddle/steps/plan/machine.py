@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from medseg_paddle.core.cores import available_cores
 from medseg_paddle.core.matrix_product import TRIES, core_speed
 from medseg_paddle.engine.batch_probe import free_on_gpu
 from medseg_paddle.engine.cpu import maths_threads
@@ -78,7 +79,7 @@ def this_machine(device: str = "auto", memory: int | None = None) -> Machine:
             hint="plan with `--device cpu`; `medseg doctor` shows what is there",
         )
     speed = core_speed() if kind == "cpu" else None
-    threads = maths_threads()
+    threads = min(maths_threads(), available_cores())  # more threads than cores gain nothing
     if memory is not None:
         return Machine(kind, memory, f"{memory / GB:.3g} GB, as asked for", speed, threads)
     free = free_memory() if kind == "cpu" else free_on_gpu(0)
