@@ -296,7 +296,10 @@ class VolumeCache:
             files = []
             with contextlib.suppress(OSError):  # somebody removes it, or lets nobody else read it
                 if folder != self.folder and (folder / SPEC).is_file():
-                    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+                    # Stamps tell when somebody looked, not when a volume was made.
+                    made = (folder / kind for kind in (_IMAGES, _LABELS, _NOTES))
+                    of_cases = [path for kind in made for path in kind.rglob("*") if path.is_file()]
+                    files = [path.stat() for path in (folder / SPEC, *of_cases)]
             if files:
                 last = max(one.st_mtime for one in files)
                 found.append(OtherVolumes(folder, sum(one.st_size for one in files), last))

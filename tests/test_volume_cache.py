@@ -169,9 +169,14 @@ def test_volumes_of_other_recipes_are_named_when_more_are_made(
     ready_volumes(ball_recipe, cases)
     finer = [f"{name}_dataset.transforms.0.spacing=[1, 1, 1]" for name in ("train", "val")]
     assert "other ways" not in capsys.readouterr().out
+    for path in cache.folder.rglob("*"):
+        os.utime(path, (1, 1))
+    os.utime(cases[0].image, ns=(1, 1))
+    assert cache.lacking(cases) == []  # a look at it, which leaves a stamp
     ready_volumes(change_recipe(ball_recipe, finer), cases)
     said = " ".join(capsys.readouterr().out.split())
     assert f"{cache.folder.name} (" in said
+    assert "made until 1970-01-01" in said
     assert "no recipe needs any more" in said
     assert cache.lacking(cases) == []  # and still there
     ready_volumes(change_recipe(ball_recipe, finer), cases)
