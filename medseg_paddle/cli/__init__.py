@@ -6,9 +6,12 @@ recipe commands answer at once, without loading Paddle.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -52,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments : sequence of str, optional
         Words after the program's name; the process's own where absent.
     """
+    _keep_the_current_folder_out()
     try:
         with StopSignals():
             app(args=None if arguments is None else list(arguments), prog_name="medseg")
@@ -67,6 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _keep_the_current_folder_out() -> None:
+    """Let our processes import nothing from the folder that we are called in, which may hold somebody's data.
+
+    `python -m`, which starts them, would look there first. Python knows the setting since 3.11. Where this process
+    itself was told to import from there, as by `python -m medseg_paddle`, so are they.
+    """
+    with contextlib.suppress(OSError):  # the folder is gone
+        if not {"", str(Path.cwd())} & set(sys.path):
+            os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 def _print_version(wanted: bool) -> None:

@@ -179,7 +179,7 @@ def _network(members: Sequence[Run], weights: Sequence[Path], chosen: str) -> Fo
         recipe = member.recipe
         model = load_model(recipe, path)
         use_cpu_kernels(model, recipe.cpu_kernels, chosen)
-        # in the precision that it was validated in
+        # on a GPU in the precision of the training; on a CPU in float32, as it was validated
         networks.append(ForwardFunction(model, mixed_precision(recipe, chosen)))
     return mean_of(networks)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -289,3 +291,17 @@ def test_missing_recipe_is_an_error_with_a_hint(capsys, tmp_path):
     (tmp_path / "unet.yml").touch()
     assert run("recipe", "check", tmp_path / "unett.yml") == 2
     assert f"hint:  did you mean {tmp_path / 'unet.yml'}?" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python knows PYTHONSAFEPATH since 3.11")
+def test_nothing_is_imported_from_the_folder_that_it_is_called_in(tmp_path):
+    program = Path(sys.executable).with_name("medseg")
+    if not program.is_file():
+        pytest.skip("medseg is not installed beside this Python")
+    for name in ("numpy.py", "paddle.py"):
+        (tmp_path / name).write_text("from pathlib import Path; Path('imported').touch()")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run(
+        [program, "doctor"], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=240
+    )
+    assert not (tmp_path / "imported").exists()
