@@ -19,7 +19,14 @@ def require_no_error(path: Path) -> None:
     said = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
     lines = (said.stdout + said.stderr).splitlines()
     assert not [line for line in lines if line.startswith("Error")], lines
-    assert set(lines) & {"Segmentation", "RTStructureSet", "SCImage", "ComprehensiveSR"}, lines
+    assert set(lines) & {
+        "Segmentation",
+        "RTStructureSet",
+        "SCImage",
+        "ComprehensiveSR",
+        "CTImage",
+        "MRImage",
+    }, lines
 
 
 def read_by_dcmqi(seg: Path, folder: Path) -> dict[str, np.ndarray]:

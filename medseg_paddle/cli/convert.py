@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,13 @@ from medseg_paddle.errors import RecipeError
 
 if TYPE_CHECKING:
     from medseg_paddle.steps.convert_seg import Drawing
+
+
+class Modality(str, Enum):
+    """Kinds of DICOM images that are written."""
+
+    CT = "CT"
+    MR = "MR"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +41,9 @@ def convert(
     output: Annotated[
         Path,
         typer.Argument(
-            help="File to write: .nii, .nii.gz, .nrrd, .mha, or .dcm (labels as a SEG).", metavar="OUTPUT"
+            help="File to write: .nii, .nii.gz, .nrrd, .mha, or .dcm (labels as a SEG); a new folder with --modality "
+            "or --each.",
+            metavar="OUTPUT",
         ),
     ],
     *,
@@ -65,7 +75,9 @@ def convert(
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the series that a SEG is put on the grid of, or is written for.", metavar="FOLDER"
+            help="Folder of the series that a SEG is put on the grid of, or is written for; or whose patient and study "
+            "new DICOM images get.",
+            metavar="FOLDER",
         ),
     ] = None,
     drawn_by: Annotated[
@@ -99,6 +111,14 @@ def convert(
             "--each", help="Of a SEG, write each segment as a file of its own into the new folder OUTPUT."
         ),
     ] = False,
+    modality: Annotated[
+        Modality | None,
+        typer.Option(
+            "--modality",
+            help="Write a series of DICOM images of this kind, a file for each slice, into the new folder OUTPUT.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert one volume between DICOM, NIfTI, NRRD and MetaImage, or labels to SEG; what is in doubt is refused."""
@@ -112,9 +132,13 @@ def convert(
     allowed = Allowed(untilt=untilt, fill_gaps=fill_gaps, drop_copies=drop_copies, part=part)
     wishes = Wishes(series, tuple(segments or ()), threshold, reference, allowed)
     to_seg = output.suffix.lower() == ".dcm"
-    if each and (overwrite or to_seg):
+    if each and modality:
         raise RecipeError(
-            f"--each makes a folder, {output}, and replaces none",
+            "--each writes segments and --modality a series of images", hint="leave out one of them"
+        )
+    if (each or modality) and (overwrite or to_seg):
+        raise RecipeError(
+            f"--{'each' if each else 'modality'} makes a folder, {output}, and replaces none",
             hint="name a new folder" + ", and leave out --overwrite" * overwrite,
         )
     if to_seg:
@@ -131,13 +155,17 @@ def convert(
         from medseg_paddle.steps.convert_masks import convert_each
 
         made = convert_each(source, output, wishes=wishes)
+    elif modality:
+        from medseg_paddle.steps.convert_series import convert_to_series
+
+        made = convert_to_series(source, output, modality.value, wishes=wishes)
     else:
         made = step(source, output, wishes=wishes, overwrite=overwrite)
     for note in made.notes:
         err.print(f"note: {note}", soft_wrap=True)
     size = " x ".join(str(length) for length in made.shape)
     spacing = " x ".join(f"{length:.4g}" for length in made.spacing)
-    what = made.dtype if to_seg or each else f"{made.dtype}, {made.units}"
+    what = made.dtype if to_seg or each or modality else f"{made.dtype}, {made.units}"
     out.print(f"{made.output}: {size} voxels of {spacing} mm, {what}", soft_wrap=True)
 
 

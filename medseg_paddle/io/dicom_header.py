@@ -53,8 +53,8 @@ _MOST_INFLATED = MEMORY // 2
 # How a file without preamble begins: group 2, or group 8 in either byte order, and a low element number.
 _BARE = re.compile(rb"(?:[\x02\x08]\x00[\x00-\x20]\x00|\x00[\x02\x08]\x00[\x00-\x20])(?s:....)")
 # What float32 holds: beyond, values overflow, become 0, or neighbours become one.
-_LEAST_SLOPE = 1e-30
-_MOST_INTERCEPT = 2.0**23  # slopes
+LEAST_SLOPE = 1e-30
+MOST_INTERCEPT = 2.0**23  # slopes
 
 _FLOATS = (32, 64)  # bits of what FloatPixelData and DoubleFloatPixelData hold
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -347,9 +347,7 @@ def _rescale(header: Header, path: Path) -> tuple[float, float]:
             f"{path}: RescaleSlope 0 turns every value into {intercept:g}",
             hint="export the series again from the archive",
         )
-    if not (
-        _LEAST_SLOPE <= abs(slope) <= 1 / _LEAST_SLOPE and abs(intercept) <= _MOST_INTERCEPT * abs(slope)
-    ):
+    if not (LEAST_SLOPE <= abs(slope) <= 1 / LEAST_SLOPE and abs(intercept) <= MOST_INTERCEPT * abs(slope)):
         raise DataError(
             f"{path}: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} turn stored values into numbers that "
             "32 bits do not tell apart",

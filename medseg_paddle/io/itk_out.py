@@ -41,7 +41,7 @@ def write_nrrd_slices(path: Path, volume: SlicedVolume) -> None:
     DataError
         The slices are sheared by more than 0.1 mm, which programs that read NRRD lose.
     """
-    axes, origin = _square(path, volume.geometry)
+    axes, origin = square_axes(volume.geometry, path.suffix)
     header = [
         "NRRD0004",
         f"type: {_NRRD_TYPES[volume.dtype.str[1:]]}",
@@ -63,7 +63,7 @@ def write_nrrd_slices(path: Path, volume: SlicedVolume) -> None:
 
 def write_meta_slices(path: Path, volume: SlicedVolume) -> None:
     """Write a MetaImage file (``.mha``), as :func:`write_nrrd_slices`."""
-    axes, origin = _square(path, volume.geometry)
+    axes, origin = square_axes(volume.geometry, path.suffix)
     lengths = np.linalg.norm(axes, axis=1)
     before = [
         "ObjectType = Image",
@@ -98,14 +98,26 @@ def write_meta_slices(path: Path, volume: SlicedVolume) -> None:
         write_header(size)
 
 
-def _square(path: Path, geometry: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps of the three indices in mm, fastest first and at right angles, and the place of the first voxel."""
+def square_axes(geometry: Geometry, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps of the three indices in mm, fastest first and at right angles, and the place of the first voxel.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    kind : str
+        The format that holds no shear, for people.
+
+    Raises
+    ------
+    DataError
+        A voxel would be put more than 0.1 mm elsewhere.
+    """
     straight, apart = straightened(geometry)
     columns, rows = geometry.affine[:3, 2], geometry.affine[:3, 1]
     cosine = abs(columns @ rows) / (np.linalg.norm(columns) * np.linalg.norm(rows))
     if apart > _SHEAR_TOLERANCE_MM or cosine > 1e-3:
         raise DataError(
-            f"the volume's axes are not at right angles (up to {apart:.2g} mm off), which {path.suffix} does not hold",
+            f"the volume's axes are not at right angles (up to {apart:.2g} mm off), which {kind} does not hold",
             hint="write NIfTI (.nii.gz), which does; or, from DICOM, move the slices onto a straight grid (--untilt)",
         )
     return straight[:3, 2::-1].T, straight[:3, 3]

@@ -113,10 +113,29 @@ def convert(
     """
     wishes = wishes or Wishes()
     notes: list[str] = []
-    try:
+    with disk_errors_told(source):
         _require_output(output, overwrite=overwrite)
-        with _opened(source, wishes, notes) as volume:
+        with opened(source, wishes, notes) as volume:
             write_volume(output, volume)
+    return conversion(output, volume, notes)
+
+
+def conversion(output: Path, volume: SlicedVolume, notes: Sequence[str]) -> Conversion:
+    """What was written of a volume."""
+    geometry = volume.geometry
+    return Conversion(output, geometry.shape, geometry.spacing, volume.dtype.name, volume.units, tuple(notes))
+
+
+@contextlib.contextmanager
+def disk_errors_told(source: Path) -> Iterator[None]:
+    """Say what a disk refuses while `source` is converted.
+
+    Raises
+    ------
+    SetupError
+    """
+    try:
+        yield
     except OSError as error:
         folder = Path(tempfile.gettempdir())
         full = f" ({free_space(folder)} in {folder})" if disk_is_full(error) else ""
@@ -126,9 +145,6 @@ def convert(
             if error.errno == errno.ENAMETOOLONG
             else "check permissions and make room; TMPDIR names the folder for decoded values",
         ) from error
-    return Conversion(
-        output, volume.geometry.shape, volume.geometry.spacing, volume.dtype.name, volume.units, tuple(notes)
-    )
 
 
 def files_of_series(folder: Path, wishes: Wishes) -> list[Path]:
@@ -146,7 +162,8 @@ def _require_output(output: Path, *, overwrite: bool) -> None:
     if not output.name.lower().endswith(WRITTEN_SUFFIXES):
         raise RecipeError(
             f"{output} has no ending of a format that is written",
-            hint=f"let it end in {', '.join(WRITTEN_SUFFIXES)}, or in .dcm for labels as a SEG",
+            hint=f"let it end in {', '.join(WRITTEN_SUFFIXES)}, or in .dcm for labels as a SEG; a folder of DICOM "
+            "images needs --modality CT or MR",
         )
     require_free(output, overwrite=overwrite)
 
@@ -164,7 +181,14 @@ def require_free(output: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _opened(source: Path, wishes: Wishes, notes: list[str]) -> Iterator[SlicedVolume]:
+def opened(source: Path, wishes: Wishes, notes: list[str]) -> Iterator[SlicedVolume]:
+    """The one volume that a folder, archive or file holds, for slices to be taken one at a time.
+
+    Raises
+    ------
+    RecipeError, DataError
+        As for :func:`convert`.
+    """
     if source.is_dir():
         with _from_files(source, files_below(source), wishes, notes) as volume:
             yield volume
