@@ -21,6 +21,12 @@ from medseg_paddle.io.dicom_stack import NOTHING, Allowed, stack
 from medseg_paddle.io.isolated import run_isolated
 from medseg_paddle.io.limits import require_amount
 
+# What an object takes over of its series' header.
+OF_PATIENT_AND_STUDY = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved",
+    "DeidentificationMethod", "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
 _UID = re.compile(r"[0-9.]{1,64}")
 _DATES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
 # What is as old as the object: itself, what it shows, its contours, its picture.

@@ -21,7 +21,7 @@ from medseg_paddle.core import Geometry
 from medseg_paddle.errors import DataError
 from medseg_paddle.io.dicom_header import LEAST_SLOPE, MOST_INTERCEPT
 from medseg_paddle.io.dicom_made import IMAGES_SERIES, made_with
-from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of, image_headers
+from medseg_paddle.io.dicom_reference import OF_PATIENT_AND_STUDY, Reference, date_in_zone_of, image_headers
 from medseg_paddle.io.files import whole_file
 from medseg_paddle.io.itk_out import square_axes
 from medseg_paddle.io.sliced import SlicedVolume
@@ -47,11 +47,6 @@ _EMPTY_IN = {
     "CT": ("KVP",),
     "MR": ("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
 }
-# Of a series that the images are said to belong to. What its own pixels show or lost is not known of others.
-_OF_ITS_OWN_PIXELS = (
-    "SOPClassUID", "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -232,7 +227,8 @@ def _common(modality: Modality, reference: Reference | None) -> Dataset:
     made.StudyInstanceUID, made.FrameOfReferenceUID = generate_uid(prefix=None), generate_uid(prefix=None)
     if reference is not None:
         header = image_headers(reference)[0][0]
-        for keyword in {*reference.origin, "FrameOfReferenceUID"} - {*_OF_ITS_OWN_PIXELS}:
+        # What its own pixels show or lost is not known of these.
+        for keyword in (*OF_PATIENT_AND_STUDY, "FrameOfReferenceUID", "PositionReferenceIndicator"):
             if keyword in header:
                 made[keyword] = header[keyword]
         date_in_zone_of(made, reference)

@@ -26,17 +26,18 @@ from medseg_paddle.io.dicom_made import (
     drawn_by,
     require_name,
 )
-from medseg_paddle.io.dicom_reference import Reference, date_in_zone_of, image_headers, labels_on
+from medseg_paddle.io.dicom_reference import (
+    OF_PATIENT_AND_STUDY,
+    Reference,
+    date_in_zone_of,
+    image_headers,
+    labels_on,
+)
 from medseg_paddle.io.files import whole_file
 
 # "Detached Study Management", retired, and still the class that a structure set names a study by.
 _STUDY_CLASS = UID("1.2.840.10008.3.1.2.3.1")
 _CONTOUR_DATA = Tag("ContourData")
-_OF_PATIENT_AND_STUDY = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved",
-    "DeidentificationMethod", "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription",
-    "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
 
 
 def write_structures(
@@ -107,7 +108,7 @@ def _head(header: Dataset, reference: Reference, algorithm: Algorithm | None) ->
     # Explicit VR has no room for a contour of more than 64 KiB.
     made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     made.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in _OF_PATIENT_AND_STUDY:
+    for keyword in OF_PATIENT_AND_STUDY:
         if keyword in header:
             made[keyword] = header[keyword]
     made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = RTStructureSetStorage

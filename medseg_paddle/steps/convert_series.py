@@ -43,7 +43,7 @@ def convert_to_series(
     Raises
     ------
     RecipeError
-        `output` has the ending of a file; a wish that does not fit the input.
+        `output` has the ending of a file; `source` is a segmentation; a wish that does not fit the input.
     DataError
         As for :func:`~medseg_paddle.steps.convert.convert`,
         :func:`~medseg_paddle.io.dicom_reference.read_reference` and
@@ -61,6 +61,12 @@ def convert_to_series(
     with disk_errors_told(source), new_folder(output) as folder:
         reference = _reference(wishes)
         with opened(source, _of_source(source, wishes), notes) as volume:
+            # Images of DICOM say their units.
+            if volume.units == "unknown" and not source.name.lower().endswith((*VOLUME_SUFFIXES, ZIP_SUFFIX)):
+                raise RecipeError(
+                    f"{source} is a segmentation, and images are to be written",
+                    hint="leave out --modality, and name a file such as labels.nii.gz",
+                )
             notes += write_series(folder, volume, modality, reference)
     return replace(conversion(output, volume, notes), dtype=f"{modality} images")
 

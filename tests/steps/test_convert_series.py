@@ -273,6 +273,7 @@ def test_a_reference_lends_patient_study_and_frame_of_reference(tmp_path, run):
             SeriesDescription="secret",
             LossyImageCompression="00",
             BurnedInAnnotation="NO",
+            TimezoneOffsetFromUTC="+0530",
         )
         for z in range(3)
     ]
@@ -287,6 +288,7 @@ def test_a_reference_lends_patient_study_and_frame_of_reference(tmp_path, run):
         assert (ds.StudyInstanceUID, ds.StudyDate, ds.FrameOfReferenceUID) == ("1.2.1", "20200102", "1.2.4")
         assert (ds.Modality, ds.SeriesDescription) == ("MR", "Converted volume")
         assert ds.SeriesInstanceUID != "1.2.3"
+        assert ds.TimezoneOffsetFromUTC == "+0530"
         assert "LossyImageCompression" not in ds
         assert "BurnedInAnnotation" not in ds
     # The series of a reference is chosen as that of a SEG is.
@@ -381,3 +383,15 @@ def test_one_slice_has_a_thickness_and_comes_back(tmp_path, run):
     run(tmp_path / "out", tmp_path / "back.nii")
     back = nib.load(tmp_path / "back.nii")
     require_same_voxels(np.asarray(back.dataobj), back.affine, grey((7, 6, 1)), nib.load(source).affine)
+
+
+def test_a_segmentation_is_no_image(tmp_path, run):
+    study = sagittal_ct(tmp_path / "study")
+    run(study, tmp_path / "a.nii")
+    arguments = ("--reference", study, "--drawn-by", "manual", "--name", "1=liver")
+    image = nib.load(tmp_path / "a.nii")
+    save(tmp_path / "labels.nii", np.ones(image.shape, np.uint8), image.affine)
+    assert run(tmp_path / "labels.nii", tmp_path / "seg.dcm", *arguments)[0] == 0
+    code, said = run(tmp_path / "seg.dcm", tmp_path / "out", "--modality", "CT")
+    assert (code, "is a segmentation" in said) == (2, True), said
+    assert not (tmp_path / "out").exists()
