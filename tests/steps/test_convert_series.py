@@ -395,3 +395,21 @@ def test_a_segmentation_is_no_image(tmp_path, run):
     code, said = run(tmp_path / "seg.dcm", tmp_path / "out", "--modality", "CT")
     assert (code, "is a segmentation" in said) == (2, True), said
     assert not (tmp_path / "out").exists()
+
+
+def test_tilted_slices_of_one_of_two_series_are_written_straight(tmp_path, run):
+    study = tmp_path / "study"
+    save_all(
+        study,
+        [ct_image(np.full((9, 9), z), position=(0, z, 2 * z), StudyInstanceUID="1.2.1") for z in range(4)],
+    )
+    save_all(tmp_path / "study" / "b", [ct_image(np.zeros((9, 9)), SeriesInstanceUID="1.2.9")])
+    arguments = (study, tmp_path / "out", "--modality", "CT")
+    assert run(*arguments)[0] == 3
+    assert run(*arguments, "--series", "1.2.3")[0] == 3
+    code, said = run(*arguments, "--series", "1.2.3", "--untilt")
+    assert (code, "was moved within its plane" in said) == (0, True), said
+    assert run(tmp_path / "out", tmp_path / "straight.nii")[0] == 0
+    run(study, tmp_path / "wanted.nii", "--series", "1.2.3", "--untilt")
+    back, wanted = nib.load(tmp_path / "straight.nii"), nib.load(tmp_path / "wanted.nii")
+    require_same_voxels(np.asarray(back.dataobj), back.affine, np.asarray(wanted.dataobj), wanted.affine)
