@@ -331,7 +331,7 @@ def _normalised_gradient(
     no more than a faint border of the same length.
     """
     columns, rows = _slopes(image, _IMAGE_BLUR)
-    steep = cv2.magnitude(columns, rows)
+    steep = _lengths(columns, rows)
     inside = np.sum(insides, axis=0, dtype=np.float32)
     if not inside.any() or inside.min() >= 1:
         return None
@@ -351,10 +351,15 @@ def _box(inside: NDArray[np.bool_], margin: int) -> tuple[int, int, int, int]:
     )
 
 
+def _lengths(columns: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lengths of vectors; not by `cv2.magnitude`, which on AVX-512 rounds by where an array lies in memory."""
+    return np.asarray(np.sqrt(columns * columns + rows * rows))
+
+
 def _outline(inside: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Vectors from outside to inside along a mask's border, 0 elsewhere; their sum over the border's width is 1."""
     columns, rows = _slopes(inside, _MASK_BLUR)
-    flat = cv2.magnitude(columns, rows) < _LEAST_OUTLINE
+    flat = _lengths(columns, rows) < _LEAST_OUTLINE
     columns[flat] = rows[flat] = 0
     return columns, rows
 
@@ -365,7 +370,7 @@ def _blocks(
     reach: int,
 ) -> list[tuple[Surface, float]]:
     """Per square of the image: the agreement of outline and gradient by displacement, and the outline's length."""
-    length = cv2.magnitude(*outline)
+    length = _lengths(*outline)
     if not length.any():
         return []
     top, bottom, left, right = _box(length > 0, 0)

@@ -143,7 +143,11 @@ def test_many_uncertain_masks_are_certain_together():
 
 def test_the_same_files_give_the_same_figures():
     picture, mask = vessels(np.random.default_rng(6))
-    assert shift_of(fit(picture, mask, [1])) == shift_of(fit(picture, mask, [1]))
+    found, kept = set(), []
+    for size in np.random.default_rng(1).integers(1, 5000, 300):
+        kept.append(bytearray(int(size)))  # so that arrays lie elsewhere: some functions round by that
+        found.add(shift_of(fit(picture, mask, [1])))
+    assert len(found) == 1
 
 
 def test_a_shift_is_said_in_words():
