@@ -7,7 +7,6 @@ import pytest
 from dicom_files import sagittal_ct
 from validators import require_no_error
 
-from medseg_paddle.cli import main
 from medseg_paddle.io.dicom import read_series
 from medseg_paddle.io.volumes import read_label_volume
 from medseg_paddle.steps import convert_masks
@@ -35,17 +34,6 @@ def masks(series, tmp_path):
         image = nib.as_closest_canonical(image) if name == "liver" else image
         nib.save(image, tmp_path / "masks" / f"{name}.nii.gz")
     return {name: array != 0 for name, array in arrays.items()}
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["convert", *map(str, arguments)])
-        said = capsys.readouterr()
-        return left.value.code, (said.out + said.err).replace("\n", " ")
-
-    return run
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pydicom
 import pytest
 from dicom_files import sagittal_ct
 
-from medseg_paddle.cli import main
 from medseg_paddle.io.dicom import read_series
 from medseg_paddle.io.volumes import read_label_volume
 
@@ -27,19 +26,6 @@ def labels(series, tmp_path):
     ras = np.diag([-1, -1, 1, 1]) @ geometry.affine
     nib.save(nib.as_closest_canonical(nib.Nifti1Image(array, ras)), tmp_path / "labels.nii.gz")
     return tmp_path / "labels.nii.gz"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["convert", *map(str, arguments)])
-        said = capsys.readouterr()
-        assert "Doe" not in said.out + said.err
-        assert "H4711" not in said.out + said.err
-        return left.value.code, (said.out + said.err).replace("\n", " ")
-
-    return run
 
 
 @pytest.mark.parametrize("options", [[], ["--labelmap"]])

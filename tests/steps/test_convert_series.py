@@ -10,8 +10,6 @@ import SimpleITK as sitk  # noqa: N813
 from dicom_files import ct_image, sagittal_ct, save_all
 from validators import require_no_error
 
-from medseg_paddle.cli import main
-
 SHAPE = (7, 6, 5)  # along the axes of a NIfTI file
 SPACING = (0.7, 0.8, 2.5)
 AXES = {
@@ -44,17 +42,6 @@ def grey(shape=SHAPE, dtype=np.int16):
 def save(path, array, affine=None):
     nib.save(nib.Nifti1Image(array, ras(AXES["axial"]) if affine is None else affine), path)
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["convert", *map(str, arguments)])
-        said = capsys.readouterr()
-        return left.value.code, (said.out + said.err).replace("\n", " ")
-
-    return run
 
 
 def headers(folder):
