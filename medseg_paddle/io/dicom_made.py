@@ -15,13 +15,7 @@ from medseg_paddle.errors import DataError, RecipeError
 MAKER = "medseg-paddle"
 LONGEST_TEXT = 64  # of VR LO
 # Beyond what a scanner makes in a study.
-SEGMENTATION_SERIES, STRUCTURES_SERIES, REPORT_SERIES, KEY_IMAGES_SERIES, IMAGES_SERIES = (
-    300,
-    301,
-    302,
-    303,
-    304,
-)
+SEGMENTATION_SERIES, STRUCTURES_SERIES, REPORT_SERIES, KEY_IMAGES_SERIES, IMAGES_SERIES = range(300, 305)
 
 _NOT_IN_TEXT = re.compile(r"[\\\x00-\x1f\x7f]")
 

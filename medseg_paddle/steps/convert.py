@@ -295,22 +295,17 @@ def _chosen(source: Path, found: _Sorted, wishes: Wishes) -> list[Glance]:
     listed = list_series([(members[0], len(members)) for members in found.series.values()])
     if not found.series:
         volumes = [one.path for one in found.others if is_volume(one.path)]
-        several, hint = (
-            "",
-            (
+        if found.segmentations:
+            several = f", but {len(found.segmentations)} segmentations"
+            hint = "name one of the segmentations' files"
+        elif volumes:
+            several = f", but {len(volumes)} volume(s): {_named(volumes)}"
+            hint = "name the volume's file; of an archive, unpack it first, or leave other files out of it"
+        else:
+            several = ""
+            hint = (
                 "name a DICOM file, the folder or zip archive that holds a series, or a volume "
                 "(.nii, .nii.gz, .nrrd, .mha)"
-            ),
-        )
-        if found.segmentations:
-            several, hint = (
-                f", but {len(found.segmentations)} segmentations",
-                "name one of the segmentations' files",
-            )
-        elif volumes:
-            several, hint = (
-                f", but {len(volumes)} volume(s): {_named(volumes)}",
-                "name the volume's file; of an archive, unpack it first, or leave other files out of it",
             )
         raise DataError(f"{source}: no DICOM image in it{several}", hint=hint)
     if wishes.series is not None:

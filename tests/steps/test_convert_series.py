@@ -44,6 +44,20 @@ def save(path, array, affine=None):
     return path
 
 
+def study_of_jane(folder, **changes):
+    """A CT of three slices."""
+    who = {
+        "StudyInstanceUID": "1.2.1",
+        "PatientName": "Doe^Jane",
+        "PatientID": "H4711",
+        "StudyDate": "20200102",
+    }
+    save_all(
+        folder,
+        [ct_image(np.full((4, 5), 10 * z), position=(0, 0, z), **{**who, **changes}) for z in range(3)],
+    )
+
+
 def headers(folder):
     return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
 
@@ -206,21 +220,7 @@ def test_other_numbers_are_rounded_by_no_more_than_is_said(tmp_path, run, array,
 
 
 def test_nobody_is_named_by_default(tmp_path, run):
-    save_all(
-        tmp_path / "study",
-        [
-            ct_image(
-                np.full((4, 5), 10 * z),
-                position=(0, 0, z),
-                StudyInstanceUID="1.2.1",
-                PatientName="Doe^Jane",
-                PatientID="H4711",
-                StudyDate="20200102",
-                AccessionNumber="A99",
-            )
-            for z in range(3)
-        ],
-    )
+    study_of_jane(tmp_path / "study", AccessionNumber="A99")
     for source, out in (
         (tmp_path / "study", tmp_path / "from_dicom"),
         (save(tmp_path / "Doe.nii", grey()), tmp_path / "from_nifti"),
@@ -246,25 +246,17 @@ def test_nobody_is_named_by_default(tmp_path, run):
 
 
 def test_a_reference_lends_patient_study_and_frame_of_reference(tmp_path, run):
-    images = [
-        ct_image(
-            np.zeros((4, 5)),
-            position=(0, 0, z),
-            StudyInstanceUID="1.2.1",
-            PatientName="Müller^Jane",
-            SpecificCharacterSet="ISO_IR 100",
-            PatientID="H4711",
-            PatientBirthDate="19700101",
-            StudyDate="20200102",
-            StudyTime="0910",
-            SeriesDescription="secret",
-            LossyImageCompression="00",
-            BurnedInAnnotation="NO",
-            TimezoneOffsetFromUTC="+0530",
-        )
-        for z in range(3)
-    ]
-    save_all(tmp_path / "study", images)
+    study_of_jane(
+        tmp_path / "study",
+        PatientName="Müller^Jane",
+        SpecificCharacterSet="ISO_IR 100",
+        PatientBirthDate="19700101",
+        StudyTime="0910",
+        SeriesDescription="secret",
+        LossyImageCompression="00",
+        BurnedInAnnotation="NO",
+        TimezoneOffsetFromUTC="+0530",
+    )
     source = save(tmp_path / "a.nii", grey())
     code, said = run(source, tmp_path / "out", "--modality", "MR", "--reference", tmp_path / "study")
     assert code == 0, said

@@ -88,24 +88,30 @@ def is_accelerated(layer: nn.Layer) -> bool:
 
 def _convolution(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
     """In place of a convolution's forward."""
-    if paddle.in_dynamic_mode() and not arguments and not named:
-        shape = _shape(layer, x)
-        if shape is not None:
-            with contextlib.suppress(
-                OneDnnError
-            ):  # remembered in the cache; Paddle can do all that oneDNN can
-                return convolve(runtime(), shape, x, layer.weight, layer.bias)
-    return type(layer).forward(layer, x, *arguments, **named)
+    return _convolved(layer, x, arguments, named, in_bf16=(False,))
 
 
 def _convolution_in_bf16(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
     """The same, of factors in bf16 while the layer trains."""
-    if layer.training and paddle.in_dynamic_mode() and not arguments and not named:
+    return _convolved(layer, x, arguments, named, in_bf16=(True, False) if layer.training else (False,))
+
+
+def _convolved(
+    layer: nn.Layer,
+    x: paddle.Tensor,
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+    *,
+    in_bf16: Sequence[bool],
+) -> paddle.Tensor:
+    """In the first of these ways that oneDNN has; Paddle's way where it has none."""
+    if paddle.in_dynamic_mode() and not arguments and not named:
         shape = _shape(layer, x)
         if shape is not None:
-            with contextlib.suppress(OneDnnError):  # then in float32
-                return convolve(runtime(), shape, x, layer.weight, layer.bias, bf16=True)
-    return _convolution(layer, x, *arguments, **named)
+            for bf16 in in_bf16:
+                with contextlib.suppress(OneDnnError):  # remembered in the cache
+                    return convolve(runtime(), shape, x, layer.weight, layer.bias, bf16=bf16)
+    return type(layer).forward(layer, x, *arguments, **named)
 
 
 def _norm(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> paddle.Tensor:
@@ -118,7 +124,7 @@ def _norm(layer: nn.Layer, x: paddle.Tensor, *arguments: Any, **named: Any) -> p
             try:
                 y, found = normalize(runtime(), groups, x, scale, layer.bias)
             except OneDnnError:
-                pass  # as above
+                pass  # remembered in the cache; Paddle can do all that oneDNN can
             else:
                 if not by_image:
                     _follow(layer, found)
